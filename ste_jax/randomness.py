@@ -1,0 +1,20 @@
+"""Every random draw is a function of (seed, stage, record, sample): never of batch, host or order of arrival."""
+
+import hashlib
+
+import numpy as np
+
+
+def _digest(seed: int, *names: str | int) -> bytes:
+    text = "\x1f".join([str(seed), *map(str, names)])
+    return hashlib.sha256(text.encode()).digest()
+
+
+def key_data(seed: int, stage: str, record: str, sample: int) -> np.ndarray:
+    """Returns the raw threefry key of one sample: uint32 [2]."""
+    return np.frombuffer(_digest(seed, stage, record, sample)[:8], dtype=np.uint32).copy()
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """Returns the host-side generator that belongs to `names`."""
+    return np.random.default_rng(int.from_bytes(_digest(seed, *names)[:16], "little"))

@@ -1,0 +1,111 @@
+"""The records that stages exchange: the only shapes that cross a stage's border.
+
+Every record is a frozen dataclass of plain JSON values with an `id` that is unique in its record set.
+Generated text is kept beside the token ids that it was decoded from.
+"""
+
+import dataclasses
+from typing import Any, Literal, Self
+
+Label = Literal["A", "B"]
+Order = Literal["as_given", "swapped"]
+ORDERS: tuple[Order, Order] = ("as_given", "swapped")
+
+
+def opposite(label: Label) -> Label:
+    """Returns the other one of the two labels."""
+    return "B" if label == "A" else "A"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """Base of all records: JSON in, JSON out."""
+
+    id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Builds the record of a dict that `to_json` made."""
+        return cls(**value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Instruction(Record):
+    """An unlabelled instruction, and what the selecting model said of it (None: unparsable or not asked)."""
+
+    text: str
+    source: str
+    category: str | None = None
+    complexity: int | None = None
+    length: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair(Record):
+    """Two responses to one instruction, of which `label` names the better one.
+
+    Synthetic pairs draw the place of the better response from the seed, so that a judge that always answers "A" is
+    right half of the time in either order. `modified_instruction` is x' of the paper (None for the direct mode and
+    for labelled pairs); `generator` names the model that wrote the responses.
+    """
+
+    instruction_id: str
+    instruction: str
+    response_a: str
+    response_b: str
+    label: Label
+    category: str | None = None
+    mode: str = "labelled"
+    generator: str = ""
+    modified_instruction: str | None = None
+    tokens_a: list[int] = dataclasses.field(default_factory=list)
+    tokens_b: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def chosen(self) -> str:
+        """The better response."""
+        return self.response_a if self.label == "A" else self.response_b
+
+    @property
+    def rejected(self) -> str:
+        """The worse response."""
+        return self.response_b if self.label == "A" else self.response_a
+
+    def shown(self, order: Order) -> tuple[str, str, Label]:
+        """Returns (first response, second response, correct verdict) as a judge sees them in `order`."""
+        if order == "as_given":
+            return self.response_a, self.response_b, self.label
+        return self.response_b, self.response_a, opposite(self.label)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgment(Record):
+    """One sampled or greedy judgment of a pair in one order.
+
+    `status` says how the verdict was read (see judging/verdict.py); `forced` is True where the verdict opening was
+    appended for the model. `tokens` are all completion ids, forced ones included, the end-of-turn id excluded.
+    """
+
+    pair_id: str
+    order: Order
+    sample: int
+    text: str
+    tokens: list[int]
+    verdict: Label | None
+    status: str
+    forced: bool
+    correct: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingExample(Record):
+    """One kept judgment with its prompt, ready for supervised fine-tuning."""
+
+    pair_id: str
+    order: Order
+    prompt: list[int]
+    target: list[int]
