@@ -5,7 +5,7 @@ together when the last of them has ended. Groups arrive in any order.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -76,18 +76,20 @@ class Backend(Protocol):
 
     def generate(
         self,
-        requests: Iterable[Request],
+        requests: Sequence[Request],
         sampling: Sampling,
         *,
+        done: Collection[str] = (),
         tail: Tail | None = None,
         enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Group]:
-        """Yields a group for every request.
+        """Yields a group for every request that is not `done`.
 
         Args:
-          requests: all of one `max_new_tokens`.
+          requests: all that the stage has, so that the shapes of a restart are those of the first start.
           sampling: temperature and top-p.
+          done: ids of requests that were served before a restart.
           tail: see `Tail`.
           enough: asked with (request id, finished samples) after every wave of samples; True ends the request.
           on_tokens: told the number of new tokens, as they are made.

@@ -1,0 +1,276 @@
+"""The Llama: configuration, parameters and the forward pass, shared by training, prefill and decoding.
+
+Axes, everywhere in the project:
+  B batch   T query length   S key length   D model   N query heads   K key/value heads   G = N/K   H head dim
+  F feed-forward   V vocabulary   L layers
+Decoding runs the same layer with B = groups and T = samples of a group, one new token each.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ste_jax.models.rope import RopeScaling, apply_rope, rope_tables
+from ste_jax.sharding import Rules
+
+Array = jax.Array
+# (q [B,T,K,G,H], k [B,T,K,H], v [B,T,K,H], the layer's own inputs) -> [B,T,K,G,H]
+Attend = Callable[[Array, Array, Array, Any], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """Architecture of a Llama; field names follow Hugging Face's."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    context_length: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rms_norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"model: {self.num_heads} heads are not a multiple of {self.num_kv_heads} kv heads")
+        if self.head_dim % 2:
+            raise ValueError(f"model: head_dim {self.head_dim} is odd; rotary embeddings need an even one")
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of parameters, tied ones once."""
+        return sum(p.size for p in parameter_table(self).values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "LlamaConfig":
+        """Builds the configuration of a dict that `to_json` made."""
+        scaling = value.get("rope_scaling")
+        return cls(**{**value, "rope_scaling": RopeScaling(**scaling) if scaling else None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """Shape, logical axes and standard deviation at random initialisation (None: ones) of one parameter."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    std: float | None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+def parameter_table(cfg: LlamaConfig) -> dict[str, Parameter]:
+    """Returns every parameter by name: the one table behind initialisation, sharding, loading and restoring."""
+    L, D, F, V = cfg.num_layers, cfg.hidden_size, cfg.intermediate_size, cfg.vocab_size
+    K, G, H = cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim
+    std = 0.02
+    table = {
+        "embed": Parameter((V, D), ("vocab", "embed"), std),
+        "final_norm": Parameter((D,), (None,), None),
+        "blocks.attention_norm": Parameter((L, D), (None, None), None),
+        "blocks.wq": Parameter((L, D, K, G, H), (None, "embed", "kv_heads", None, None), std),
+        "blocks.wk": Parameter((L, D, K, H), (None, "embed", "kv_heads", None), std),
+        "blocks.wv": Parameter((L, D, K, H), (None, "embed", "kv_heads", None), std),
+        "blocks.wo": Parameter((L, K, G, H, D), (None, "kv_heads", None, None, "embed"), std),
+        "blocks.mlp_norm": Parameter((L, D), (None, None), None),
+        "blocks.w_gate": Parameter((L, D, F), (None, "embed", "mlp"), std),
+        "blocks.w_up": Parameter((L, D, F), (None, "embed", "mlp"), std),
+        "blocks.w_down": Parameter((L, F, D), (None, "mlp", "embed"), std),
+    }
+    if not cfg.tie_embeddings:
+        table["unembed"] = Parameter((V, D), ("vocab", "embed"), std)
+    return table
+
+
+def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
+    """Refuses a mesh that cannot carry the parameters evenly.
+
+    Raises:
+      ValueError: names the parameter, its axis and the mesh axis.
+    """
+    for name, parameter in parameter_table(cfg).items():
+        for size, axis, entry in zip(
+            parameter.shape, parameter.axes, rules.spec(*parameter.axes), strict=True
+        ):
+            parts = 1
+            for mesh_axis in (entry,) if isinstance(entry, str) else entry or ():
+                parts *= mesh_shape[mesh_axis]
+            if size % parts:
+                raise ValueError(
+                    f"mesh: {name} has {size} along {axis!r}, which {parts} devices of mesh axis {entry!r} "
+                    "do not divide; choose a smaller size for that mesh axis"
+                )
+
+
+class Blocks(nnx.Module):
+    """All layers, stacked on a leading axis L; `jax.lax.scan` hands them out one by one."""
+
+    def __init__(self, arrays: Mapping[str, Array]):
+        self.attention_norm = nnx.Param(arrays["blocks.attention_norm"])
+        self.wq = nnx.Param(arrays["blocks.wq"])
+        self.wk = nnx.Param(arrays["blocks.wk"])
+        self.wv = nnx.Param(arrays["blocks.wv"])
+        self.wo = nnx.Param(arrays["blocks.wo"])
+        self.mlp_norm = nnx.Param(arrays["blocks.mlp_norm"])
+        self.w_gate = nnx.Param(arrays["blocks.w_gate"])
+        self.w_up = nnx.Param(arrays["blocks.w_up"])
+        self.w_down = nnx.Param(arrays["blocks.w_down"])
+
+
+class Llama(nnx.Module):
+    """A Llama's parameters with the rules they are sharded by and the dtype it computes in."""
+
+    def __init__(self, cfg: LlamaConfig, rules: Rules, dtype: str, arrays: Mapping[str, Array]):
+        self.cfg = cfg
+        self.rules = rules
+        self.dtype = dtype
+        self.embed = nnx.Param(arrays["embed"])
+        self.blocks = Blocks(arrays)
+        self.final_norm = nnx.Param(arrays["final_norm"])
+        self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
+
+    def embed_tokens(self, tokens: Array) -> Array:
+        """Returns the embeddings [B, T, D] of ids [B, T]."""
+        out = self.rules.spec("batch", None, None)
+        return self.embed[...].at[tokens].get(out_sharding=out).astype(self.dtype)
+
+    def unembed_hidden(self, hidden: Array) -> Array:
+        """Returns float32 logits [B, T, V] of final hidden states [B, T, D]."""
+        table = self.embed if self.unembed is None else self.unembed
+        return jnp.einsum(
+            "BTD,VD->BTV",
+            hidden,
+            table[...].astype(self.dtype),
+            preferred_element_type=jnp.float32,
+            out_sharding=self.rules.spec("batch", None, "vocab"),
+        )
+
+    def normalize(self, x: Array) -> Array:
+        """Applies the final norm to [B, T, D]."""
+        return rms_norm(x, self.final_norm[...], self.cfg.rms_norm_eps)
+
+    def run_layers(
+        self,
+        x: Array,
+        positions: Array,
+        attend: Attend,
+        layer_inputs: Any = None,
+        *,
+        remat: Callable | None = None,
+        unroll: bool = False,
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Runs all layers.
+
+        Args:
+          x: [B, T, D].
+          positions: int32 [B, T].
+          attend: attention over whatever keys the caller has; the new keys are rotated already.
+          layer_inputs: a pytree with a leading axis L, of which `attend` gets each layer's slice.
+          remat: wraps the layer for rematerialisation in the backward pass.
+          unroll: one copy of the layer per step in the program: faster on CPU, slower to compile.
+
+        Returns:
+          [B, T, D] before the final norm, and the new keys and values, each [L, B, T, K, H].
+        """
+        tables = rope_tables(positions, self.cfg.head_dim, self.cfg.rope_theta, self.cfg.rope_scaling)
+
+        def layer(x: Array, slice_: tuple[Blocks, Any]) -> tuple[Array, tuple[Array, Array]]:
+            block, inputs = slice_
+            return self._layer(block, x, tables, lambda q, k, v: attend(q, k, v, inputs))
+
+        body = remat(layer) if remat else layer
+        return jax.lax.scan(body, x, (self.blocks, layer_inputs), unroll=self.cfg.num_layers if unroll else 1)
+
+    def _layer(self, block: Blocks, x: Array, tables: tuple[Array, Array], attend: Callable):
+        dtype, eps = self.dtype, self.cfg.rms_norm_eps
+        residual = self.rules.spec("batch", None, None)
+        with jax.named_scope("attention"):
+            h = rms_norm(x, block.attention_norm[...], eps)
+            q = jnp.einsum("BTD,DKGH->BTKGH", h, block.wq[...].astype(dtype))
+            k = jnp.einsum("BTD,DKH->BTKH", h, block.wk[...].astype(dtype))
+            v = jnp.einsum("BTD,DKH->BTKH", h, block.wv[...].astype(dtype))
+            q, k = apply_rope(q, tables), apply_rope(k, tables)
+            y = attend(q, k, v)
+            x = x + jnp.einsum("BTKGH,KGHD->BTD", y, block.wo[...].astype(dtype), out_sharding=residual)
+        with jax.named_scope("mlp"):
+            h = rms_norm(x, block.mlp_norm[...], eps)
+            gate = jnp.einsum("BTD,DF->BTF", h, block.w_gate[...].astype(dtype))
+            up = jnp.einsum("BTD,DF->BTF", h, block.w_up[...].astype(dtype))
+            down = block.w_down[...].astype(dtype)
+            x = x + jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate) * up, down, out_sharding=residual)
+        return x, (k, v)
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """Root-mean-square norm over the last axis, computed in float32, returned in x's dtype."""
+    wide = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    weight = weight.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    return (wide * scale * weight).astype(x.dtype)
+
+
+def causal_attention(q: Array, k: Array, v: Array, segments: Array) -> Array:
+    """Causal attention inside segments: q [B,T,K,G,H], k and v [B,T,K,H], segments int32 [B,T] -> [B,T,K,G,H].
+
+    Scores and softmax are float32. A position sees the earlier ones of its own segment; segment 0 is padding.
+    """
+    T = q.shape[1]
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
+    same = segments[:, :, None] == segments[:, None, :]
+    visible = same & jnp.tril(jnp.ones((T, T), bool))[None]
+    scores = jnp.where(visible[:, None, None], scores * (q.shape[-1] ** -0.5), -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v)
+
+
+def hidden_states(
+    model: Llama,
+    tokens: Array,
+    positions: Array,
+    segments: Array,
+    *,
+    remat: Callable | None = None,
+    unroll: bool = False,
+) -> Array:
+    """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm."""
+    x, _ = model.run_layers(
+        model.embed_tokens(tokens),
+        positions,
+        lambda q, k, v, _: causal_attention(q, k, v, segments),
+        remat=remat,
+        unroll=unroll,
+    )
+    return model.normalize(x)
+
+
+def initialize(cfg: LlamaConfig, rules: Rules, key: Array, *, param_dtype: str, dtype: str) -> Llama:
+    """Returns a randomly initialised model, every array born under its sharding (a mesh must be set)."""
+
+    def make(key: Array, p: Parameter) -> Array:
+        out = rules.spec(*p.axes)
+        if p.std is None:
+            return jnp.ones(p.shape, param_dtype, out_sharding=out)
+        return jax.random.normal(key, p.shape, jnp.dtype(param_dtype), out_sharding=out) * p.std
+
+    table = parameter_table(cfg)
+    keys = dict(zip(table, jax.random.split(key, len(table)), strict=True))
+    return Llama(cfg, rules, dtype, {name: make(keys[name], p) for name, p in table.items()})

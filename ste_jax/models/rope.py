@@ -1,0 +1,50 @@
+"""Rotary position embeddings, with the frequency scaling of Llama 3.1."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's scaling: low frequencies are divided by `factor`, high ones kept, the band between is blended."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
+
+def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
+    """Returns the angular frequencies, float32 [H/2], computed in float64.
+
+    The scaling is the "llama3" rope type of the Llama 3.1 release: wavelengths above original/low_freq_factor are
+    stretched, those below original/high_freq_factor are not, with a linear blend between.
+    """
+    frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    if scaling is not None:
+        turns = scaling.original_context * frequencies / (2 * np.pi)
+        blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        blend = np.clip(blend, 0.0, 1.0)
+        frequencies = frequencies * (blend + (1.0 - blend) / scaling.factor)
+    return frequencies.astype(np.float32)
+
+
+def rope_tables(
+    positions: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns (cos, sin), float32 [B, T, H/2], of int32 positions [B, T]."""
+    frequencies = jnp.asarray(rope_frequencies(head_dim, theta, scaling))
+    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None, :]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def apply_rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotates the two halves of the last axis of x [B, T, ..., H] against each other (Hugging Face's layout)."""
+    middle = (1,) * (x.ndim - 3)
+    cos, sin = (t.reshape(t.shape[:2] + middle + t.shape[2:]) for t in tables)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)

@@ -1,0 +1,68 @@
+"""The device mesh, the logical axis names and the one table that maps the second to the first.
+
+Every parameter and activation names its axes logically ("embed", "kv_heads", ...); a `Rules` table says which mesh
+axis carries each. There is one table for training and one for decoding; nothing else in the project names a mesh axis.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor")
+MeshAxes = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Mesh axes of each logical axis; `None` is replicated.
+
+    `batch` is the first axis of every activation (rows in training, groups in decoding); `embed` is the model axis of
+    parameters, which activations never shard.
+    """
+
+    batch: MeshAxes = ("data", "fsdp")
+    embed: MeshAxes = "fsdp"
+    kv_heads: MeshAxes = "tensor"
+    mlp: MeshAxes = "tensor"
+    vocab: MeshAxes = "tensor"
+
+    def spec(self, *names: str | None) -> PartitionSpec:
+        """Returns the partition of an array whose axes have these logical names (None: replicated).
+
+        Raises:
+          ValueError: two axes of one array would lie on one mesh axis.
+        """
+        entries = [getattr(self, name) if name else None for name in names]
+        used = [axis for entry in entries if entry for axis in ([entry] if isinstance(entry, str) else entry)]
+        if len(used) != len(set(used)):
+            raise ValueError(f"sharding rules put two of the axes {names} on one mesh axis: {entries}")
+        return PartitionSpec(*entries)
+
+
+TRAIN = Rules()
+# Decoding reads every weight at every step: they are never gathered over fsdp, which only spreads groups.
+DECODE = Rules(embed=None)
+
+
+def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Returns the explicit mesh (data, fsdp, tensor) of `shape`; one axis may be -1: what is left of the devices.
+
+    Raises:
+      ValueError: the shape does not fit the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = list(shape)
+    if len(sizes) != len(MESH_AXES) or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise ValueError(f"mesh: wants three sizes {MESH_AXES}, at most one of them -1, not {tuple(shape)}")
+    if -1 in sizes:
+        known = -int(np.prod(sizes))
+        sizes[sizes.index(-1)] = max(1, len(devices) // known)
+    wanted = int(np.prod(sizes))
+    if wanted > len(devices):
+        raise ValueError(f"mesh: {tuple(shape)} needs {wanted} devices, {len(devices)} are here")
+    return jax.make_mesh(
+        tuple(sizes), MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES), devices=devices[:wanted]
+    )
