@@ -45,6 +45,15 @@ class Instruction(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Generation(Record):
+    """One completion of a request: its ids without the stop id, its text, and why it ended."""
+
+    text: str
+    tokens: list[int]
+    finish: Literal["stop", "length"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair(Record):
     """Two responses to one instruction, of which `label` names the better one.
 
@@ -87,7 +96,8 @@ class Judgment(Record):
     """One sampled or greedy judgment of a pair in one order.
 
     `status` says how the verdict was read (see judging/verdict.py); `forced` is True where the verdict opening was
-    appended for the model. `tokens` are all completion ids, forced ones included, the end-of-turn id excluded.
+    appended for the model. `tokens` are all completion ids, forced ones included, the end-of-turn id excluded; `finish`
+    is "length" where the budget ended it.
     """
 
     pair_id: str
@@ -99,6 +109,7 @@ class Judgment(Record):
     status: str
     forced: bool
     correct: bool
+    finish: Literal["stop", "length"] = "stop"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

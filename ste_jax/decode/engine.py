@@ -79,7 +79,9 @@ class _Slot:
 class Engine:
     """Samples from a model that lies on this process's mesh (see `protocol.Backend`)."""
 
-    def __init__(self, model: Llama, mesh: jax.sharding.Mesh, settings: DecodeSettings, stop_ids: Collection[int]):
+    def __init__(
+        self, model: Llama, mesh: jax.sharding.Mesh, settings: DecodeSettings, stop_ids: Collection[int]
+    ):
         """Takes a model sharded by decoding rules over `mesh`; `stop_ids` end a sample."""
         self._model = model
         self._mesh = mesh

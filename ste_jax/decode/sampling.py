@@ -44,7 +44,9 @@ def _pick(mass: Array, target: Array) -> tuple[Array, Array]:
     running = jnp.cumsum(mass, axis=-1)
     n = mass.shape[-1]
     passed = running > target[..., None]
-    last = n - 1 - jnp.argmax(jnp.flip(mass, axis=-1) > 0, axis=-1)  # where rounding leaves nothing that passes
+    last = (
+        n - 1 - jnp.argmax(jnp.flip(mass, axis=-1) > 0, axis=-1)
+    )  # where rounding leaves nothing that passes
     index = jnp.where(jnp.any(passed, axis=-1), jnp.argmax(passed, axis=-1), last)
     here = jnp.arange(n).reshape((1,) * (mass.ndim - 1) + (n,)) == index[..., None]
     return index, jnp.sum(jnp.where(here, running - mass, 0.0), axis=-1)

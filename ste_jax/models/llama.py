@@ -7,6 +7,7 @@ Decoding runs the same layer with B = groups and T = samples of a group, one new
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +42,9 @@ class LlamaConfig:
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"model: {self.num_heads} heads are not a multiple of {self.num_kv_heads} kv heads")
+            raise ValueError(
+                f"model: {self.num_heads} heads are not a multiple of {self.num_kv_heads} kv heads"
+            )
         if self.head_dim % 2:
             raise ValueError(f"model: head_dim {self.head_dim} is odd; rotary embeddings need an even one")
 
@@ -147,6 +150,24 @@ class Llama(nnx.Module):
         self.blocks = Blocks(arrays)
         self.final_norm = nnx.Param(arrays["final_norm"])
         self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
+
+    def with_rules(self, rules: Rules, mesh: jax.sharding.Mesh, dtype: str) -> "Llama":
+        """Returns the same model under other sharding rules, in `dtype`; arrays that fit already are not copied."""
+        return Llama(
+            self.cfg,
+            rules,
+            dtype,
+            {
+                name: jax.device_put(
+                    self.parameter(name).astype(dtype), jax.NamedSharding(mesh, rules.spec(*p.axes))
+                )
+                for name, p in parameter_table(self.cfg).items()
+            },
+        )
+
+    def parameter(self, name: str) -> Array:
+        """Returns a parameter by its name in `parameter_table`."""
+        return operator.attrgetter(name)(self)[...]
 
     def embed_tokens(self, tokens: Array) -> Array:
         """Returns the embeddings [B, T, D] of ids [B, T]."""

@@ -1,0 +1,1 @@
+"""What a run shows of itself: a page for people, a table for the terminal."""

@@ -1,0 +1,144 @@
+"""Everything written with Orbax: training states with exact resume, and the parameters of a model folder."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+PyTree = Any
+# Orbax writes this file last, on every kind of file system; a folder without it was left half written.
+_COMMIT = "commit_success.txt"
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_news)
+
+
+def on_mesh(abstract: PyTree, mesh: Mesh) -> PyTree:
+    """Ties a `jax.eval_shape` tree to the devices of `mesh`, as `TrainCheckpoints.restore` wants it.
+
+    Under an explicit mesh `eval_shape` says how each array is partitioned, but not over which devices.
+    """
+
+    def tie(leaf: Any) -> jax.ShapeDtypeStruct:
+        spec = leaf.sharding.spec if leaf.sharding is not None else PartitionSpec()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(tie, abstract)
+
+
+class TrainCheckpoints:
+    """The training states of one run, by step; a step is there whole or not at all."""
+
+    def __init__(self, folder: epath.PathLike, keep: int):
+        """Opens or makes `folder`, in which the newest `keep` steps are kept."""
+        self._folder = epath.Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Returns the steps that are completely on disk, oldest first."""
+        return sorted(int(f.name) for f in self._step_folders() if (f / _COMMIT).exists())
+
+    def latest_step(self) -> int | None:
+        """Returns the newest complete step, if there is one."""
+        return max(self.steps(), default=None)
+
+    def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
+        """Writes `state` and JSON-ready `meta` as `step`; both are on disk when this returns.
+
+        Raises:
+          ValueError: the step, or a later one, was saved before.
+        """
+        self._clear_half_written()
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        if not self._manager.save(step, args=items):
+            raise ValueError(
+                f"{self._folder}: step {step} does not come after the saved steps {self.steps()}; "
+                "resume from the newest one, or train into another folder"
+            )
+
+    def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """Returns the state and meta of `step`, laid out as `abstract_state` says, on whatever mesh that is.
+
+        Args:
+          step: one of `steps()`.
+          abstract_state: `jax.ShapeDtypeStruct`s with a `NamedSharding` each (see `on_mesh`).
+
+        Raises:
+          ValueError: there is no such step, it is damaged, or it holds a state of another shape.
+        """
+        if step not in self.steps():
+            raise ValueError(f"{self._folder}: no step {step}, only {self.steps()}")
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
+        )
+        try:
+            restored = self._manager.restore(step, args=items)
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{self._folder / str(step)}: damaged, or written by a run with another model or optimizer; "
+                f"restore with that run's settings, or delete this step to resume before it ({error})"
+            ) from error
+        return restored["state"], restored["meta"]
+
+    def close(self) -> None:
+        """Lets go of Orbax's threads."""
+        self._manager.close()
+
+    def _step_folders(self) -> list[epath.Path]:
+        return [f for f in self._folder.iterdir() if f.name.isdecimal()]
+
+    def _clear_half_written(self) -> None:
+        """Removes what a killed run left; a run has one writer, so nothing else is being written now."""
+        if jax.process_index() == 0:
+            for folder in list(self._folder.iterdir()):
+                half_written = folder.name.isdecimal() and not (folder / _COMMIT).exists()
+                if half_written or _TEMPORARY in folder.name:
+                    folder.rmtree()
+        multihost_utils.sync_global_devices("half written checkpoints removed")
+        self._manager.reload()
+
+
+def save_parameters(folder: epath.Path, arrays: Mapping[str, jax.Array]) -> None:
+    """Writes arrays by name to a new `folder`."""
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder, args=ocp.args.StandardSave(dict(arrays)))
+
+
+def parameter_shapes(folder: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shape and dtype of every array in `folder`.
+
+    Raises:
+      ValueError: the folder is missing or damaged.
+    """
+    if not (folder / _COMMIT).exists():
+        raise ValueError(f"{folder}: no weights, or only half of them; copy the whole model folder again")
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        try:
+            tree = checkpointer.metadata(folder).item_metadata.tree
+        except (ValueError, KeyError, OSError) as error:
+            raise ValueError(f"{folder}: damaged ({error}); copy the model folder again") from error
+    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in tree.items()}
+
+
+def load_parameters(folder: epath.Path, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Returns the arrays of `folder` in the dtypes and shardings of `targets`.
+
+    Raises:
+      ValueError: the files are damaged.
+    """
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        try:
+            return checkpointer.restore(folder, args=ocp.args.StandardRestore(dict(targets)))
+        except (ValueError, KeyError, OSError) as error:
+            raise ValueError(f"{folder}: damaged ({error}); copy the model folder again") from error

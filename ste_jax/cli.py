@@ -1,0 +1,89 @@
+"""The command `ste`: commands to functions, errors to one clear line; nothing else."""
+
+import errno
+import json
+import logging
+import os
+import sys
+
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+from rich.console import Console
+
+from ste_jax import pipeline
+from ste_jax.config import read_config
+from ste_jax.report.terminal import render_terminal_table
+from ste_jax.stages.context import Context
+from ste_jax.status import render_status
+
+STAGES = ("select", "pairs", "annotate", "train", "evaluate")
+USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]
+
+  run                 all stages of all iterations; started again, it goes on where it was
+  select | pairs      one stage
+  annotate | train | evaluate --iteration=K
+                      one stage of one iteration (evaluate takes 0 for the seed)
+  status              what is done, what is left, how fast it goes
+  report              writes summary.json and report.html of what is finished
+
+  --redo=STAGE        deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows from it, first
+"""
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, as configs/quickstart.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
+_ITERATION = flags.DEFINE_integer("iteration", 1, "Iteration of a single stage.", lower_bound=0)
+_REDO = flags.DEFINE_string("redo", "", "Stage to delete and make again, with all that follows from it.")
+
+
+def _main(argv: list[str]) -> None:
+    command = argv[1] if len(argv) == 2 else ""
+    if command not in ("run", "status", "report", *STAGES):
+        raise app.UsageError("which command?")
+    if _CONFIG.value is None or not _WORKDIR.value:
+        raise app.UsageError("--config and --workdir are needed")
+    context = Context(read_config(_CONFIG.value.to_dict()), epath.Path(_WORKDIR.value).absolute())
+    if command == "status":
+        Console().print(render_status(context.workdir, pipeline.stage_folders(context.config)))
+        return
+    with pipeline.exclusive(context.workdir):
+        if _REDO.value:
+            pipeline.redo(context, _REDO.value)
+        if command in STAGES:
+            print(json.dumps(pipeline.run_stage(context, command, _ITERATION.value), indent=1))
+        else:
+            summary = pipeline.run(context) if command == "run" else pipeline.report(context)
+            Console().print(render_terminal_table(summary))
+            print(
+                f"\nsummary: {context.workdir / 'summary.json'}\nreport:  {context.workdir / 'report.html'}"
+            )
+
+
+def _guarded(argv: list[str]) -> None:
+    try:
+        _main(argv)
+    except app.UsageError as error:
+        sys.exit(f"ste: {error}\n\n{USAGE}")
+    except ValueError as error:
+        sys.exit(f"ste: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        what = error.filename or "a file"
+        sys.exit(
+            f"ste: cannot write {what}: {error.strerror}. What was finished is safe; make room (or choose a workdir "
+            "that can be written) and start the same command again"
+        )
+    except KeyboardInterrupt:
+        sys.exit("ste: interrupted; what was finished is safe, the same command goes on from there")
+
+
+def main() -> None:
+    """Entry point of the command `ste`."""
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help"):
+        print(USAGE)
+        return
+    app.run(_guarded)

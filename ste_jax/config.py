@@ -1,0 +1,207 @@
+"""Run configurations: a ConfigDict of `configs/` becomes frozen dataclasses once, with every check, before anything loads."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import dacite
+
+from ste_jax.decode.engine import DecodeSettings
+from ste_jax.decode.protocol import Sampling
+from ste_jax.instructions.filters import FilterSettings
+from ste_jax.instructions.labels import CATEGORIES
+from ste_jax.judging.construction import PairChecks
+from ste_jax.sft.settings import TrainSettings
+
+PairMode = Literal["modified", "modified_one_call", "worse"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Which instructions are used.
+
+    Attributes:
+      pool: instructions that the model labels, drawn at random from those that pass the filters (0: all).
+      size: instructions that are chosen.
+      quotas: weight by category; empty: balanced (see `instructions.sampler`).
+      min_complexity: leaves out what the model finds easier; 0: no bound.
+      prefer_complex: inside a category, higher complexity first.
+      max_tokens: longer instructions are left out.
+      max_new_tokens: of a label.
+    """
+
+    pool: int = 0
+    size: int
+    categories: tuple[str, ...] = CATEGORIES
+    quotas: dict[str, float] = dataclasses.field(default_factory=dict)
+    min_complexity: int = 0
+    prefer_complex: bool = True
+    max_tokens: int = 1024
+    max_new_tokens: int = 48
+    filters: FilterSettings = FilterSettings()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """How response pairs are made.
+
+    Attributes:
+      mode: "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as in the
+        paper; "worse": a worse answer to x itself, the paper's ablation.
+      max_response_tokens: of each response.
+      max_modified_tokens: of x'.
+      validation: pairs held out for the choice of checkpoints.
+      test: pairs held out for the evaluation of every model.
+    """
+
+    mode: PairMode = "modified"
+    max_response_tokens: int = 1024
+    max_modified_tokens: int = 256
+    sampling: Sampling = Sampling()
+    checks: PairChecks = PairChecks()
+    validation: int
+    test: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnnotateConfig:
+    """How judgments are sampled.
+
+    Attributes:
+      samples: judgments of each pair and order, at most.
+      stop_when_correct: ends an example after the wave in which it has so many correct judgments; 0: all are sampled.
+      max_new_tokens: of a judgment, in annotation and in evaluation.
+      force_verdict: appends the verdict's opening to a judgment that ended without one, and draws the verdict.
+      max_per_example: correct judgments that are kept of a pair in one order.
+    """
+
+    samples: int = 15
+    stop_when_correct: int = 0
+    max_new_tokens: int = 4096
+    sampling: Sampling = Sampling()
+    force_verdict: bool = False
+    max_per_example: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How models are evaluated: one greedy judgment of each pair and order, and a majority vote.
+
+    Attributes:
+      votes: samples of the majority vote; 0: no vote.
+      sampling: of the vote.
+    """
+
+    votes: int = 0
+    sampling: Sampling = Sampling()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run.
+
+    Attributes:
+      name: for people.
+      seed: of every random draw.
+      iterations: rounds of annotation and training.
+      model: the seed: GGUF file, Hugging Face folder or hub name, or a model folder of another run.
+      instructions: a source for `instructions.sources.read_instructions`.
+      labelled_pairs: a file of pairs with labels, half of which choose checkpoints in the place of validation pairs and
+        half of which every model is evaluated on besides the test pairs; "": none.
+      judge_prompt: a built-in prompt or a template file (see `judging.prompts`).
+      rubric: what the judge is told to look at; "": the prompt's own words.
+      train_from: each iteration starts from the "seed" (the paper) or from the "last" model.
+      mesh: sizes of the mesh axes data, fsdp and tensor; -1: the devices that are left.
+    """
+
+    name: str
+    seed: int = 0
+    iterations: int = 5
+    model: str
+    instructions: str
+    labelled_pairs: str = ""
+    judge_prompt: str = "standard"
+    rubric: str = ""
+    train_from: Literal["seed", "last"] = "seed"
+    mesh: tuple[int, int, int] = (1, -1, 1)
+    select: SelectConfig
+    pairs: PairsConfig
+    annotate: AnnotateConfig
+    train: TrainSettings
+    evaluate: EvaluateConfig = EvaluateConfig()
+    decode: DecodeSettings = DecodeSettings()
+
+    def __post_init__(self):
+        held_out = self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
+        for good, message in (
+            (self.iterations >= 1, f"iterations must be 1 or more, not {self.iterations}"),
+            (self.model != "", "model must name a model"),
+            (self.instructions != "", "instructions must name a source"),
+            (self.select.pool >= 0, f"select.pool must be 0 or more, not {self.select.pool}"),
+            (
+                self.select.pool == 0 or self.select.pool >= self.select.size,
+                f"select.pool ({self.select.pool}) is smaller than select.size ({self.select.size})",
+            ),
+            (0 <= self.select.min_complexity <= 10, "select.min_complexity must be from 0 to 10"),
+            (
+                set(self.select.quotas) <= {*self.select.categories, "unlabelled"},
+                f"select.quotas names categories that select.categories has not: "
+                f"{sorted(set(self.select.quotas) - set(self.select.categories))}",
+            ),
+            (self.pairs.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
+            (self.pairs.validation >= 0, "pairs.validation must be 0 or more"),
+            (
+                held_out < self.select.size,
+                f"select.size ({self.select.size}) leaves no pair to train on beside {held_out} held-out ones",
+            ),
+            (
+                self.train.evaluate_every == 0 or self.pairs.validation > 0 or self.labelled_pairs != "",
+                "train.evaluate_every wants pairs.validation or labelled_pairs to choose checkpoints by",
+            ),
+            (self.annotate.samples >= 1, "annotate.samples must be 1 or more"),
+            (
+                0 <= self.annotate.stop_when_correct <= self.annotate.samples,
+                f"annotate.stop_when_correct must be from 0 to annotate.samples ({self.annotate.samples})",
+            ),
+            (self.annotate.max_per_example >= 1, "annotate.max_per_example must be 1 or more"),
+            (self.evaluate.votes >= 0, "evaluate.votes must be 0 or more"),
+            *((n >= 1, f"{where} must be 1 or more, not {n}") for where, n in self._lengths()),
+        ):
+            if not good:
+                raise ValueError(f"config: {message}")
+        shards = math.prod(size for size in self.mesh[:2] if size > 0)
+        if self.train.micro_rows % shards:
+            raise ValueError(
+                f"config: train.micro_rows ({self.train.micro_rows}) is not a multiple of mesh data x fsdp ({shards})"
+            )
+
+    def _lengths(self) -> list[tuple[str, int]]:
+        return [
+            ("select.size", self.select.size),
+            ("select.max_tokens", self.select.max_tokens),
+            ("select.max_new_tokens", self.select.max_new_tokens),
+            ("pairs.max_response_tokens", self.pairs.max_response_tokens),
+            ("pairs.max_modified_tokens", self.pairs.max_modified_tokens),
+            ("annotate.max_new_tokens", self.annotate.max_new_tokens),
+        ]
+
+
+def read_config(value: dict[str, Any]) -> RunConfig:
+    """Returns the checked configuration of a nested dict (`ConfigDict.to_dict()`).
+
+    Raises:
+      ValueError: an unknown, missing or ill-typed field, or a combination that cannot work; the text names it.
+    """
+    try:
+        return dacite.from_dict(
+            RunConfig, value, dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number})
+        )
+    except dacite.UnexpectedDataError as error:
+        raise ValueError(f"config: {error}; see ste_jax/config.py for the fields that there are") from error
+    except dacite.DaciteError as error:
+        raise ValueError(f"config: {error}") from error
+
+
+def _number(value: Any) -> Any:
+    """Lets an int stand where a float belongs; everything else is left for the type check."""
+    return float(value) if type(value) is int else value

@@ -1,0 +1,1 @@
+"""Instructions before any response exists: reading, filtering, labelling and sampling them."""

@@ -1,0 +1,180 @@
+"""Leaves out instructions that nobody should train on, and counts why: duplicates, other languages, personal data."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterator
+
+from datasketch import MinHash, MinHashLSH
+from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
+from phonenumbers import Leniency, PhoneNumberMatcher
+from stdnum import luhn
+
+from ste_jax.records import Instruction
+
+# The languages of almost all prompts that people type. Fewer rivals make short English text safer and keep the models
+# at about 450 MiB instead of a gigabyte; text in a language that is not here looks like its nearest relative.
+RIVAL_LANGUAGES = (
+    *("en", "es", "fr", "de", "it", "pt", "nl", "sv", "da", "pl", "cs", "ro", "hu", "fi", "tr", "vi", "id"),
+    *("ru", "uk", "ar", "fa", "hi", "zh", "ja", "ko"),
+)
+_SHINGLE = 5
+_PERMUTATIONS = 128
+_MIN_LETTERS = 4
+_MIN_WORDS = 3
+_FOREIGN_AT_LEAST = 0.5
+_WANTED_AT_MOST = 0.05
+
+_CODE_OR_LINK = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[.?!:;])\s+|\n+")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
+# Names set aside for examples (RFC 2606) and the user of every git remote belong to nobody.
+_NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example|test|invalid)(?:\.\w+)?$|^git@", re.IGNORECASE)
+# A national number counts only when it is written as one, (212) 736-5000 or 212-736-5000: sums and ids are not.
+_WRITTEN_AS_PHONE = re.compile(r"\+|\(\d{3}\)\s?\d{3}[-. ]\d{4}|\b\d{3}([-.])\d{3}\1\d{4}\b")
+_CARD = re.compile(r"(?<![\d.,-])(?:[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?![\d-])")
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterSettings:
+    """What to leave out.
+
+    `languages` are ISO 639-1 codes of the languages to keep (empty: all); `near_duplicate_threshold` is the Jaccard
+    similarity of character 5-grams from which the later one of two instructions goes (1: only equal ones).
+    """
+
+    languages: tuple[str, ...] = ("en",)
+    near_duplicate_threshold: float = 0.8
+    max_chars: int = 4000
+    personal_data: bool = True
+
+    def __post_init__(self):
+        if not 0.0 < self.near_duplicate_threshold <= 1.0:
+            raise ValueError(
+                "filters: near_duplicate_threshold must be above 0 and at most 1, "
+                f"not {self.near_duplicate_threshold}"
+            )
+        if self.max_chars < 1:
+            raise ValueError(f"filters: max_chars must be 1 or more, not {self.max_chars}")
+        known = {language.iso_code_639_1.name.lower() for language in Language.all()}
+        for code in self.languages:
+            if code not in known:
+                raise ValueError(
+                    f"filters: {code!r} in languages is unknown; write ISO 639-1 codes in lower case, such as 'en'"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class FunnelStep:
+    """One filter's count: how many instructions it removed, and how many went on."""
+
+    name: str
+    removed: int
+    left: int
+
+
+def filter_instructions(
+    instructions: list[Instruction], settings: FilterSettings
+) -> tuple[list[Instruction], list[FunnelStep]]:
+    """Applies the filters in turn, cheapest first, and keeps the order of what is left.
+
+    Of duplicates the first one stays. A filter that the settings switch off makes no step. What counts as another
+    language or as personal data needs clear evidence: a doubtful instruction stays.
+    """
+    filters: list[tuple[str, Callable[[list[str]], list[bool]]]] = [
+        ("exact duplicate", _exact_duplicates),
+        ("too long", lambda texts: [len(text) > settings.max_chars for text in texts]),
+        ("near duplicate", functools.partial(_near_duplicates, threshold=settings.near_duplicate_threshold)),
+    ]
+    if settings.languages:
+        filters.append(("other language", functools.partial(_other_languages, languages=settings.languages)))
+    if settings.personal_data:
+        filters.append(("personal data", lambda texts: [_has_personal_data(text) for text in texts]))
+    steps = []
+    for name, find in filters:
+        found = find([instruction.text for instruction in instructions])
+        instructions = [one for one, removed in zip(instructions, found, strict=True) if not removed]
+        steps.append(FunnelStep(name, sum(found), len(instructions)))
+    return instructions, steps
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _exact_duplicates(texts: list[str]) -> list[bool]:
+    seen: set[str] = set()
+    found = []
+    for text in map(_normal, texts):
+        found.append(text in seen)
+        seen.add(text)
+    return found
+
+
+def _near_duplicates(texts: list[str], threshold: float) -> list[bool]:
+    """Candidates come from MinHash; the exact similarity decides, so no text goes by an unlucky hash."""
+    index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.2, 0.8))
+    found = []
+    for number, text in enumerate(texts):
+        shingles = _shingles(text)
+        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        sketch.update_batch([shingle.encode() for shingle in shingles])
+        near = any(_jaccard(shingles, _shingles(texts[other])) >= threshold for other in index.query(sketch))
+        found.append(near)
+        if not near:
+            index.insert(number, sketch)
+    return found
+
+
+def _shingles(text: str) -> set[str]:
+    text = _normal(text)
+    return {text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1))}
+
+
+def _jaccard(one: set[str], other: set[str]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def _other_languages(texts: list[str], languages: tuple[str, ...]) -> list[bool]:
+    codes = sorted({*RIVAL_LANGUAGES, *languages})
+    detector = LanguageDetectorBuilder.from_iso_codes_639_1(*map(IsoCode639_1.from_str, codes)).build()
+    wanted = {IsoCode639_1.from_str(code) for code in languages}
+    found = [_is_foreign(text, detector, wanted) for text in texts]
+    detector.unload_language_models()
+    return found
+
+
+def _is_foreign(text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]) -> bool:
+    """Whether the prose of `text` is clearly not of a wanted language.
+
+    A request in a wanted language about foreign text that is pasted above or below it does not count.
+    """
+    prose = _CODE_OR_LINK.sub(" ", text)
+    sentences = [sentence for sentence in _SENTENCE_END.split(prose) if len(sentence.split()) >= _MIN_WORDS]
+    ends = [sentences[0], sentences[-1]] if sentences else []
+    return all(_sounds_foreign(part, detector, wanted) for part in (prose, *ends))
+
+
+def _sounds_foreign(text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]) -> bool:
+    if sum(map(str.isalpha, text)) < _MIN_LETTERS:
+        return False
+    values = detector.compute_language_confidence_values(text)
+    of_wanted = sum(value.value for value in values if value.language.iso_code_639_1 in wanted)
+    return values[0].value >= _FOREIGN_AT_LEAST and of_wanted <= _WANTED_AT_MOST
+
+
+def _has_personal_data(text: str) -> bool:
+    return any(found for find in (_emails, _phones, _cards) for found in find(text))
+
+
+def _emails(text: str) -> Iterator[str]:
+    return (match[0] for match in _EMAIL.finditer(text) if not _NOBODY.search(match[0]))
+
+
+def _phones(text: str) -> Iterator[str]:
+    matches = PhoneNumberMatcher(text, "US", leniency=Leniency.VALID)
+    return (match.raw_string for match in matches if _WRITTEN_AS_PHONE.search(match.raw_string))
+
+
+def _cards(text: str) -> Iterator[str]:
+    return (match[0] for match in _CARD.finditer(text) if luhn.is_valid(re.sub(r"\D", "", match[0])))

@@ -1,0 +1,258 @@
+"""How worse responses are made without labels: prompts, readers of their completions, checks of a pair.
+
+The prompts are conversations, lists of {"role", "content"}. The one for a modified instruction shows worked
+turns, because small models answer an instruction that they are merely told to change. The readers take what
+is clearly marked and give None for the rest; nothing is repaired by guess. They cannot see that the budget
+cut a completion short: the caller, who can, counts it as unparsable.
+"""
+
+import dataclasses
+import itertools
+import re
+
+from ste_jax.judging.prompts import neutralise
+
+Messages = list[dict[str, str]]
+
+_CHANGE = "You change instructions. You never answer them."
+_CHANGE_AND_ANSWER = "You change an instruction, then answer the changed one, in the tags you are shown."
+_EXAMPLES = (
+    ("Why do cats purr?", "How should I introduce a new cat to my old dog?"),
+    (
+        "Write a poem about the sea in winter.",
+        "Describe how lighthouse keepers spent a winter day two hundred years ago.",
+    ),
+    (
+        "how can i get coffee stains out of a cotton shirt",
+        "What should I look for when I buy a cotton shirt for the office?",
+    ),
+    (
+        "Who wrote the novel Frankenstein?",
+        "Name three films in which a scientist creates life, with their years.",
+    ),
+    (
+        "Write a Python function that sorts a list of numbers.",
+        "Explain when a dictionary is a better choice than a list in Python.",
+    ),
+)
+_BOTH_EXAMPLE = """\
+<new_instruction>
+How should I introduce a new cat to my old dog?
+</new_instruction>
+<answer>
+Keep them in separate rooms for the first days and swap their blankets, so that each knows the other's
+smell. Then let them meet on short, quiet visits, with the dog on a lead and a high place for the cat to
+retreat to. Leave them alone together only when several visits have gone well.
+</answer>"""
+_ASK_NEW = "Write a new instruction on a related subject that asks for something else."
+_ASK_BOTH = """\
+First, in <new_instruction> tags, write a new instruction: close to this one in subject and form, yet asking
+for something else, so that whoever answers it well has missed the point of this one. Then, in <answer>
+tags, answer the new instruction as well as you can, about as long as the response above. Write no more."""
+_ASK_WORSE = """\
+Write another response to this instruction that is plainly of lower quality than the one above: for instance
+with wrong facts, a faulty step, or a part of the task left out. It should look like a sincere attempt, be
+about as long, and say nothing of its faults. Write the response only."""
+
+
+def modify_prompt(instruction: str) -> Messages:
+    """Returns the conversation that asks for one new instruction x': a related one, another task."""
+    messages = [_turn("system", _CHANGE)]
+    for before, after in _EXAMPLES:
+        messages += [_turn("user", _tagged("instruction", before) + _ASK_NEW), _turn("assistant", after)]
+    return [*messages, _turn("user", _tagged("instruction", instruction) + _ASK_NEW)]
+
+
+def modify_and_answer_prompt(instruction: str, response: str) -> Messages:
+    """Returns the conversation that asks, in one call, for x' and a good answer to it (a poor one to x)."""
+    return [
+        _turn("system", _CHANGE_AND_ANSWER),
+        _turn("user", _both_tagged("Why do cats purr?", "They make their larynx vibrate.") + _ASK_BOTH),
+        _turn("assistant", _BOTH_EXAMPLE),
+        _turn("user", _both_tagged(instruction, response) + _ASK_BOTH),
+    ]
+
+
+def worse_answer_prompt(instruction: str, response: str) -> Messages:
+    """Returns the conversation that asks for a worse answer to `instruction` than `response` (direct)."""
+    return [_turn("user", _both_tagged(instruction, response) + _ASK_WORSE)]
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _both_tagged(instruction: str, response: str) -> str:
+    return _tagged("instruction", instruction) + _tagged("response", response)
+
+
+def _tagged(tag: str, text: str) -> str:
+    marks = [f"<{slash}{name}>" for name in ("instruction", "response") for slash in ("", "/")]
+    return f"<{tag}>\n{neutralise(text, marks)}\n</{tag}>\n"
+
+
+_NOUN = r"(?:instruction|question|prompt|task|request|version)"
+_KIND = r"(?:new|modified|changed|revised|different|related|another|alternative)"
+_LABEL = rf"(?:the\s+)?(?:new|modified|changed|revised)\s+{_NOUN}(?:\s+is)?[\s*]*:[\s*]*"
+_LEAD_IN = re.compile(
+    r"[\s*#]*(?:(?:sure|certainly|of course|okay|ok|absolutely)\b[^\n:]{0,40}?[!.,]\s*)?"
+    rf"(?:here(?:['’]s|\s+is)\b[^\n:]{{0,40}}\b{_KIND}\b[^\n:]{{0,60}}:[\s*]*|{_LABEL})",
+    re.I,
+)
+_SEVERAL = re.compile(r"[^\n:]{0,60}\bhere\s+are\b[^\n:]{0,80}:|1[.)]\s[^\n]*\n\s*2[.)]\s", re.I)
+_NEW_LABEL = re.compile(rf"^[ \t*#]*{_LABEL}", re.I | re.M)
+_ANSWER_LABEL = re.compile(
+    rf"^[ \t*#]*(?:answer|response)(?:\s+to\s+the\s+new\s+{_NOUN})?[ \t*]*:[ \t*]*", re.I | re.M
+)
+_TAG = re.compile(r"</?(?:new_)?instruction>|</?answer>", re.I)
+_QUOTED_LINE = re.compile(r'["“]([^"“”]+)["”][ \t]*(?:\n|$)')
+_WRAPPED = re.compile(r'"[^"]+"|“[^“”]+”|\'[^\']+\'|\*\*[^*]+\*\*|`[^`]+`')
+
+
+def parse_modified(completion: str) -> str | None:
+    """Returns the modified instruction of a completion of `modify_prompt`, or None if unclear.
+
+    Put aside are tags, a lead-in such as "Here is a modified instruction:", a label, and quotes or bold
+    around the whole. After a lead-in, a quoted line is the instruction, whatever follows. Lists of several,
+    second labels and refusals are not read.
+    """
+    if "<new_instruction>" in completion.lower():
+        after = _after(completion, "<new_instruction>")
+        return None if after is None else _clean(_TAG.split(after, maxsplit=1)[0])
+    return _clean(completion)
+
+
+def _after(text: str, tag: str) -> str | None:
+    """Returns what follows `tag`, or None if it does not occur exactly once."""
+    parts = re.split(tag, text, flags=re.I)
+    return parts[1] if len(parts) == 2 else None
+
+
+def _clean(text: str) -> str | None:
+    text = text.strip()
+    if _SEVERAL.match(text):
+        return None
+    lead = _LEAD_IN.match(text)
+    rest = text[lead.end() :].strip() if lead else text
+    quoted = _QUOTED_LINE.match(rest) if lead else None
+    rest = quoted[1].strip() if quoted else rest
+    while _WRAPPED.fullmatch(rest):
+        rest = (rest[2:-2] if rest.startswith("**") else rest[1:-1]).strip()
+    unclear = not re.search(r"\w", rest) or _TAG.search(rest) or _NEW_LABEL.search(rest) or is_refusal(rest)
+    return None if unclear else rest
+
+
+def parse_modified_and_answer(completion: str) -> tuple[str, str] | None:
+    """Returns (modified instruction, answer) of a `modify_and_answer_prompt` completion, or None if unclear.
+
+    Both parts are in their tags, of which closing ones may be missing, or else behind the labels "New
+    instruction:" and "Answer:"; in this order and each once.
+    """
+    if "<new_instruction>" in completion.lower():
+        after_new, after_answer = (_after(completion, tag) for tag in ("<new_instruction>", "<answer>"))
+        if after_new is None or after_answer is None or len(after_answer) > len(after_new):
+            return None
+        modified = _clean(_TAG.split(after_new, maxsplit=1)[0])
+        answer = re.split("</answer>", after_answer, maxsplit=1, flags=re.I)[0].strip()
+    else:
+        news, labels = list(_NEW_LABEL.finditer(completion)), list(_ANSWER_LABEL.finditer(completion))
+        if len(news) != 1 or len(labels) != 1 or news[0].end() > labels[0].start():
+            return None
+        modified = _clean(completion[news[0].end() : labels[0].start()])
+        answer = completion[labels[0].end() :].strip()
+    return (modified, answer) if modified and answer else None
+
+
+@dataclasses.dataclass(frozen=True)
+class PairChecks:
+    """What makes a constructed pair unfit.
+
+    Attributes:
+      max_modified_similarity: x' that is more similar to x than this is refused (0 to 1, see `similarity`).
+      max_response_similarity: the same for the two responses.
+      max_length_ratio: how many times longer, in characters, one response may be than the other.
+      drop_refusals: whether a response that opens with a refusal is refused (off where refusing is the
+        right answer).
+    """
+
+    max_modified_similarity: float = 0.8
+    max_response_similarity: float = 0.8
+    max_length_ratio: float = 10.0
+    drop_refusals: bool = True
+
+    def __post_init__(self):
+        for field in ("max_modified_similarity", "max_response_similarity"):
+            if not 0.0 < getattr(self, field) <= 1.0:
+                raise ValueError(
+                    f"pair checks: {field} must be above 0 and at most 1, not {getattr(self, field)}"
+                )
+        if not self.max_length_ratio >= 1.0:
+            raise ValueError(f"pair checks: max_length_ratio must be 1 or more, not {self.max_length_ratio}")
+
+
+def check_modified(instruction: str, modified: str | None, checks: PairChecks) -> str | None:
+    """Returns why x' is unfit, or None; an x' of None is what `parse_modified` gave for an unclear one."""
+    if modified is None:
+        return "modified_unparsable"
+    if _plain(instruction) == _plain(modified):
+        return "modified_equal"
+    return "modified_near" if similarity(instruction, modified) > checks.max_modified_similarity else None
+
+
+def check_pair(
+    instruction: str, modified: str | None, chosen: str, rejected: str, checks: PairChecks
+) -> str | None:
+    """Returns why a pair is unfit, or None if it is fit.
+
+    Args:
+      instruction: x.
+      modified: x', or None in the direct mode, which has none.
+      chosen: the response that should be the better one.
+      rejected: the other one.
+      checks: the thresholds.
+    """
+    reason = None if modified is None else check_modified(instruction, modified, checks)
+    if reason:
+        return reason
+    if not chosen.strip() or not rejected.strip():
+        return "empty_response"
+    if checks.drop_refusals and (is_refusal(chosen) or is_refusal(rejected)):
+        return "refusal"
+    if _plain(chosen) == _plain(rejected):
+        return "responses_equal"
+    if similarity(chosen, rejected) > checks.max_response_similarity:
+        return "responses_near"
+    short, long = sorted((len(chosen.strip()), len(rejected.strip())))
+    return "length_ratio" if long > checks.max_length_ratio * short else None
+
+
+def similarity(one: str, other: str) -> float:
+    """Returns the share of single words and neighbouring word pairs that two texts have in common, 0 to 1.
+
+    Case does not count; signs do, since they are all that tells "3 + 4" from "3 - 4".
+    """
+    a, b = _grams(one), _grams(other)
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def _grams(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+|[^\w\s]", text.casefold())
+    return {(word,) for word in words} | set(itertools.pairwise(words))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .!?\"'“”")
+
+
+_CANNOT = r"i(?: can't| cannot| can not| won't| will not|(?: am|'m) (?:unable|not able) to)"
+_SORRY = r"(?:i(?:'m| am)(?: so| very| really)? sorry|sorry|i apologi[sz]e|as an ai\b[^.,]{0,40})"
+_REGRET = rf"{_SORRY}[.,!]? (?:but )?"
+_HELP = "help|assist|comply|fulfil|do that|do this|answer that|answer this|provide that|provide this|support"
+_WORK = "provide|answer|generate|create|write|engage|continue|offer|give|discuss|share|participate"
+_REFUSAL = re.compile(rf"(?:{_REGRET}){{1,2}}{_CANNOT} (?:{_HELP}|{_WORK})|{_CANNOT} (?:{_HELP})")
+
+
+def is_refusal(text: str) -> bool:
+    """Says whether a response opens by clearly refusing; doubts and disclaimers before an answer are none."""
+    opening = " ".join(text[:200].replace("’", "'").lower().split())
+    return bool(_REFUSAL.match(opening))

@@ -1,0 +1,255 @@
+"""The whole run on one page: the order of the stages and of the iterations, and the summary of what came out."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+import filelock
+from etils import epath
+
+from ste_jax.config import RunConfig
+from ste_jax.judging.stats import paired_test
+from ste_jax.records import Instruction, Judgment, Pair
+from ste_jax.report.html import SampledJudgment, write_report
+from ste_jax.randomness import generator
+from ste_jax.sft.metrics import read_metrics
+from ste_jax.stages import annotate, evaluate, pairs, select, train
+from ste_jax.stages.context import Context
+from ste_jax.store import Success, digest, read_records, read_success, read_work, write_atomically
+
+_PACKAGES = ("ste-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers")
+_SHOWN_JUDGMENTS = 10
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Runs what is left of a run, and returns its summary."""
+    config = context.config
+    instructions = select.run(context)
+    splits = pairs.split(config, pairs.run(context, instructions))
+    evaluate.run(context, 0, splits)
+    for iteration in range(1, config.iterations + 1):
+        judgments = annotate.run(context, iteration, splits.train)
+        train.run(context, iteration, judgments, splits)
+        evaluate.run(context, iteration, splits)
+        report(context)
+    return report(context)
+
+
+def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
+    """Runs one stage (of one iteration), and returns its summary; what it reads must be finished."""
+    if stage == "select":
+        select.run(context)
+        return _success(context, "select").summary
+    if stage == "pairs":
+        pairs.run(context, _read(context, "select", Instruction))
+        return _success(context, "pairs").summary
+    splits = pairs.split(context.config, _read(context, "pairs", Pair))
+    if stage == "evaluate":
+        return evaluate.run(context, iteration, splits)
+    if stage == "annotate":
+        annotate.run(context, iteration, splits.train)
+    else:
+        train.run(context, iteration, _read(context, f"iteration_{iteration}/annotate", Judgment), splits)
+    return _success(context, f"iteration_{iteration}/{stage}").summary
+
+
+def _read(context: Context, name: str, kind: type) -> list:
+    return read_records(context.workdir / name, kind)
+
+
+def _success(context: Context, name: str) -> Success | None:
+    return read_success(context.workdir / name)
+
+
+def stage_folders(config: RunConfig) -> list[str]:
+    """Returns the stages of a run in their order, by folder."""
+    names = ["select", "pairs", "iteration_0/evaluate"]
+    names += ["iteration_0/votes"] if config.evaluate.votes else []
+    for k in range(1, config.iterations + 1):
+        names += [f"iteration_{k}/{stage}" for stage in ("annotate", "train", "evaluate")]
+        names += [f"iteration_{k}/votes"] if config.evaluate.votes else []
+    return names
+
+
+def redo(context: Context, name: str) -> None:
+    """Deletes a stage's folder and those of everything that follows from it.
+
+    Raises:
+      ValueError: there is no such stage.
+    """
+    names = stage_folders(context.config)
+    if name not in names:
+        raise ValueError(f"--redo: there is no stage {name!r}; choose from: {', '.join(names)}")
+    leaf = name.endswith(("evaluate", "votes"))
+    for doomed in [name] if leaf else names[names.index(name) :]:
+        folder = context.workdir / doomed
+        for path in (folder, folder.parent / "model") if doomed.endswith("/train") else (folder,):
+            if path.exists():
+                path.rmtree()
+
+
+@contextlib.contextmanager
+def exclusive(workdir: epath.Path) -> Iterator[None]:
+    """Makes the workdir and holds it for this process.
+
+    Raises:
+      ValueError: another run works in it, or it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".writable.{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir"
+        ) from error
+    lock = filelock.FileLock(str(workdir / ".lock"), timeout=0)
+    try:
+        with lock:
+            yield
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"another run works in {workdir}; wait for it, or give this one another --workdir"
+        ) from error
+
+
+# ---- summary ---------------------------------------------------------------------------------------------------
+
+
+def report(context: Context) -> dict[str, Any]:
+    """Writes summary.json and report.html of what is finished, and returns the summary."""
+    summary = summarize(context)
+    write_atomically(
+        context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    )
+    write_report(summary, _sampled_judgments(context), context.workdir / "report.html")
+    return summary
+
+
+def summarize(context: Context) -> dict[str, Any]:
+    """Returns the summary of what is finished."""
+    config = context.config
+    selected, paired = _success(context, "select"), _success(context, "pairs")
+    labels = selected.summary if selected else {"funnel": [], "categories": {}, "labels": {}}
+    done = range(1, config.iterations + 1)
+    annotated = {k: s for k in done if (s := _success(context, f"iteration_{k}/annotate"))}
+    seconds, tokens = _costs(context)
+    return {
+        "title": config.name,
+        "model": context.seed_model.name,
+        "seed": config.seed,
+        "config_hash": digest(dataclasses.asdict(config)),
+        "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
+        "models": _models(context, {k: s.summary["yield"] for k, s in annotated.items()}),
+        **{name: labels[name] for name in ("funnel", "categories", "labels")},
+        "pairs": paired.summary if paired else {},
+        "yields": [_yield(k, s.summary["yield"]) for k, s in annotated.items()],
+        "training": [_training(context, k) for k in done if _success(context, f"iteration_{k}/train")],
+        "seconds": seconds,
+        "tokens": tokens,
+        "total_seconds": sum(seconds.values()),
+        "peak_rss_mib": _peak_rss_mib(context),
+    }
+
+
+def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
+    """Returns the numbers of every evaluated model, the seed first.
+
+    `judgments`, `parsed` and `kept` count the annotation that the model was trained on: none for the seed.
+    """
+    if not _success(context, "pairs"):
+        return []
+    splits = pairs.split(context.config, _read(context, "pairs", Pair))
+    models, seed = [], None
+    for k in range(context.config.iterations + 1):
+        if not _success(context, f"iteration_{k}/evaluate"):
+            continue
+        numbers = evaluate.finished(context, k, splits)
+        greedy = evaluate.greedy_evaluation(context, k, splits)
+        seed = seed or greedy
+        made = yields.get(k, {"judgments": 0, "parse_rate": 0.0, "kept": 0})
+        models.append(
+            {
+                "iteration": k,
+                **numbers,
+                "p_value_vs_seed": None
+                if k == 0
+                else paired_test(seed, greedy, seed=context.config.seed).p_value,
+                "judgments": made["judgments"],
+                "parsed": round(made["judgments"] * (made["parse_rate"] or 0.0)),
+                "kept": made["kept"],
+            }
+        )
+    return models
+
+
+def _yield(iteration: int, report: dict[str, Any]) -> dict[str, Any]:
+    """Returns the yield of an iteration with plain counts."""
+    judgments, histogram = report["judgments"], report["correct_histogram"]
+    return {
+        "iteration": iteration,
+        **report,
+        "parsed": round(judgments * (report["parse_rate"] or 0.0)),
+        "forced": round(judgments * (report["forced"] or 0.0)),
+        "correct_histogram": [
+            histogram.get(str(n), 0) for n in range(max(map(int, histogram), default=0) + 1)
+        ],
+        "kept_verdicts": report["verdicts_kept"],
+        "kept_before_balance": report["verdicts_correct"],
+    }
+
+
+def _training(context: Context, iteration: int) -> dict[str, Any]:
+    steps = read_metrics(context.iteration(iteration) / "train")
+    return {
+        **_success(context, f"iteration_{iteration}/train").summary,
+        "steps": [line for line in steps if "loss" in line],
+    }
+
+
+def _costs(context: Context) -> tuple[dict[str, float], dict[str, dict[str, int]]]:
+    """Returns seconds and tokens by kind of stage, over all iterations and processes."""
+    seconds: dict[str, float] = {}
+    tokens: dict[str, dict[str, int]] = {}
+    for name in stage_folders(context.config):
+        folder = context.workdir / name
+        if not folder.exists():
+            continue
+        work = read_work(folder)
+        kind = name.split("/")[-1].replace("votes", "evaluate")
+        seconds[kind] = round(seconds.get(kind, 0.0) + work.seconds, 1)
+        counts = tokens.setdefault(kind, {"prompt": 0, "generated": 0})
+        counts["prompt"] += work.prompt_tokens
+        counts["generated"] += work.generated_tokens
+    return seconds, tokens
+
+
+def _peak_rss_mib(context: Context) -> float:
+    """Returns the peak resident memory of this process, or of an earlier one of this run if that was higher."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    path = context.workdir / "summary.json"
+    before = json.loads(path.read_text())["peak_rss_mib"] if path.exists() else 0.0
+    return round(max(now, before), 1)
+
+
+def _sampled_judgments(context: Context) -> list[SampledJudgment]:
+    """Returns judgments to show: a seeded draw from all annotations."""
+    if not _success(context, "pairs"):
+        return []
+    by_id = {pair.id: pair for pair in _read(context, "pairs", Pair)}
+    found = []
+    for k in range(1, context.config.iterations + 1):
+        if _success(context, f"iteration_{k}/annotate"):
+            judgments = _read(context, f"iteration_{k}/annotate", Judgment)
+            found += [SampledJudgment(k, by_id[j.pair_id], j) for j in judgments]
+    draw = generator(context.config.seed, "report").permutation(len(found))[:_SHOWN_JUDGMENTS]
+    return [found[i] for i in sorted(draw)]

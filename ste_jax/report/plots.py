@@ -1,0 +1,334 @@
+"""The figures of the report: what the numbers of a summary look like, and what they say in words.
+
+Nothing but numbers of the summary and our own labels is drawn, so no generated text gets into the markup.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ste_jax.report.formats import NOTHING, interval, model_name, percent
+from ste_jax.report.svg import ACCENT, BAD, INK, MUTED, PAPER, Plot, render
+
+Rows = list[dict[str, Any]]
+
+_HEIGHT = 3.0  # inches
+
+
+def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
+    """Returns the figures by name; a figure whose numbers are not there yet is left out."""
+    models, yields, training = summary["models"], summary["yields"], summary["training"]
+    evaluated = [row for row in training if row["evaluations"]]
+    wanted: list[tuple[str, Callable[[Figure, Rows], str], Rows, float]] = [
+        ("accuracy", _accuracy, models, _HEIGHT),
+        ("consistency", _consistency, models, _HEIGHT),
+        ("position", _position, models, _HEIGHT),
+        ("length", _length, models, _HEIGHT),
+        ("yield", _yield, yields, 1.3 + 0.42 * len(yields)),
+        ("balance", _balance, yields, 1.0 + 0.78 * len(yields)),
+        ("correct", _correct, yields, 0.8 + 1.45 * len(yields)),
+        ("loss", _loss, [row for row in training if row["steps"]], _HEIGHT),
+        ("validation", _validation, evaluated, _HEIGHT),
+    ]
+    return {
+        name: render(name, height, lambda figure, draw=draw, rows=rows: draw(figure, rows))
+        for name, draw, rows, height in wanted
+        if rows
+    }
+
+
+def _floats(rows: Rows, key: str) -> np.ndarray:
+    """Returns one field of all rows; None becomes a gap."""
+    return np.array([row[key] for row in rows], dtype=float)
+
+
+def _iteration_axis(axes: Axes, models: Rows) -> np.ndarray:
+    places = np.arange(len(models))
+    axes.set_xticks(places, ["seed" if m["iteration"] == 0 else str(m["iteration"]) for m in models])
+    axes.set_xlim(-0.5, len(models) - 0.5)
+    axes.set_xlabel("iteration")
+    axes.tick_params(axis="both", length=0)
+    return places
+
+
+def _percent_axis(axes: Axes, low: float = 0.0, high: float = 1.0) -> None:
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+
+
+def _legend(axes: Axes, columns: int = 3) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        handlelength=1.4,
+        columnspacing=1.1,
+        borderpad=0.2,
+    )
+
+
+def _strengths(rows: Rows) -> Iterator[tuple[dict[str, Any], float]]:
+    """Yields the iterations with their opacity: the later, the stronger."""
+    return zip(rows, np.linspace(1.0, 0.35, len(rows))[::-1], strict=True)
+
+
+def _words(models: Rows, key: str) -> str:
+    return ", ".join(f"{model_name(row['iteration'])} {percent(row[key])}" for row in models)
+
+
+# ---- Models by iteration ----
+
+
+def _interval_dots(axes: Axes, places: np.ndarray, models: Rows, key: str, bounds: str, label: str) -> None:
+    values = _floats(models, key)
+    low, high = np.array([model[bounds] for model in models], dtype=float).T
+    axes.vlines(places, low, high, color=ACCENT, alpha=0.3, linewidth=7, label="95% interval")
+    axes.plot(places, values, color=ACCENT, alpha=0.45, linewidth=1)
+    axes.plot(places, values, "o", color=ACCENT, markersize=6, label=label)
+    for place, value in zip(places, values, strict=True):
+        near = {"xytext": (5, 2), "textcoords": "offset points"}
+        axes.annotate(percent(value), (place, value), weight="bold", **near)
+
+
+def _majority_dots(axes: Axes, models: Rows) -> None:
+    """Marks the majority votes, of the models that have one, to the left of their greedy dots."""
+    voted = [place for place, model in enumerate(models) if model["majority"]]
+    if voted:
+        votes = [models[place]["majority"] for place in voted]
+        places = [place - 0.16 for place in voted]
+        low, high = np.array([vote["interval95"] for vote in votes], dtype=float).T
+        axes.vlines(places, low, high, color=MUTED, linewidth=1)
+        label = f"majority of {votes[0]['k']}"
+        axes.plot(places, _floats(votes, "accuracy"), "D", color=MUTED, markersize=4, label=label)
+
+
+def _accuracy(figure: Figure, models: Rows) -> str:
+    axes = figure.add_subplot()
+    places = _iteration_axis(axes, models)
+    _interval_dots(axes, places, models, "accuracy", "interval95", "greedy")
+    _majority_dots(axes, models)
+    bounds = [edge for m in models for edge in (*m["interval95"], *(m["majority"] or m)["interval95"])]
+    axes.axhline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.text(len(models) - 0.52, 0.505, "chance", color=MUTED, ha="right", va="bottom")
+    _percent_axis(axes, max(0.0, min(0.45, *bounds) - 0.05), min(1.0, max(0.55, *bounds) + 0.05))
+    _legend(axes)
+    told = [
+        f"{model_name(m['iteration'])} {percent(m['accuracy'])} ({interval(m['interval95'])})" for m in models
+    ]
+    return f"Accuracy with 95% interval by iteration: {', '.join(told)}. Chance is 50%."
+
+
+def _consistency(figure: Figure, models: Rows) -> str:
+    axes = figure.add_subplot()
+    places = _iteration_axis(axes, models)
+    key = "consistent_accuracy"
+    _interval_dots(axes, places, models, key, "consistent_interval95", "right in both orders")
+    _percent_axis(axes)
+    _legend(axes)
+    return f"Share of pairs judged right in both orders, by iteration: {_words(models, key)}."
+
+
+def _two_lines(figure: Figure, models: Rows, first: tuple[str, str], second: tuple[str, str]) -> Axes:
+    """Draws two shares by iteration that differ in color, marker and line."""
+    axes = figure.add_subplot()
+    places = _iteration_axis(axes, models)
+    axes.plot(places, _floats(models, first[0]), "o-", color=ACCENT, label=first[1], clip_on=False)
+    dashes = {"linestyle": (0, (2, 2)), "marker": "s", "markerfacecolor": PAPER}
+    axes.plot(places, _floats(models, second[0]), color=INK, label=second[1], clip_on=False, **dashes)
+    _percent_axis(axes)
+    _legend(axes)
+    return axes
+
+
+def _position(figure: Figure, models: Rows) -> str:
+    axes = _two_lines(
+        figure,
+        models,
+        ("first_preference", "picks the first response"),
+        ("flip_rate", "flips with the order"),
+    )
+    axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    return (
+        "Position bias by iteration. "
+        f"Picks the first response (fair is 50%): {_words(models, 'first_preference')}. "
+        f"Flips with the order (ideal is 0%): {_words(models, 'flip_rate')}."
+    )
+
+
+def _length(figure: Figure, models: Rows) -> str:
+    _two_lines(
+        figure,
+        models,
+        ("longer_preference", "picks the longer response"),
+        ("longer_correct", "the longer one is better"),
+    )
+    return (
+        f"Length bias by iteration. Picks the longer response: {_words(models, 'longer_preference')}. "
+        f"The longer response is the better one: {_words(models, 'longer_correct')}."
+    )
+
+
+# ---- Yield of the annotation ----
+
+
+def _stacked(axes: Axes, place: float, parts: Sequence[tuple[float, dict[str, Any], str]]) -> None:
+    """Draws one horizontal bar of (width, style, text) parts; a part too narrow for its text goes without."""
+    total = sum(width for width, _, _ in parts)
+    left = 0.0
+    for width, style, text in parts:
+        axes.barh(place, width, left=left, height=0.72, edgecolor=PAPER, linewidth=0.8, **style)
+        if width > 0.012 * total * len(text) + 0.02 * total:
+            solid = style.get("alpha", 1.0) == 1.0
+            color = PAPER if solid else INK
+            axes.text(left + width / 2, place, text, ha="center", va="center_baseline", color=color)
+        left += width
+
+
+def _plain_rows(axes: Axes, places: Sequence[float], labels: Sequence[str]) -> None:
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.grid(False)
+    axes.tick_params(axis="both", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _yield_parts(row: dict[str, Any]) -> dict[str, int]:
+    unbalanced = max(0, sum(row["kept_before_balance"].values()) - row["kept"])
+    other = max(0, row["examples"] - row["kept"] - unbalanced - row["dropped"])
+    return {
+        "kept": row["kept"],
+        "cut for balance": unbalanced,
+        "not used": other,
+        "none correct": row["dropped"],
+    }
+
+
+_YIELD_STYLES = {
+    "kept": {"color": ACCENT},
+    "cut for balance": {"color": ACCENT, "alpha": 0.3},
+    "not used": {"color": MUTED, "alpha": 0.3},
+    "none correct": {"color": BAD},
+}
+
+
+def _yield(figure: Figure, yields: Rows) -> str:
+    axes = figure.add_subplot()
+    rows = [_yield_parts(row) for row in yields]
+    for place, parts in enumerate(rows):
+        _stacked(axes, place, [(n, _YIELD_STYLES[part], f"{n:,}") for part, n in parts.items()])
+    for part in (part for part in _YIELD_STYLES if any(parts[part] for parts in rows)):
+        axes.barh(0, 0, label=part, **_YIELD_STYLES[part])
+    _plain_rows(axes, range(len(yields)), [str(row["iteration"]) for row in yields])
+    axes.set_ylabel("iteration")
+    axes.set_xlabel("examples (a pair in one order)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _legend(axes, columns=4)
+    told = (
+        f"iteration {row['iteration']}: " + ", ".join(f"{n} {part}" for part, n in parts.items() if n)
+        for row, parts in zip(yields, rows, strict=True)
+    )
+    return f"What became of the examples. {'; '.join(told)}."
+
+
+def _balance(figure: Figure, yields: Rows) -> str:
+    axes = figure.add_subplot()
+    stages = (("sampled", "verdicts"), ("correct", "kept_before_balance"), ("kept", "kept_verdicts"))
+    places, labels, told = [], [], []
+    for (index, row), (step, (label, key)) in itertools.product(enumerate(yields), enumerate(stages)):
+        total = row[key]["A"] + row[key]["B"]
+        share = row[key]["A"] / total if total else None
+        places.append(3.6 * index + step)
+        labels.append(f"{row['iteration']} · {label}")
+        told.append(f"{row['iteration']} {label} {percent(share)}")
+        if share is not None:
+            first = (share, {"color": ACCENT}, f"A {share:.0%}")
+            second = (1 - share, {"color": ACCENT, "alpha": 0.3}, f"B {1 - share:.0%}")
+            _stacked(axes, places[-1], (first, second))
+    axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    _plain_rows(axes, places, labels)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_xlabel("share of verdicts")
+    return f"Share of A verdicts by iteration and step: {', '.join(told)}."
+
+
+def _correct(figure: Figure, yields: Rows) -> str:
+    panels = figure.subplots(len(yields), sharex=True, squeeze=False)[:, 0]
+    for axes, row in zip(panels, yields, strict=True):
+        histogram = row["correct_histogram"]
+        colors = [BAD, *[ACCENT] * (len(histogram) - 1)]
+        bars = axes.bar(range(len(histogram)), histogram, color=colors, width=0.8)
+        # Beyond eight bars their numbers would touch: the two ends matter most.
+        ends = (0, len(histogram) - 1)
+        told = [f"{n:,}" if len(histogram) <= 8 or i in ends else "" for i, n in enumerate(histogram)]
+        axes.bar_label(bars, told, color=MUTED, padding=1)
+        axes.set_ylabel(f"iteration {row['iteration']}")
+        axes.set_yticks([])
+        axes.margins(y=0.25)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="both", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    longest = max(len(row["correct_histogram"]) for row in yields) - 1
+    panels[-1].set_xlabel(f"correct judgments of {longest}")
+    told = [
+        f"iteration {row['iteration']}: {', '.join(map(str, row['correct_histogram']))}" for row in yields
+    ]
+    return f"Examples by number of correct judgments, from 0 to {longest}. {'; '.join(told)}."
+
+
+# ---- Training ----
+
+_DOT = {"linestyle": "", "marker": "o", "color": ACCENT, "markersize": 4, "markeredgewidth": 0}
+_RING = {**_DOT, "markerfacecolor": PAPER, "markersize": 9, "markeredgewidth": 2}
+
+
+def _checkpoints(axes: Axes, points: Sequence[tuple[float, float, bool]], strength: float) -> None:
+    """Marks the evaluated checkpoints, the chosen one as a large ring."""
+    for step, value, chosen in points:
+        look = _RING if chosen else {**_DOT, "alpha": strength}
+        axes.plot(step, value, zorder=3, **look)
+
+
+def _finish_training(axes: Axes, rows: Rows) -> None:
+    axes.plot([], [], label="chosen", **_RING)
+    axes.set_xlabel("training step")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(axis="both", length=0)
+    _legend(axes, columns=min(4, len(rows) + 1))
+
+
+def _loss(figure: Figure, training: Rows) -> str:
+    axes = figure.add_subplot()
+    told = []
+    for row, strength in _strengths(training):
+        losses = {step["step"]: step["loss"] for step in row["steps"]}
+        label = model_name(row["iteration"])
+        axes.plot(list(losses), list(losses.values()), color=ACCENT, alpha=strength, label=label)
+        evaluations = [e for e in row["evaluations"] if e["step"] in losses]
+        _checkpoints(axes, [(e["step"], losses[e["step"]], e["chosen"]) for e in evaluations], strength)
+        told.append(f"{label} from {row['steps'][0]['loss']:.2f} to {row['steps'][-1]['loss']:.2f}")
+    axes.set_ylabel("loss per judgment token")
+    _finish_training(axes, training)
+    return f"Training loss: {', '.join(told)}."
+
+
+def _validation(figure: Figure, training: Rows) -> str:
+    axes = figure.add_subplot()
+    told = []
+    for row, strength in _strengths(training):
+        points = [(e["step"], e["accuracy"], e["chosen"]) for e in row["evaluations"]]
+        steps, values, _ = zip(*points, strict=True)
+        axes.plot(steps, values, color=ACCENT, alpha=strength, label=model_name(row["iteration"]))
+        _checkpoints(axes, points, strength)
+        chosen = next((f"step {step} at {percent(value)}" for step, value, best in points if best), NOTHING)
+        told.append(f"{model_name(row['iteration'])} {chosen}")
+    axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    _finish_training(axes, training)
+    return f"Validation accuracy of the checkpoints. Chosen: {', '.join(told)}."

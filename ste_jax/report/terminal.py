@@ -1,0 +1,52 @@
+"""The table that a run prints at its end."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from ste_jax.report.formats import NOTHING, count
+from ste_jax.report.headline import headline
+
+_SHARES = ("accuracy_as_given", "accuracy_swapped", "consistent_accuracy", "flip_rate", "first_preference")
+_COUNTS = ("judgments", "parsed", "kept")
+_HEADERS = (
+    *("accuracy\n[95% interval]", "as\ngiven", "swapped", "con-\nsistent", "flips", "first"),
+    *("judg-\nments", "parsed", "kept"),
+)
+
+
+def render_terminal_table(summary: dict[str, Any]) -> Table:
+    """Returns one row a model in 80 columns, the best trained one in bold, over the verdict of the run."""
+    result = headline(summary["models"])
+    # Text, not str: rich would read the square brackets of a title or an interval as markup.
+    table = Table(
+        title=Text(f"{summary['title']}: held-out pairs, all shares in %"),
+        caption=Text(result.verdict),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column(Text("iter-\nation"), no_wrap=True)
+    for header in _HEADERS:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+    for model in summary["models"]:
+        style = "bold" if result.best is model else ""
+        table.add_row(*(Text(cell) for cell in _cells(model)), style=style)
+    return table
+
+
+def _cells(model: dict[str, Any]) -> tuple[str, ...]:
+    low, high = model["interval95"]
+    accuracy = f"{_points(model['accuracy'])} [{_points(low)}–{_points(high)}]"
+    counts = [count(model[name]) for name in _COUNTS] if model["iteration"] else []
+    shares = (_points(model[name]) for name in _SHARES)
+    return str(model["iteration"] or "seed"), accuracy, *shares, *counts
+
+
+def _points(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.1f}"

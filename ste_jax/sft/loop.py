@@ -1,0 +1,160 @@
+"""The training loop: resume, update, watch for divergence, evaluate, keep the best, checkpoint."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
+from ste_jax.models.llama import Llama, LlamaConfig
+from ste_jax.sft.batch import Batches
+from ste_jax.sft.metrics import MetricsLog
+from ste_jax.sft.settings import TrainSettings
+from ste_jax.sft.step import abstract_state, check_rows, init_state, make_optimizer, place_batch, train_step
+from ste_jax.sharding import Rules
+
+# What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
+_FREE_ON_RESUME = ("micro_rows", "remat", "unroll", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+
+
+class DivergedError(ValueError):
+    """The loss or the gradient is not a finite number any more."""
+
+
+class Progress(Protocol):
+    """Whoever shows how far the run is."""
+
+    def advance(self, records: int = 0, tokens: int = 0) -> None:
+        """Counts what was just done."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """How a run ended; `evaluations` are (step, value) of the whole run, earlier processes included.
+
+    `loss` is that of the last step (None where there was nothing left to do); `best_step` is the one whose
+    parameters `save_best` got last: the earliest of the highest value, without evaluations the last step.
+    """
+
+    steps: int
+    resumed_from: int | None
+    loss: float | None
+    evaluations: tuple[tuple[int, float], ...]
+    best_step: int
+
+
+def train(
+    load_model: Callable[[], Llama],
+    cfg: LlamaConfig,
+    batches: Batches,
+    settings: TrainSettings,
+    *,
+    rules: Rules,
+    mesh: jax.sharding.Mesh,
+    checkpoints: TrainCheckpoints,
+    evaluate: Callable[[Llama, int], float] | None,
+    save_best: Callable[[Llama, int], None],
+    metrics: MetricsLog,
+    progress: Progress,
+) -> TrainResult:
+    """Trains until `batches.total_steps`, from the latest checkpoint if there is one.
+
+    Args:
+      load_model: makes the model to start from, in `settings.param_dtype` on `mesh`; not called on resume.
+      cfg: its architecture.
+      batches: step -> arrays.
+      settings: see `TrainSettings`.
+      rules: the sharding table of training.
+      mesh: explicit mesh; a resumed run may have another one.
+      checkpoints: of this run alone.
+      evaluate: (model, step) -> value, the higher the better.
+      save_best: keeps the parameters of a model that evaluated better than all before; a killed run that goes
+        on may call it again for a step.
+      metrics: one line a step, one an evaluation.
+      progress: told the tokens of every step.
+
+    Raises:
+      DivergedError: the loss or gradient norm of a step is NaN or infinite.
+      ValueError: the mesh does not fit, or the checkpoints belong to a run with other settings or examples.
+    """
+    check_rows(settings, rules, mesh.shape)
+    total = batches.total_steps
+    run = _describe(batches, settings)
+    evaluations: list[tuple[int, float]] = []
+    loss = None
+
+    with jax.set_mesh(mesh):
+        # ---- start: 1. the latest checkpoint, 2. the model that was given --------------------------------
+        resumed_from = checkpoints.latest_step()
+        if resumed_from is None:
+            step, state = 0, init_state(load_model(), make_optimizer(settings, total))
+        else:
+            shapes = on_mesh(abstract_state(cfg, rules, settings, total), mesh)
+            state, meta = checkpoints.restore(resumed_from, shapes)
+            _refuse_other_run(meta["run"], run)
+            step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
+        metrics.begin(step)
+        last_checkpoint = resumed_from
+        arrays = batches.batch(step) if step < total else {}
+
+        while step < total:
+            # ---- update: the next batch is made while the devices work -----------------------------------
+            begin = time.monotonic()
+            state, values = train_step(
+                state, place_batch(arrays, rules, mesh), settings=settings, total_steps=total
+            )
+            tokens = int(np.count_nonzero(arrays["segments"]))
+            if step + 1 < total:
+                arrays = batches.batch(step + 1)
+            values = {name: float(value) for name, value in values.items()}
+            step, loss = step + 1, values["loss"]
+
+            # ---- divergence: before anything of this step is kept ----------------------------------------
+            if not (math.isfinite(loss) and math.isfinite(values["grad_norm"])):
+                ids = ", ".join(batches.example_ids(step - 1))
+                good = "there is none" if last_checkpoint is None else f"step {last_checkpoint}"
+                raise DivergedError(
+                    f"train: loss {loss}, gradient norm {values['grad_norm']} at step {step} "
+                    f"(examples: {ids}); last good checkpoint: {good}; lower learning_rate or look at "
+                    "these examples"
+                )
+            metrics.log(step, **values, tokens=tokens, seconds=time.monotonic() - begin)
+            progress.advance(records=1, tokens=tokens)
+
+            # ---- evaluation: before the checkpoint, which remembers it -----------------------------------
+            due = step == total or (settings.evaluate_every and step % settings.evaluate_every == 0)
+            if evaluate is not None and due:
+                value = float(evaluate(state.model, step))
+                metrics.log(step, evaluation=value)
+                if all(value > earlier for _, earlier in evaluations):
+                    save_best(state.model, step)
+                evaluations.append((step, value))
+            elif step == total:
+                save_best(state.model, step)
+
+            # ---- checkpoint ------------------------------------------------------------------------------
+            if step == total or step % settings.checkpoint_every == 0:
+                checkpoints.save(step, state, {"run": run, "evaluations": evaluations})
+                last_checkpoint = step
+
+    best_step = max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else total
+    return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step)
+
+
+def _describe(batches: Batches, settings: TrainSettings) -> dict[str, Any]:
+    fixed = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _FREE_ON_RESUME}
+    return {**fixed, "total_steps": batches.total_steps, "examples": batches.fingerprint}
+
+
+def _refuse_other_run(saved: dict[str, Any], run: dict[str, Any]) -> None:
+    changed = [f"{k}: {saved.get(k)!r} -> {run.get(k)!r}" for k in run if saved.get(k) != run[k]]
+    if changed:
+        raise ValueError(
+            f"train: the checkpoints belong to a run with other values ({'; '.join(changed)}); put "
+            "them back to resume, or train into another folder"
+        )

@@ -1,0 +1,48 @@
+"""Cross-entropy on the target tokens, without an array of [all tokens, vocabulary]."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from ste_jax.models.llama import Llama
+
+Array = jax.Array
+
+
+def target_loss(model: Llama, hidden: Array, batch: Mapping[str, Array], *, chunk: int) -> Array:
+    """Returns the float32 sum of the weighted losses of a batch's targets.
+
+    Only the hidden states that predict a target are projected to the vocabulary, `chunk` targets of each row
+    at a time; the backward pass projects them again instead of keeping their logits. A chunk without a target is
+    skipped.
+
+    Args:
+      model: whose unembedding projects.
+      hidden: [B, T, D] after the final norm.
+      batch: target_at, target_ids int32 [B, R] and target_weights float32 [B, R], R a multiple of `chunk`.
+      chunk: targets of a row in one projection.
+    """
+
+    def chunked(x: Array) -> Array:
+        return x.reshape(x.shape[0], x.shape[1] // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    def add_chunk(total: Array, xs: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        loss = jax.lax.cond(jnp.any(xs[2] > 0.0), lambda: chunk_loss(*xs), lambda: jnp.float32(0.0))
+        return total + loss, None
+
+    @jax.checkpoint
+    def chunk_loss(h: Array, ids: Array, weights: Array) -> Array:
+        logits = model.unembed_hidden(h)
+        return jnp.sum(weights * (jax.nn.logsumexp(logits, axis=-1) - select(logits, ids)))
+
+    with jax.named_scope("loss"):
+        states = jnp.take_along_axis(hidden, batch["target_at"][:, :, None], axis=1)
+        xs = (chunked(states), chunked(batch["target_ids"]), chunked(batch["target_weights"]))
+        return jax.lax.scan(add_chunk, jnp.float32(0.0), xs)[0]
+
+
+def select(logits: Array, ids: Array) -> Array:
+    """Returns logits [B, C, V] at ids [B, C]: a masked sum, which a vocabulary on several devices allows."""
+    vocabulary = jax.lax.broadcasted_iota(jnp.int32, (1, 1, logits.shape[-1]), 2)
+    return jnp.sum(jnp.where(vocabulary == ids[:, :, None], logits, 0.0), axis=-1)

@@ -1,0 +1,173 @@
+"""One optimizer step: its state, its optimizer, and the jitted function that all devices run."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
+from ste_jax.sft.loss import target_loss
+from ste_jax.sft.settings import TrainSettings
+from ste_jax.sharding import Rules
+
+Array = jax.Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["step", "model", "opt_state"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step changes: `step` counts the updates made (int32)."""
+
+    step: Array
+    model: Llama
+    opt_state: Any
+
+
+def learning_rates(settings: TrainSettings, total_steps: int) -> optax.Schedule:
+    """Returns the learning rate of update 0, 1, ...: linear from 0 in `warmup_steps`, then a cosine."""
+    warmup = min(settings.warmup_steps, total_steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=settings.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=total_steps,
+        end_value=settings.learning_rate * settings.final_learning_rate_ratio,
+    )
+    return lambda step: schedule(jnp.asarray(step, jnp.float32))
+
+
+def make_optimizer(settings: TrainSettings, total_steps: int) -> optax.GradientTransformation:
+    """Returns AdamW after clipping by the global norm; norm weights do not decay, all matrices do."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.adamw(
+            learning_rates(settings, total_steps),
+            b1=settings.b1,
+            b2=settings.b2,
+            weight_decay=settings.weight_decay,
+            mask=_is_matrix,
+            mu_dtype=settings.moment_dtype,
+        ),
+    )
+
+
+def _is_matrix(tree: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: "norm" not in jax.tree_util.keystr(path), tree)
+
+
+def init_state(model: Llama, tx: optax.GradientTransformation) -> TrainState:
+    """Returns the state before the first update; the optimizer's arrays are sharded like the model's."""
+    step = jnp.zeros((), jnp.int32, out_sharding=jax.P())
+    return TrainState(step=step, model=model, opt_state=jax.jit(tx.init)(model))
+
+
+def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
+    """Refuses micro-batches that do not spread evenly over the devices.
+
+    Raises:
+      ValueError: names the row count and the number of devices that share it.
+    """
+    axes = (rules.batch,) if isinstance(rules.batch, str) else rules.batch or ()
+    parts = math.prod(mesh_shape[axis] for axis in axes)
+    if settings.micro_rows % parts:
+        raise ValueError(
+            f"train: micro_rows {settings.micro_rows} do not spread evenly over the {parts} devices of the "
+            f"mesh axes {axes}; choose a multiple of {parts}"
+        )
+
+
+def place_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
+    """Puts a batch's rows on the devices; every host knows the whole batch and hands over its own part."""
+    sharding = jax.sharding.NamedSharding(mesh, rules.spec("batch", None))
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
+        for name, array in batch.items()
+    }
+
+
+@partial(jax.jit, donate_argnums=0, static_argnames=("settings", "total_steps"))
+def train_step(
+    state: TrainState, batch: Mapping[str, Array], *, settings: TrainSettings, total_steps: int
+) -> tuple[TrainState, dict[str, Array]]:
+    """Makes one update from a batch of `settings.batch_rows` rows.
+
+    The loss is the mean over all target tokens of the batch, so neither micro-batches nor the mesh change it.
+
+    Returns:
+      The next state and float32 scalars: loss, grad_norm (before clipping), learning_rate, target_tokens.
+    """
+    targets = jnp.sum(batch["target_weights"])
+    loss_of = jax.value_and_grad(partial(_loss, settings=settings, targets=jnp.maximum(targets, 1.0)))
+    if settings.micro_batches == 1:
+        loss, grads = loss_of(state.model, batch)
+    else:
+        loss, grads = _accumulate(loss_of, state.model, batch, settings)
+    tx = make_optimizer(settings, total_steps)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer count
+        updates, opt_state = tx.update(grads, state.opt_state, state.model)
+    metrics = {
+        "loss": loss,
+        "grad_norm": optax.global_norm(grads),
+        "learning_rate": jnp.asarray(learning_rates(settings, total_steps)(state.step), jnp.float32),
+        "target_tokens": targets,
+    }
+    model = optax.apply_updates(state.model, updates)
+    return TrainState(step=state.step + 1, model=model, opt_state=opt_state), metrics
+
+
+def _loss(model: Llama, batch: Mapping[str, Array], *, settings: TrainSettings, targets: Array) -> Array:
+    hidden = hidden_states(
+        model,
+        batch["tokens"],
+        batch["positions"],
+        batch["segments"],
+        remat=_remat(settings),
+        unroll=settings.unroll,
+    )
+    return target_loss(model, hidden, batch, chunk=settings.loss_chunk) / targets
+
+
+def _remat(settings: TrainSettings) -> Callable | None:
+    if settings.remat == "none":
+        return None
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if settings.remat == "dots" else None
+    # A loop keeps recomputation apart from the forward pass by itself; unrolled, only this barrier does.
+    return partial(jax.checkpoint, policy=policy, prevent_cse=settings.unroll)
+
+
+def _accumulate(
+    loss_of: Callable[[Llama, Mapping[str, Array]], tuple[Array, Llama]],
+    model: Llama,
+    batch: Mapping[str, Array],
+    settings: TrainSettings,
+) -> tuple[Array, Llama]:
+    """Sums losses and gradients over micro-batches, in float32."""
+
+    def split(x: Array) -> Array:
+        # Micro-batch i takes the rows i, i + n, ...: no row leaves its device, whatever the mesh.
+        shape = (settings.micro_rows, settings.micro_batches, x.shape[1])
+        return jnp.reshape(x, shape, out_sharding=model.rules.spec("batch", None, None)).swapaxes(0, 1)
+
+    def add(total: tuple[Array, Llama], micro: Mapping[str, Array]) -> tuple[tuple[Array, Llama], None]:
+        one = loss_of(model, micro)
+        return jax.tree.map(lambda t, x: t + x.astype(jnp.float32), total, one), None
+
+    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), model)
+    micros = {name: split(array) for name, array in batch.items()}
+    return jax.lax.scan(add, (jnp.float32(0.0), zeros), micros)[0]
+
+
+def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, total_steps: int) -> TrainState:
+    """Returns the shapes, dtypes and partitions of a run's state on the mesh that is set, making no array."""
+
+    def make(key: Array) -> TrainState:
+        model = initialize(cfg, rules, key, param_dtype=settings.param_dtype, dtype=settings.dtype)
+        return init_state(model, make_optimizer(settings, total_steps))
+
+    return jax.eval_shape(make, jax.random.key(0))

@@ -1,0 +1,70 @@
+"""Stage 3, `ste annotate`: the current model judges every training pair N times in both orders (the paper, section 3.3).
+
+Reads `pairs/` and the model of the iteration before, writes `iteration_k/annotate` (records: Judgment; wrong ones too).
+"""
+
+from ste_jax.decode.protocol import Completion
+from ste_jax.judging.selection import keep_correct, yield_report
+from ste_jax.records import ORDERS, Judgment, Pair
+from ste_jax.stages.context import Context
+from ste_jax.stages.generation import serve
+from ste_jax.stages.judge import Judge
+from ste_jax.store import RecordSet, read_records, read_success
+
+
+def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
+    """Returns the judgments that iteration `iteration` trains on, made now or before."""
+    config, settings = context.config, context.config.annotate
+    folder = context.iteration(iteration) / "annotate"
+    source = context.model(iteration - 1)
+    fingerprint = context.fingerprint(
+        "annotate",
+        settings,
+        pairs=read_success(context.workdir / "pairs").content_hash,
+        model=source.digest(),
+        prompt=context.prompt.digest(),
+    )
+    records = RecordSet(folder, Judgment, fingerprint)
+    if read_success(folder):
+        return read_records(folder, Judgment)
+
+    engine = context.engine(source)
+    judge = Judge(context, source.tokenizer)
+    stage = f"annotate/{iteration}"
+    requests, too_long = judge.requests(pairs, stage, settings.samples, engine)
+    by_request = {f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS}
+
+    def enough(request: str, finished: tuple[Completion, ...]) -> bool:
+        correct = sum(judge.is_correct(*by_request[request], completion) for completion in finished)
+        return correct >= settings.stop_when_correct
+
+    serve(
+        engine,
+        requests,
+        settings.sampling,
+        records,
+        judge.maker(pairs),
+        label=f"annotate {iteration}",
+        tail=judge.tail,
+        enough=enough if settings.stop_when_correct else None,
+    )
+    order = [
+        f"{r.id}/{i}" for r in requests for i in range(settings.samples) if f"{r.id}/{i}" in records.found
+    ]
+    judgments = [records.found[id_] for id_ in order]
+    records.finish(order, _summary(context, iteration, judgments, pairs, too_long))
+    return judgments
+
+
+def kept(context: Context, judgments: list[Judgment], pairs: list[Pair]) -> list[Judgment]:
+    """Returns the judgments to train on: correct, one a pair and order, verdicts balanced."""
+    most = context.config.annotate.max_per_example
+    return keep_correct(judgments, pairs, seed=context.config.seed, max_per_example=most)
+
+
+def _summary(
+    context: Context, iteration: int, judgments: list[Judgment], pairs: list[Pair], too_long: list[str]
+) -> dict:
+    chosen = kept(context, judgments, pairs)
+    report = yield_report(judgments, chosen, pairs, samples=context.config.annotate.samples)
+    return {"iteration": iteration, "too_long": too_long, "yield": report.to_json()}

@@ -1,0 +1,100 @@
+"""What every stage of a run has at hand: configuration, folders, models, and the engine that was opened last."""
+
+import dataclasses
+from functools import cached_property
+
+import jax
+import numpy as np
+from etils import epath
+
+from ste_jax.checkpoint.source import ModelSource, open_model
+from ste_jax.config import RunConfig
+from ste_jax.decode.engine import Engine
+from ste_jax.judging.prompts import JudgePrompt, load_prompt
+from ste_jax.judging.verdict import PARSER
+from ste_jax.models.llama import Llama
+from ste_jax.randomness import key_data
+from ste_jax.sharding import DECODE, make_mesh
+
+
+class Context:
+    """A run in its workdir."""
+
+    def __init__(self, config: RunConfig, workdir: epath.Path):
+        self.config = config
+        self.workdir = workdir
+        self._engine: tuple[str, Engine] | None = None
+
+    @cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The mesh of the configuration, over this run's devices."""
+        return make_mesh(self.config.mesh)
+
+    @cached_property
+    def prompt(self) -> JudgePrompt:
+        """The judge prompt, the same for sampling, training and evaluation."""
+        return load_prompt(self.config.judge_prompt, self.config.rubric)
+
+    def iteration(self, number: int) -> epath.Path:
+        """The folder of an iteration; 0 is the seed's."""
+        return self.workdir / f"iteration_{number}"
+
+    @cached_property
+    def seed_model(self) -> ModelSource:
+        """The model that the run starts from."""
+        source = open_model(self.config.model)
+        _check_prompt(source, self.prompt)
+        return source
+
+    def model(self, iteration: int) -> ModelSource:
+        """The model that an iteration made; 0 is the seed.
+
+        Raises:
+          ValueError: there is none yet, or it was trained with another judge prompt or parser.
+        """
+        if iteration == 0:
+            return self.seed_model
+        folder = self.iteration(iteration) / "model"
+        if not folder.exists():
+            raise ValueError(f"{folder} is missing; run `ste train --iteration={iteration}` first")
+        source = open_model(str(folder))
+        _check_prompt(source, self.prompt)
+        return source
+
+    def engine(self, source: ModelSource) -> Engine:
+        """Returns the engine of a model; the one opened before is let go."""
+        digest = source.digest()
+        if self._engine is None or self._engine[0] != digest:
+            self._engine = None
+            dtype = self.config.decode.dtype
+            model = source.load(DECODE, self.mesh, param_dtype=dtype, dtype=dtype)
+            self._engine = digest, self.engine_of(model, source)
+        return self._engine[1]
+
+    def engine_of(self, model: Llama, source: ModelSource) -> Engine:
+        """Returns an engine over a loaded model that shares the tokenizer of `source`."""
+        return Engine(model, self.mesh, self.config.decode, source.tokenizer.stop_ids)
+
+    def release(self) -> None:
+        """Lets the engine and its weights go: training needs the memory."""
+        self._engine = None
+
+    def keys(self, stage: str, record: str, samples: int) -> np.ndarray:
+        """Returns the keys of the samples of a record: uint32 [samples, 2]."""
+        return np.stack([key_data(self.config.seed, stage, record, i) for i in range(samples)])
+
+    def fingerprint(self, stage: str, settings: object, **inputs: str) -> dict:
+        """Returns what a stage's records are made from: its settings, the seed and the hashes of its inputs."""
+        values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
+        return {"stage": stage, "seed": self.config.seed, "config": values, "inputs": inputs}
+
+
+def _check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
+    card = source.card
+    if card is None or card.judge_prompt is None:
+        return
+    if JudgePrompt.from_json(card.judge_prompt).digest() != prompt.digest() or card.parser != PARSER:
+        raise ValueError(
+            f"{source.path}: this judge was trained with another prompt or parser ({card.judge_prompt['name']}, "
+            f"{card.parser}) than the configuration's ({prompt.name}, {PARSER}); set judge_prompt and rubric to its own"
+        )

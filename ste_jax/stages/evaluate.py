@@ -1,0 +1,106 @@
+"""Stage 5, `ste evaluate`: a model judges the held-out pairs greedily in both orders, and by majority vote if asked.
+
+Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate` and `iteration_k/votes` (records: Judgment).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from ste_jax.decode.protocol import Sampling
+from ste_jax.judging.stats import Evaluation, JudgedPair, evaluate_judgments
+from ste_jax.judging.vote import Example, majority, vote_curve
+from ste_jax.records import ORDERS, Judgment, Pair
+from ste_jax.stages.context import Context
+from ste_jax.stages.generation import serve
+from ste_jax.stages.judge import Judge, evaluation_of
+from ste_jax.stages.pairs import Splits
+from ste_jax.store import RecordSet, digest, read_records, read_success
+
+GREEDY = Sampling(temperature=0.0, top_p=1.0)
+
+
+def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
+    """Evaluates the model of an iteration, and returns its numbers."""
+    settings = context.config.evaluate
+    _judge(context, iteration, "evaluate", [*splits.test, *splits.labelled], 1, GREEDY)
+    if settings.votes:
+        _judge(context, iteration, "votes", splits.test, settings.votes, settings.sampling)
+    return finished(context, iteration, splits)
+
+
+def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
+    """Returns the numbers of a model whose judgments are there, without any model."""
+    seed, folder = context.config.seed, context.iteration(iteration)
+    judgments = read_records(folder / "evaluate", Judgment)
+    result = evaluation_of(splits.test, judgments, seed).to_json()
+    labelled = evaluation_of(splits.labelled, judgments, seed).to_json() if splits.labelled else None
+    result["benchmarks"] = {"labelled": labelled} if labelled else {}
+    result["majority"] = None
+    if read_success(folder / "votes"):
+        votes = read_records(folder / "votes", Judgment)
+        result["majority"] = _majority(seed, splits.test, votes)
+    return result
+
+
+def greedy_evaluation(context: Context, iteration: int, splits: Splits) -> Evaluation:
+    """Returns the finished greedy evaluation on the test pairs, for paired tests."""
+    judgments = read_records(context.iteration(iteration) / "evaluate", Judgment)
+    return evaluation_of(splits.test, judgments, context.config.seed)
+
+
+def _judge(
+    context: Context, iteration: int, name: str, pairs: Sequence[Pair], samples: int, sampling: Sampling
+) -> None:
+    folder = context.iteration(iteration) / name
+    source = context.model(iteration)
+    settings = {
+        "max_new_tokens": context.config.annotate.max_new_tokens,
+        "force_verdict": context.config.annotate.force_verdict,
+        "samples": samples,
+        "sampling": vars(sampling),
+    }
+    fingerprint = context.fingerprint(
+        "evaluate",
+        settings,
+        pairs=digest([p.to_json() for p in pairs]),
+        model=source.digest(),
+        prompt=context.prompt.digest(),
+    )
+    records = RecordSet(folder, Judgment, fingerprint)
+    if read_success(folder):
+        return
+    engine = context.engine(source)
+    judge = Judge(context, source.tokenizer)
+    # The same draws for every model: what differs between them is the model alone.
+    requests, too_long = judge.requests(pairs, name, samples, engine)
+    label = f"{name} {'seed' if iteration == 0 else iteration}"
+    serve(engine, requests, sampling, records, judge.maker(pairs), label=label, tail=judge.tail)
+    order = [f"{r.id}/{i}" for r in requests for i in range(samples)]
+    records.finish(order, {"iteration": iteration, "too_long": too_long})
+
+
+def _majority(seed: int, pairs: Sequence[Pair], judgments: Sequence[Judgment]) -> dict[str, Any]:
+    """Returns the numbers of the vote, and its accuracy by the number of votes."""
+    by_example = defaultdict(list)
+    for judgment in judgments:
+        by_example[judgment.pair_id, judgment.order].append(judgment.verdict)
+    examples, judged = [], []
+    for pair in pairs:
+        if (pair.id, ORDERS[0]) not in by_example:
+            continue
+        ballots = [by_example[pair.id, order] for order in ORDERS]
+        keys = [f"{pair.id}/{order}" for order in ORDERS]
+        examples += [
+            Example(key, pair.shown(order)[2], ballot)
+            for key, order, ballot in zip(keys, ORDERS, ballots, strict=True)
+        ]
+        verdicts = tuple(majority(b, seed_key=(seed, key)) for b, key in zip(ballots, keys, strict=True))
+        statuses = tuple("ok" if verdict else "missing" for verdict in verdicts)
+        lengths = {"length_a": len(pair.response_a), "length_b": len(pair.response_b)}
+        judged.append(
+            JudgedPair(pair_id=pair.id, label=pair.label, verdicts=verdicts, statuses=statuses, **lengths)
+        )
+    numbers = evaluate_judgments(judged, seed=seed).to_json()
+    curve = vote_curve(examples, seed=seed)
+    return {"k": len(curve), **numbers, "curve": curve}

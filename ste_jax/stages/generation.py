@@ -1,0 +1,88 @@
+"""Sampling for a stage: requests in, records on disk, a live progress line; skips what an earlier start finished."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from etils import epath
+
+from ste_jax.checkpoint.source import ModelSource
+from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling, Tail
+from ste_jax.progress import Progress
+from ste_jax.records import Generation, Record
+from ste_jax.stages.context import Context
+from ste_jax.store import RecordSet, read_records, read_success
+from ste_jax.text.chat import Message, encode_chat
+
+
+def serve(
+    backend: Backend,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    records: RecordSet,
+    make: Callable[[Group], Sequence[Record]],
+    *,
+    label: str,
+    tail: Tail | None = None,
+    enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
+) -> None:
+    """Serves the requests that have no records yet; all records of a request are stored together.
+
+    The first record of a request has the request's id, or that id with "/0".
+    """
+    done = {r.id for r in requests if r.id in records.found or f"{r.id}/0" in records.found}
+    lengths = {r.id: len(r.prompt) for r in requests}
+    records.work.total, records.work.done = len(requests), len(done)
+    with Progress(label, len(requests), len(done)) as progress:
+        groups = backend.generate(
+            requests,
+            sampling,
+            done=done,
+            tail=tail,
+            enough=enough,
+            on_tokens=lambda n: progress.advance(tokens=n),
+        )
+        try:
+            for group in groups:
+                made = sum(len(completion.tokens) for completion in group.completions)
+                records.add(make(group), prompt_tokens=lengths[group.id], generated_tokens=made)
+                progress.advance(records=1)
+        finally:
+            records.flush()
+
+
+def generate_texts(
+    context: Context,
+    source: ModelSource,
+    folder: epath.Path,
+    conversations: Mapping[str, Sequence[Message]],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    fingerprint: dict,
+) -> tuple[dict[str, Generation], list[str]]:
+    """Answers one conversation an id, as a record set in `folder`.
+
+    Returns:
+      the answers by id, and the ids whose prompt is too long for the model or the engine (left out, never cropped).
+    """
+    success = read_success(folder)
+    records = RecordSet(folder, Generation, fingerprint)
+    if success is not None:
+        return {g.id: g for g in read_records(folder, Generation)}, success.summary["too_long"]
+    engine, tokenizer = context.engine(source), source.tokenizer
+    stage = f"{folder.parent.name}/{folder.name}"
+    requests, too_long = [], []
+    for id_, messages in conversations.items():
+        prompt = tuple(encode_chat(tokenizer, messages))
+        if engine.refusal(len(prompt), max_new_tokens):
+            too_long.append(id_)
+        else:
+            requests.append(Request(id_, prompt, context.keys(stage, id_, 1), max_new_tokens))
+
+    def make(group: Group) -> list[Generation]:
+        done = group.completions[0]
+        text = tokenizer.decode(done.tokens)
+        return [Generation(id=group.id, text=text, tokens=list(done.tokens), finish=done.finish)]
+
+    serve(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
+    records.finish([request.id for request in requests], {"too_long": too_long})
+    return records.found, too_long

@@ -1,0 +1,123 @@
+"""Judging pairs in both orders: the one way in which judgments are made, for annotation, evaluation and validation."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling, Tail
+from ste_jax.judging.prompts import JudgePrompt
+from ste_jax.judging.stats import Evaluation, JudgedPair, evaluate_judgments
+from ste_jax.judging.verdict import parse_verdict, verdict_tail
+from ste_jax.records import ORDERS, Judgment, Order, Pair
+from ste_jax.stages.context import Context
+from ste_jax.text.chat import Message, encode_chat
+from ste_jax.text.tokenizer import Tokenizer
+
+
+class Judge:
+    """Turns pairs into requests and completions into judgments, with one prompt and one parser."""
+
+    def __init__(self, context: Context, tokenizer: Tokenizer):
+        self._context = context
+        self._prompt: JudgePrompt = context.prompt
+        self._tokenizer = tokenizer
+        self._max_new_tokens = context.config.annotate.max_new_tokens
+        self._forced = verdict_tail(tokenizer.encode_plain) if context.config.annotate.force_verdict else None
+
+    @property
+    def tail(self) -> Tail | None:
+        """What the engine appends to a judgment without a verdict, if the configuration forces verdicts."""
+        if self._forced is None:
+            return None
+        return Tail(
+            self._forced.opening, self._forced.choices, lambda tokens: self._verdict(tokens, True)[1] is None
+        )
+
+    def _verdict(self, tokens: Sequence[int], truncated: bool):
+        text = self._tokenizer.decode(tokens)
+        verdict = parse_verdict(text, truncated=truncated)
+        return text, verdict.label, verdict.status
+
+    def prompt_ids(self, pair: Pair, order: Order) -> tuple[int, ...]:
+        """Returns the prompt that shows `pair` in `order`."""
+        first, second, _ = pair.shown(order)
+        messages = [Message("user", self._prompt.fill(pair.instruction, first, second))]
+        if self._prompt.system:
+            messages.insert(0, Message("system", self._prompt.system))
+        return tuple(encode_chat(self._tokenizer, messages))
+
+    def requests(
+        self, pairs: Sequence[Pair], stage: str, samples: int, backend: Backend
+    ) -> tuple[list[Request], list[str]]:
+        """Returns a request for every pair and order, and the ids of pairs that do not fit (both orders left out)."""
+        room = self._max_new_tokens + (len(self._forced.opening) + 1 if self._forced else 0)
+        requests, too_long = [], []
+        for pair in pairs:
+            prompts = {order: self.prompt_ids(pair, order) for order in ORDERS}
+            if any(backend.refusal(len(prompt), room) for prompt in prompts.values()):
+                too_long.append(pair.id)
+                continue
+            for order, prompt in prompts.items():
+                id_ = f"{pair.id}/{order}"
+                keys = self._context.keys(stage, id_, samples)
+                requests.append(Request(id_, prompt, keys, self._max_new_tokens))
+        return requests, too_long
+
+    def maker(self, pairs: Sequence[Pair]) -> Callable[[Group], list[Judgment]]:
+        """Returns the function that makes the judgments of a group."""
+        by_id = {f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS}
+        return lambda group: [
+            self._judgment(*by_id[group.id], completion) for completion in group.completions
+        ]
+
+    def _judgment(self, pair: Pair, order: Order, completion: Completion) -> Judgment:
+        tokens = list(completion.tokens)
+        if completion.forced:
+            tokens += self._forced.closing
+        text, label, status = self._verdict(tokens, completion.finish == "length")
+        return Judgment(
+            id=f"{pair.id}/{order}/{completion.sample}",
+            pair_id=pair.id,
+            order=order,
+            sample=completion.sample,
+            text=text,
+            tokens=tokens,
+            verdict=label,
+            status=status,
+            forced=completion.forced,
+            correct=label == pair.shown(order)[2],
+            finish=completion.finish,
+        )
+
+    def is_correct(self, pair: Pair, order: Order, completion: Completion) -> bool:
+        """Says whether a completion judges `pair` right."""
+        return self._judgment(pair, order, completion).correct
+
+
+def judge_now(
+    judge: Judge, backend: Backend, pairs: Sequence[Pair], stage: str, sampling: Sampling
+) -> Iterator[Judgment]:
+    """Yields one judgment of each pair and order without storing them."""
+    requests, _ = judge.requests(pairs, stage, 1, backend)
+    make = judge.maker(pairs)
+    for group in backend.generate(requests, sampling, tail=judge.tail):
+        yield from make(group)
+
+
+def evaluation_of(pairs: Sequence[Pair], judgments: Sequence[Judgment], seed: int) -> Evaluation:
+    """Returns the numbers of one judgment a pair and order; pairs without judgments are not counted."""
+    found = {(j.pair_id, j.order): j for j in judgments}
+    judged = [p for p in pairs if (p.id, ORDERS[0]) in found]
+    return evaluate_judgments(
+        [
+            JudgedPair(
+                pair_id=p.id,
+                label=p.label,
+                verdicts=tuple(found[p.id, order].verdict for order in ORDERS),
+                statuses=tuple(found[p.id, order].status for order in ORDERS),
+                forced=tuple(found[p.id, order].forced for order in ORDERS),
+                length_a=len(p.response_a),
+                length_b=len(p.response_b),
+            )
+            for p in judged
+        ],
+        seed=seed,
+    )

@@ -1,0 +1,235 @@
+"""Stage 2, `ste pairs`: instructions -> a better and a worse response each (the paper, section 3.2).
+
+y_w answers the instruction x. In the "modified" modes y_l answers a modified instruction x' and should thus be the worse
+answer to x; in the mode "worse" the model is asked for a worse answer outright. Built once, for all iterations.
+Writes `pairs/` (records: Pair) and one record set for each kind of model call under it.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+from ste_jax.config import PairsConfig, RunConfig
+from ste_jax.instructions.sources import read_pairs
+from ste_jax.judging.construction import (
+    check_modified,
+    check_pair,
+    modify_and_answer_prompt,
+    modify_prompt,
+    parse_modified,
+    parse_modified_and_answer,
+    worse_answer_prompt,
+)
+from ste_jax.randomness import generator
+from ste_jax.records import Generation, Instruction, Pair
+from ste_jax.stages.context import Context
+from ste_jax.stages.generation import generate_texts
+from ste_jax.store import RecordSet, read_records, read_success
+from ste_jax.text.chat import Message
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The pairs by use: to annotate, to choose checkpoints by, to evaluate on; `labelled` is the user's own test set."""
+
+    train: list[Pair]
+    validation: list[Pair]
+    test: list[Pair]
+    labelled: list[Pair]
+
+
+@dataclasses.dataclass(frozen=True)
+class Worse:
+    """A candidate for y_l: the modified instruction (None in the mode "worse"), the text and its ids."""
+
+    modified: str | None
+    text: str
+    tokens: list[int]
+
+
+def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
+    """Returns the pairs of the run, made now or before.
+
+    Raises:
+      ValueError: too few pairs are left for training beside the held-out ones.
+    """
+    folder, settings = context.workdir / "pairs", context.config.pairs
+    source = context.seed_model
+    fingerprint = context.fingerprint(
+        "pairs", settings, select=read_success(context.workdir / "select").content_hash, model=source.digest()
+    )
+    records = RecordSet(folder, Pair, fingerprint)
+    if read_success(folder):
+        return read_records(folder, Pair)
+
+    asker = _Asker(context, fingerprint)
+    questions = {i.id: [Message("user", i.text)] for i in instructions}
+    chosen = asker.ask("answers", questions, settings.max_response_tokens)
+    candidates = _MODES[settings.mode](asker, instructions, settings, chosen)
+    pairs, rejected = [], Counter()
+    for instruction in instructions:
+        pair = _pair(context, instruction, chosen.get(instruction.id), candidates.get(instruction.id))
+        if isinstance(pair, Pair):
+            pairs.append(pair)
+        else:
+            rejected[pair] += 1
+    for name in ("answers", "modified", "modified_answers", "worse"):
+        if success := read_success(folder / name):
+            records.work.prompt_tokens += success.work["prompt_tokens"]
+            records.work.generated_tokens += success.work["generated_tokens"]
+    for pair in pairs:
+        records.add([pair])
+    records.finish([p.id for p in pairs], _summary(context.config, len(instructions), pairs, rejected))
+    return pairs
+
+
+def split(config: RunConfig, pairs: list[Pair]) -> Splits:
+    """Divides the pairs by a seeded draw; pairs of one instruction stay together.
+
+    Raises:
+      ValueError: nothing is left to train on.
+    """
+    settings = config.pairs
+    labelled: list[Pair] = []
+    validation: list[Pair] = []
+    if config.labelled_pairs:
+        anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
+        prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
+        first = set(prompts[: -(-len(prompts) // 2)])
+        validation = [p for p in anchors if p.instruction_id in first]
+        labelled = [p for p in anchors if p.instruction_id not in first]
+    rest = _shuffled(config.seed, pairs)
+    test, rest = rest[: settings.test], rest[settings.test :]
+    if not config.labelled_pairs:
+        validation, rest = rest[: settings.validation], rest[settings.validation :]
+    if not rest:
+        raise ValueError(
+            f"pairs: {len(pairs)} pairs were made, all of them held out (pairs.test {settings.test}, pairs.validation "
+            f"{settings.validation}); raise select.size, or lower these"
+        )
+    by_id = [sorted(part, key=lambda p: p.id) for part in (rest, validation, test, labelled)]
+    return Splits(*by_id)
+
+
+def _shuffled(seed: int, pairs: list[Pair]) -> list[Pair]:
+    return sorted(pairs, key=lambda p: (generator(seed, "split", p.instruction_id).random(), p.id))
+
+
+class _Asker:
+    """Asks the seed model, one record set a kind of question."""
+
+    def __init__(self, context: Context, fingerprint: dict):
+        self._context, self._fingerprint = context, fingerprint
+
+    def ask(self, name: str, conversations: Mapping[str, list[Message]], most: int) -> dict[str, Generation]:
+        """Returns the answers by id; `most` tokens each."""
+        answers, _ = generate_texts(
+            self._context,
+            self._context.seed_model,
+            self._context.workdir / "pairs" / name,
+            conversations,
+            sampling=self._context.config.pairs.sampling,
+            max_new_tokens=most,
+            fingerprint=self._fingerprint,
+        )
+        return answers
+
+
+def _messages(conversation: list[dict[str, str]]) -> list[Message]:
+    return [Message(turn["role"], turn["content"]) for turn in conversation]
+
+
+def _modified(
+    asker: _Asker, instructions: list[Instruction], settings: PairsConfig, _
+) -> dict[str, Worse | None]:
+    """Two calls: x', then an ordinary answer to it. An x' that the checks refuse is not answered."""
+    asked = {i.id: _messages(modify_prompt(i.text)) for i in instructions}
+    found = asker.ask("modified", asked, settings.max_modified_tokens)
+    # What the budget cut short is not a whole instruction.
+    texts = {id_: parse_modified(g.text) if g.finish == "stop" else None for id_, g in found.items()}
+    fit = {i.id for i in instructions if not check_modified(i.text, texts.get(i.id), settings.checks)}
+    answers = asker.ask(
+        "modified_answers",
+        {id_: [Message("user", text)] for id_, text in texts.items() if id_ in fit},
+        settings.max_response_tokens,
+    )
+    return {
+        id_: Worse(text, answers[id_].text, answers[id_].tokens)
+        if id_ in answers
+        else text and Worse(text, "", [])
+        for id_, text in texts.items()
+    }
+
+
+def _modified_one_call(
+    asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    asked = {
+        i.id: _messages(modify_and_answer_prompt(i.text, chosen[i.id].text))
+        for i in instructions
+        if i.id in chosen
+    }
+    found = asker.ask("modified", asked, settings.max_modified_tokens + settings.max_response_tokens)
+    read = {id_: parse_modified_and_answer(g.text) for id_, g in found.items()}
+    return {id_: Worse(*both, found[id_].tokens) if both else None for id_, both in read.items()}
+
+
+def _worse(
+    asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    asked = {
+        i.id: _messages(worse_answer_prompt(i.text, chosen[i.id].text))
+        for i in instructions
+        if i.id in chosen
+    }
+    found = asker.ask("worse", asked, settings.max_response_tokens)
+    return {id_: Worse(None, g.text, g.tokens) for id_, g in found.items()}
+
+
+_MODES = {"modified": _modified, "modified_one_call": _modified_one_call, "worse": _worse}
+
+
+def _pair(
+    context: Context, instruction: Instruction, chosen: Generation | None, candidate: Worse | None
+) -> Pair | str:
+    """Returns the pair of an instruction, or the reason why there is none."""
+    settings = context.config.pairs
+    if chosen is None:
+        return "too_long"
+    if candidate is None:
+        return "modified_unparsable"
+    reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
+    if reason:
+        return reason
+    label = "A" if generator(context.config.seed, "place", instruction.id).random() < 0.5 else "B"
+    better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
+    first, second = (better, worse) if label == "A" else (worse, better)
+    return Pair(
+        id=instruction.id,
+        instruction_id=instruction.id,
+        instruction=instruction.text,
+        response_a=first[0],
+        response_b=second[0],
+        label=label,
+        category=instruction.category,
+        mode=settings.mode,
+        generator=context.seed_model.name,
+        modified_instruction=candidate.modified,
+        tokens_a=first[1],
+        tokens_b=second[1],
+    )
+
+
+def _summary(config: RunConfig, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
+    splits = split(config, pairs)
+    better = [len(p.tokens_a if p.label == "A" else p.tokens_b) for p in pairs]
+    worse = [len(p.tokens_b if p.label == "A" else p.tokens_a) for p in pairs]
+    return {
+        "asked": asked,
+        "made": len(pairs),
+        "rejected": dict(sorted(rejected.items())),
+        "mode": config.pairs.mode,
+        "chosen_tokens_mean": sum(better) / len(better),
+        "rejected_tokens_mean": sum(worse) / len(worse),
+        "splits": {field: len(part) for field, part in vars(splits).items()},
+    }

@@ -1,0 +1,159 @@
+"""Stage 4, `ste train`: supervised fine-tuning on the kept judgments, from the seed model (the paper, section 3.4).
+
+Reads `iteration_k/annotate`, writes `iteration_k/train` (records: TrainingExample; metrics; checkpoints while it runs)
+and the model with the best held-out pairwise accuracy as `iteration_k/model`.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from ste_jax.checkpoint.card import ModelCard
+from ste_jax.checkpoint.orbax import TrainCheckpoints
+from ste_jax.checkpoint.source import ModelSource, save_model
+from ste_jax.models.llama import Llama
+from ste_jax.judging.verdict import PARSER
+from ste_jax.progress import Progress
+from ste_jax.records import Judgment, Pair, TrainingExample
+from ste_jax.sft.batch import Batches
+from ste_jax.sft.loop import TrainResult, train
+from ste_jax.sft.metrics import MetricsLog
+from ste_jax.sharding import DECODE, TRAIN
+from ste_jax.stages import annotate
+from ste_jax.stages.context import Context
+from ste_jax.stages.evaluate import GREEDY
+from ste_jax.stages.judge import Judge, judge_now
+from ste_jax.stages.pairs import Splits
+from ste_jax.store import RecordSet, read_success
+
+
+class NothingToLearn(ValueError):
+    """An iteration has no correct judgment to train on."""
+
+
+def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
+    """Trains the model of an iteration, unless it is there already.
+
+    Raises:
+      NothingToLearn: no judgment was kept; everything made so far stays.
+    """
+    config = context.config
+    folder = context.iteration(iteration) / "train"
+    source = context.model(0 if config.train_from == "seed" else iteration - 1)
+    settings = {"train": dataclasses.asdict(config.train), "max_per_example": config.annotate.max_per_example}
+    fingerprint = context.fingerprint(
+        "train",
+        settings,
+        judgments=read_success(context.iteration(iteration) / "annotate").content_hash,
+        model=source.digest(),
+    )
+    records = RecordSet(folder, TrainingExample, fingerprint)
+    if read_success(folder):
+        return
+    judge = Judge(context, source.tokenizer)
+    chosen = annotate.kept(context, judgments, splits.train)
+    examples = _examples(judge, chosen, splits.train, source.tokenizer.turn_end_id)
+    if not examples:
+        raise NothingToLearn(_why_nothing(iteration, judgments))
+    context.release()
+    batches = Batches(examples, config.train, config.seed, iteration)
+    result = _fit(context, iteration, source, batches, splits.validation)
+    for example in examples:
+        records.add([example])
+    (folder / "checkpoints").rmtree()
+    records.work.prompt_tokens = batches.packing.tokens * max(1, round(config.train.epochs))
+    records.finish([e.id for e in examples], _summary(iteration, config.train.epochs, batches, result))
+
+
+def _examples(
+    judge: Judge, judgments: list[Judgment], pairs: list[Pair], turn_end: int
+) -> list[TrainingExample]:
+    by_id = {pair.id: pair for pair in pairs}
+    return [
+        TrainingExample(
+            id=j.id,
+            pair_id=j.pair_id,
+            order=j.order,
+            prompt=list(judge.prompt_ids(by_id[j.pair_id], j.order)),
+            # What the budget cut short did not end there: the end of the turn is not taught.
+            target=[*j.tokens, turn_end] if j.finish == "stop" else j.tokens,
+        )
+        for j in judgments
+    ]
+
+
+def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
+    verdicts = {v: sum(j.verdict == v for j in judgments) for v in ("A", "B", None)}
+    correct = {v: sum(j.verdict == v and j.correct for j in judgments) for v in ("A", "B")}
+    return (
+        f"iteration {iteration}: none of {len(judgments)} judgments can be trained on. Correct ones: {correct['A']} that "
+        f"say A, {correct['B']} that say B (both are needed, to balance them); without a verdict: {verdicts[None]}. "
+        "All are kept in annotate/. Mend: more annotate.samples, more pairs, annotate.force_verdict=True for a model "
+        "that does not follow the format, or a stronger seed model"
+    )
+
+
+def _fit(
+    context: Context, iteration: int, source: ModelSource, batches: Batches, validation: list[Pair]
+) -> TrainResult:
+    config = context.config
+    folder = context.iteration(iteration)
+    judge = Judge(context, source.tokenizer)
+    card = ModelCard(
+        name=f"{config.name}-iteration-{iteration}",
+        architecture=source.architecture,
+        tokenizer_hash=source.tokenizer.fingerprint(),
+        stop_ids=source.tokenizer.stop_ids,
+        parent=source.digest(),
+        judge_prompt=context.prompt.to_json(),
+        parser=PARSER,
+    )
+
+    def accuracy(model: Llama, step: int) -> float:
+        decoding = model.with_rules(DECODE, context.mesh, config.decode.dtype)
+        engine = context.engine_of(decoding, source)
+        judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
+        return sum(j.correct for j in judged) / max(1, len(judged))
+
+    def load() -> Llama:
+        dtypes = {"param_dtype": config.train.param_dtype, "dtype": config.train.dtype}
+        return source.load(TRAIN, context.mesh, **dtypes)
+
+    checkpoints = TrainCheckpoints(folder / "train" / "checkpoints", config.train.keep_checkpoints)
+    metrics = MetricsLog(Path(folder / "train"))
+    label = f"train {iteration}"
+    with Progress(label, batches.total_steps, checkpoints.latest_step() or 0, unit="step") as progress:
+        try:
+            return train(
+                load,
+                source.architecture,
+                batches,
+                config.train,
+                rules=TRAIN,
+                mesh=context.mesh,
+                checkpoints=checkpoints,
+                evaluate=accuracy if validation else None,
+                save_best=lambda model, step: save_model(folder / "model", model, card, source.tokenizer),
+                metrics=metrics,
+                progress=progress,
+            )
+        finally:
+            metrics.close()
+            checkpoints.close()
+
+
+def _summary(iteration: int, epochs: float, batches: Batches, result: TrainResult) -> dict:
+    packing = batches.packing
+    return {
+        "iteration": iteration,
+        "examples": packing.examples,
+        "left_out": packing.left_out,
+        "epochs": epochs,
+        "tokens": packing.tokens,
+        "target_tokens": packing.target_tokens,
+        "padding": packing.padding,
+        "total_steps": result.steps,
+        "evaluations": [
+            {"step": step, "accuracy": value, "chosen": step == result.best_step}
+            for step, value in result.evaluations
+        ],
+    }

@@ -1,0 +1,33 @@
+"""What is done of a run, what is left and how fast it goes, read from the workdir alone."""
+
+from etils import epath
+from rich.table import Table
+
+from ste_jax.store import read_success, read_work
+
+
+def render_status(workdir: epath.Path, folders: list[str]) -> Table:
+    """Returns the table of `ste status`: a line a stage, with the model calls inside it."""
+    table = Table(title=str(workdir), title_justify="left")
+    table.add_column("stage")
+    table.add_column("state")
+    for name in ("done", "left", "seconds", "prompt tokens", "new tokens", "new tokens/s"):
+        table.add_column(name, justify="right")
+    for name in folders:
+        table.add_row(*_row(workdir / name, name))
+        for inner in sorted((workdir / name).glob("*/")) if (workdir / name).exists() else []:
+            if (inner / "STARTED.json").exists():
+                table.add_row(*_row(inner, f"  {name}/{inner.name}"))
+    return table
+
+
+def _row(folder: epath.Path, label: str) -> list[str]:
+    work, success = read_work(folder), read_success(folder)
+    state = "finished" if success else "begun" if (folder / "STARTED.json").exists() else "to do"
+    if state == "to do":
+        return [label, state] + [""] * 6
+    done = success.count if success else work.done
+    left = 0 if success else max(0, work.total - work.done)
+    speed = f"{work.generated_tokens / work.seconds:.0f}" if work.generated_tokens and work.seconds else ""
+    counts = [f"{n:,}" for n in (done, left, round(work.seconds), work.prompt_tokens, work.generated_tokens)]
+    return [label, state, *counts, speed]

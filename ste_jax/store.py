@@ -1,0 +1,230 @@
+"""Record sets: folders of JSON-lines parts that survive being killed at any moment.
+
+While a stage works, batches of records land in `journal/`, each written under a temporary name and renamed. When every
+record is there, they are put in the order of the stage's inputs, written as `part-*.jsonl`, and `SUCCESS.json` is
+written last: an interrupted and an uninterrupted run leave the same bytes in the parts.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from etils import epath
+
+from ste_jax.records import Record
+
+R = TypeVar("R", bound=Record)
+
+SUCCESS = "SUCCESS.json"
+PROGRESS = "PROGRESS.json"
+_STARTED = "STARTED.json"
+_PART_RECORDS = 4096
+_FLUSH_RECORDS = 256
+_FLUSH_SECONDS = 5.0
+
+
+class StaleStage(ValueError):
+    """A stage's folder was made from other inputs or another configuration than the ones at hand."""
+
+
+def canonical_json(value: Any) -> str:
+    """Returns the one JSON text of a value: sorted keys, no spaces to spare, real characters."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(value: Any) -> str:
+    """Returns the sha256 of a JSON value, in hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
+    """Writes a file so that readers see the old one or the whole new one."""
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+@dataclasses.dataclass
+class Work:
+    """How far a record set is and what it cost so far, earlier processes included; kept beside the records."""
+
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Success:
+    """What a finished record set says of itself; `fingerprint` holds its config and its inputs' hashes."""
+
+    count: int
+    content_hash: str
+    fingerprint: dict[str, Any]
+    summary: dict[str, Any]
+    work: dict[str, Any]
+
+
+def read_success(folder: epath.Path) -> Success | None:
+    """Returns what the finished record set in `folder` says of itself, or None."""
+    path = folder / SUCCESS
+    return Success(**json.loads(path.read_text())) if path.exists() else None
+
+
+def read_work(folder: epath.Path) -> Work:
+    """Returns how far the record set in `folder` is."""
+    path = folder / PROGRESS
+    return Work(**json.loads(path.read_text())) if path.exists() else Work()
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
+    return lines
+
+
+def _stage_name(folder: epath.Path) -> str:
+    inside = folder.parent.name.startswith("iteration_")
+    return f"{folder.parent.name}/{folder.name}" if inside else folder.name
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
+    """Returns whether `folder` holds this very stage, begun or finished; False where nothing was begun.
+
+    Raises:
+      StaleStage: it was made from something else; the text says what changed.
+    """
+    for name in (SUCCESS, _STARTED):
+        path = folder / name
+        if path.exists():
+            found = json.loads(path.read_text())
+            found = found["fingerprint"] if name == SUCCESS else found
+            if found != json.loads(canonical_json(fingerprint)):
+                changes = "\n  ".join(_differences(found, json.loads(canonical_json(fingerprint))))
+                raise StaleStage(
+                    f"{folder} was made with other settings or inputs:\n  {changes}\n"
+                    f"Start another --workdir, set these back, or pass --redo={_stage_name(folder)} to make it again "
+                    "(everything that follows from it is made again too)"
+                )
+            return True
+    return False
+
+
+class RecordSet(Generic[R]):
+    """A record set being written or read.
+
+    Args:
+      folder: where it lies.
+      kind: the record class.
+      fingerprint: what it is made from (config and parents' hashes); see `check_fingerprint`.
+    """
+
+    def __init__(self, folder: epath.Path, kind: type[R], fingerprint: dict[str, Any]):
+        self._folder, self._kind, self._fingerprint = folder, kind, fingerprint
+        self._found: dict[str, R] = {}
+        self._pending: list[R] = []
+        self._flushed_at = time.monotonic()
+        self.work = read_work(folder)
+        if not check_fingerprint(folder, fingerprint):
+            (folder / "journal").mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / _STARTED, canonical_json(fingerprint))
+        if self.success is None:
+            for path in sorted((folder / "journal").glob("*.jsonl")):
+                self._found |= {record.id: record for record in _read_part(path, kind)}
+
+    @property
+    def success(self) -> Success | None:
+        """What the finished set says of itself, or None."""
+        return read_success(self._folder)
+
+    @property
+    def found(self) -> dict[str, R]:
+        """The records that are safe on disk or waiting to be flushed, by id."""
+        return self._found
+
+    def add(self, records: Sequence[R], *, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
+        """Takes the finished records of one request; they reach the disk together, within seconds."""
+        self._found |= {record.id: record for record in records}
+        self._pending += records
+        self.work.done += 1
+        self.work.prompt_tokens += prompt_tokens
+        self.work.generated_tokens += generated_tokens
+        late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
+        if late or len(self._pending) >= _FLUSH_RECORDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was added to the journal."""
+        if self._pending:
+            name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
+            write_atomically(self._folder / "journal" / name, _lines(self._pending))
+            self._pending = []
+        now = time.monotonic()
+        self.work.seconds += now - self._flushed_at
+        self._flushed_at = now
+        write_atomically(self._folder / PROGRESS, canonical_json(dataclasses.asdict(self.work)))
+
+    def finish(self, order: Sequence[str], summary: dict[str, Any]) -> Success:
+        """Writes the final parts with the records in `order`, and then SUCCESS.json.
+
+        Raises:
+          KeyError: an id of `order` was never added.
+        """
+        self.flush()
+        records = [self._found[id_] for id_ in order]
+        total = max(1, -(-len(records) // _PART_RECORDS))
+        hasher = hashlib.sha256()
+        for number in range(total):
+            text = _lines(records[number * _PART_RECORDS : (number + 1) * _PART_RECORDS])
+            hasher.update(text.encode())
+            write_atomically(self._folder / f"part-{number:05d}-of-{total:05d}.jsonl", text)
+        success = Success(
+            len(records), hasher.hexdigest(), self._fingerprint, summary, dataclasses.asdict(self.work)
+        )
+        write_atomically(
+            self._folder / SUCCESS, json.dumps(dataclasses.asdict(success), indent=1, ensure_ascii=False)
+        )
+        (self._folder / "journal").rmtree()
+        return success
+
+
+def _lines(records: Sequence[Record]) -> str:
+    return "".join(canonical_json(record.to_json()) + "\n" for record in records)
+
+
+def _read_part(path: epath.Path, kind: type[R]) -> Iterator[R]:
+    # Not splitlines(): generated text may hold other line separators, which JSON leaves as they are.
+    for line in path.read_text().split("\n"):
+        if line:
+            yield kind.from_json(json.loads(line))
+
+
+def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
+    """Returns the records of a finished set, in order.
+
+    Raises:
+      ValueError: the set is not finished, or its parts are not the bytes that it was finished with.
+    """
+    success = read_success(folder)
+    if success is None:
+        raise ValueError(f"{folder} is not finished; run its stage first")
+    paths = sorted(folder.glob("part-*.jsonl"))
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    if content != success.content_hash:
+        raise ValueError(f"{folder}: the parts are not those that {SUCCESS} was written for; redo the stage")
+    return [record for path in paths for record in _read_part(path, kind)]

@@ -1,0 +1,78 @@
+"""Chat conversations as token ids: the template's control tokens count, those that somebody typed do not."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+from ste_jax.text.tokenizer import Tokenizer
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One turn. `content` is text and nothing but text: no control token in it counts, whoever wrote it."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise ValueError(f"message: role must be one of {', '.join(get_args(Role))}, not {self.role!r}")
+
+
+def encode_chat(
+    tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = True
+) -> list[int]:
+    """Returns the prompt ids of a conversation: the ids `transformers` gives for it, with exactly one BOS.
+
+    They differ from those of `transformers` only where a content spells a control token: here it stays text.
+
+    Raises:
+      ValueError: if the template refuses the conversation, or does more to a content than trim it.
+    """
+    rendered = _render(tokenizer, messages, [message.content for message in messages], add_generation_prompt)
+    opening, closing = _unused_characters(rendered, *(message.content for message in messages))
+    contents = [_enclosed(message.content, opening, closing) for message in messages]
+    marked = _render(tokenizer, messages, contents, add_generation_prompt)
+    if marked.replace(opening, "").replace(closing, "") != rendered:
+        raise ValueError(
+            "the chat template looks into a message and writes other text for it: cannot encode it"
+        )
+    marks = [character for character in marked if character in (opening, closing)]
+    if marks != [opening, closing] * sum(bool(message.content.strip()) for message in messages):
+        raise ValueError("the chat template drops, repeats or cuts the text of a message: cannot encode it")
+    return tokenizer.with_bos(tokenizer.encode_spans(_spans(marked, opening, closing)))
+
+
+def _render(
+    tokenizer: Tokenizer, messages: Sequence[Message], contents: Sequence[str], add_generation_prompt: bool
+) -> str:
+    turns = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
+    return tokenizer.render(turns, add_generation_prompt=add_generation_prompt)
+
+
+def _unused_characters(*texts: str) -> tuple[str, str]:
+    """Returns two characters that occur in none of `texts` and are not white space."""
+    used = set().union(*texts)
+    # From the private use area upwards, where Unicode has no white space.
+    free = (character for character in map(chr, range(0xE000, 0x110000)) if character not in used)
+    opening, closing = itertools.islice(free, 2)
+    return opening, closing
+
+
+def _enclosed(content: str, opening: str, closing: str) -> str:
+    """Returns `content` with marks around all but its outer white space, which a template may trim."""
+    core = content.strip()
+    if not core:
+        return content
+    before, _, after = content.partition(core)
+    return f"{before}{opening}{core}{closing}{after}"
+
+
+def _spans(marked: str, opening: str, closing: str) -> Iterator[tuple[str, bool]]:
+    """Yields (text, trusted) spans of the rendered conversation, without the marks."""
+    for index, piece in enumerate(re.split(f"[{opening}{closing}]", marked)):
+        yield piece, index % 2 == 0

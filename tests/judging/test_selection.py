@@ -1,0 +1,124 @@
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from ste_jax.judging.selection import keep_correct, yield_report
+from ste_jax.records import ORDERS, Judgment, Pair
+
+
+def pair(i, label, a="long answer", b="short"):
+    return Pair(id=f"p{i}", instruction_id=f"i{i}", instruction="x", response_a=a, response_b=b, label=label)
+
+
+def judgment(of, order, sample, verdict, forced=False):
+    return Judgment(
+        id=f"{of.id}/{order}/{sample}",
+        pair_id=of.id,
+        order=order,
+        sample=sample,
+        text=f"[[{verdict}]]",
+        tokens=[],
+        verdict=verdict,
+        status="ok" if verdict else "missing",
+        forced=forced,
+        correct=verdict == of.shown(order)[2],
+    )
+
+
+@pytest.fixture(scope="module")
+def annotation():
+    rng = random.Random(0)
+    pairs = [pair(i, "AB"[i % 2]) for i in range(200)]
+    judgments = [
+        judgment(p, order, s, rng.choice(["A", "A", "A", "B", None]))
+        for p in pairs
+        for order in ORDERS
+        for s in range(4)
+    ]
+    return pairs, judgments
+
+
+def test_keeps_one_correct_judgment_an_example_and_balances(annotation):
+    pairs, judgments = annotation
+    kept = keep_correct(judgments, pairs, seed=7)
+    assert all(j.correct for j in kept)
+    assert max(Counter((j.pair_id, j.order) for j in kept).values()) == 1
+    verdicts = Counter(j.verdict for j in kept)
+    with_correct = {(j.pair_id, j.order, j.verdict) for j in judgments if j.correct}
+    available = Counter(verdict for _, _, verdict in with_correct)
+    assert available["A"] > available["B"] > 0
+    assert verdicts == {"A": available["B"], "B": available["B"]}
+    assert [j.id for j in kept] == sorted(j.id for j in kept)
+
+
+def test_selection_depends_on_seed_and_ids_only(annotation):
+    pairs, judgments = annotation
+    shuffled = random.Random(1).sample(judgments, len(judgments))
+    kept = keep_correct(judgments, pairs, seed=7)
+    assert keep_correct(shuffled, pairs[::-1], seed=7) == kept
+    assert keep_correct(judgments, pairs, seed=8) != kept
+
+
+def test_the_kept_sample_is_drawn_evenly():
+    pairs = [pair(i, "A") for i in range(600)]
+    judgments = [
+        judgment(p, order, s, p.shown(order)[2]) for p in pairs for order in ORDERS for s in range(3)
+    ]
+    samples = Counter(j.sample for j in keep_correct(judgments, pairs, seed=0))
+    assert sum(samples.values()) == 1200
+    assert all(330 < samples[s] < 470 for s in range(3))
+
+
+def test_more_than_one_of_an_example():
+    p = pair(0, "A")
+    judgments = [judgment(p, order, s, p.shown(order)[2]) for order in ORDERS for s in range(5)]
+    kept = keep_correct(judgments, [p], seed=0, max_per_example=2)
+    assert Counter(j.order for j in kept) == {"as_given": 2, "swapped": 2}
+    assert len({j.id for j in kept}) == 4
+
+
+def test_one_sided_or_no_correct_judgments_leave_nothing():
+    p = pair(0, "A")
+    always_a = [judgment(p, order, 0, "A") for order in ORDERS]
+    assert keep_correct(always_a, [p], seed=0) == []
+    assert keep_correct([], [p], seed=0) == []
+
+
+def test_judgments_that_do_not_fit_the_pairs_are_refused():
+    p = pair(0, "A")
+    judgments = [judgment(p, "as_given", 0, "A")]
+    with pytest.raises(ValueError, match="pair p0 is missing"):
+        keep_correct(judgments, [], seed=0)
+    with pytest.raises(ValueError, match="contradicts the label of pair p0"):
+        keep_correct(judgments, [pair(0, "B")], seed=0)
+
+
+def test_yield_report():
+    pairs = [pair(0, "A"), pair(1, "B", a="1234567", b="12")]
+    judgments = [
+        *(judgment(pairs[0], "as_given", s, "A") for s in range(3)),
+        *(judgment(pairs[0], "swapped", s, v, forced=True) for s, v in enumerate(["A", None, "B"])),
+        *(judgment(pairs[1], "as_given", s, "A") for s in range(3)),
+        *(judgment(pairs[1], "swapped", s, v) for s, v in enumerate([None, "B"])),
+    ]
+    kept = keep_correct(judgments, pairs, seed=0)
+    report = yield_report(judgments, kept, pairs, samples=3)
+    assert (report.examples, report.judgments, report.kept) == (4, 11, 2)
+    assert report.parse_rate == pytest.approx(9 / 11)
+    assert report.forced == pytest.approx(3 / 11)
+    assert report.statuses == {"missing": 2, "ok": 9}
+    assert report.correct_histogram == {0: 2, 1: 1, 3: 1}
+    assert (report.dropped, report.too_easy) == (2, 1)
+    assert report.verdicts == {"A": 7, "B": 2}
+    assert report.verdicts_correct == {"A": 3, "B": 1}
+    assert report.verdicts_kept == {"A": 1, "B": 1}
+    assert report.length_difference == pytest.approx((6 + 6 - 5 - 5) / 4)
+    assert report.length_difference_kept == 6.0
+    assert json.loads(json.dumps(report.to_json()))["correct_histogram"] == {"0": 2, "1": 1, "3": 1}
+
+
+def test_yield_of_nothing():
+    report = yield_report([], [], [], samples=3)
+    assert (report.examples, report.kept, report.parse_rate, report.length_difference) == (0, 0, None, None)

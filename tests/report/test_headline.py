@@ -1,0 +1,55 @@
+import pytest
+
+from ste_jax.report.headline import headline
+
+
+def _model(iteration, accuracy, p=None, interval=(0.6, 0.9), flips=0.1):
+    return {
+        "iteration": iteration,
+        "accuracy": accuracy,
+        "interval95": list(interval),
+        "flip_rate": flips,
+        "p_value_vs_seed": p,
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "p", "tone", "verdict"),
+    [
+        (0.70, 0.31, "flat", "No significant gain over the seed (+10.0 points, p = 0.31)."),
+        (0.70, 0.049, "gain", "Significant gain over the seed (+10.0 points, p = 0.049)."),
+        (0.70, 0.0001, "gain", "Significant gain over the seed (+10.0 points, p < 0.001)."),
+        (0.60, 1.0, "flat", "No gain: no trained model scores above the seed (p = 1.00)."),
+        (0.55, 0.2, "flat", "No gain: no trained model scores above the seed (p = 0.20)."),
+        (0.40, 0.01, "loss", "Significantly worse than the seed (−20.0 points, p = 0.010)."),
+        (0.90, None, "open", "No test against the seed was made (+30.0 points): nothing can be claimed."),
+    ],
+)
+def test_verdict_says_what_the_test_says(accuracy, p, tone, verdict):
+    result = headline([_model(0, 0.6), _model(1, accuracy, p)])
+    assert (result.tone, result.verdict) == (tone, verdict)
+
+
+def test_best_of_several_pays_for_the_choice():
+    models = [_model(0, 0.6), _model(1, 0.65, 0.5), _model(2, 0.75, 0.02), _model(3, 0.7, 0.1)]
+    result = headline(models)
+    assert result.best is models[2]
+    assert result.verdict == "No significant gain over the seed (+15.0 points, p = 0.060)."
+    assert "multiplied by 3 (uncorrected: p = 0.020)" in result.notes[0]
+
+
+def test_notes_name_chance_and_position():
+    notes = headline([_model(0, 0.5), _model(1, 0.6, 0.5, interval=(0.42, 0.75), flips=0.8)]).notes
+    assert notes == (
+        "The 95% interval of the iteration 1 model (42.0–75.0%) includes guessing (50%).",
+        "In 80.0% of the pairs the iteration 1 model changes its mind when the order is swapped.",
+    )
+    assert headline([_model(0, 0.5), _model(1, 0.7, 0.5)]).notes == ()
+
+
+def test_unfinished_runs_claim_nothing():
+    assert headline([]).verdict == "No model has been evaluated yet."
+    only_seed = headline([_model(0, 0.6)])
+    assert only_seed.verdict == "Only the seed has been evaluated so far."
+    assert only_seed.tone == "open"
+    assert only_seed.best is None

@@ -1,0 +1,44 @@
+import io
+
+from rich.console import Console
+
+from ste_jax.report.terminal import render_terminal_table
+
+
+def _printed(summary, width=80):
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(render_terminal_table(summary))
+    return console.file.getvalue()
+
+
+def test_rows_fit_eighty_columns_uncut(summary):
+    text = _printed(summary)
+    assert "…" not in text
+    seed, *_, last = [line.split() for line in text.splitlines() if "[" in line and "interval" not in line]
+    assert seed == ["seed", "50.0", "[36.4–63.6]", "50.0", "50.0", "8.3", "83.3", "14.6"]
+    shares = ["66.7", "[52.5–78.3]", "70.8", "62.5", "45.8", "41.7", "41.7"]
+    assert last == ["3", *shares, "480", "478", "74"]
+    assert "No significant gain over the seed (+16.7 points, p = 0.36)." in text
+
+
+def test_paper_scale_counts_fit(summary):
+    summary["models"][-1].update(judgments=308_730, parsed=305_112, kept=17_204)
+    text = _printed(summary)
+    assert "308,730" in text
+    assert "17,204" in text
+
+
+def test_markup_in_the_title_stays_text(summary):
+    summary["title"] = "[bold red]run[/] [link=x]"
+    assert "[bold red]run[/] [link=x]: held-out pairs" in _printed(summary)
+
+
+def test_shares_of_nothing_are_dashes(summary):
+    summary["models"] = [model | {"flip_rate": None, "first_preference": None} for model in summary["models"]]
+    seed = next(line for line in _printed(summary).splitlines() if line.startswith("seed"))
+    assert seed.split()[-2:] == ["–", "–"]
+
+
+def test_no_models_yet(summary):
+    summary["models"] = []
+    assert "No model has been evaluated yet." in _printed(summary)

@@ -1,0 +1,181 @@
+import contextlib
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sft_cases import TINY, examples, one_device, settings, tiny_model
+
+from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
+from ste_jax.sft.batch import Batches
+from ste_jax.sft.loop import DivergedError, train
+from ste_jax.sft.metrics import MetricsLog, read_metrics
+from ste_jax.sft.step import abstract_state
+from ste_jax.sharding import TRAIN, make_mesh
+
+
+@dataclasses.dataclass
+class Counter:
+    tokens: int = 0
+
+    def advance(self, records=0, tokens=0):
+        self.tokens += tokens
+
+
+class KilledError(Exception):
+    """Stands for a process that dies between two steps."""
+
+
+def run(folder, chosen, *, mesh=None, given=None, evaluate=None, load=tiny_model, best=None, progress=None):
+    mesh = mesh or one_device()
+    batches = Batches(given or examples(40), chosen, 0, 1)
+    checkpoints = TrainCheckpoints(folder / "checkpoints", keep=chosen.keep_checkpoints)
+    with contextlib.closing(checkpoints), contextlib.closing(MetricsLog(folder / "metrics")) as metrics:
+        return train(
+            lambda: load(mesh),
+            TINY,
+            batches,
+            chosen,
+            rules=TRAIN,
+            mesh=mesh,
+            checkpoints=checkpoints,
+            evaluate=evaluate,
+            save_best=lambda model, step: None if best is None else best.append((step, arrays(model))),
+            metrics=metrics,
+            progress=progress or Counter(),
+        )
+
+
+def arrays(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def final_state(folder, chosen, total, mesh=None):
+    mesh = mesh or one_device()
+    with contextlib.closing(TrainCheckpoints(folder / "checkpoints", keep=1)) as checkpoints:
+        with jax.set_mesh(mesh):
+            shapes = on_mesh(abstract_state(TINY, TRAIN, chosen, total), mesh)
+        state, meta = checkpoints.restore(checkpoints.latest_step(), shapes)
+    return arrays(state), meta
+
+
+def lines(folder):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_metrics(folder / "metrics")]
+
+
+def accuracy(model, step):
+    """A value that depends on the parameters and rises and falls."""
+    return float(np.sin(40.0 * np.asarray(model.embed[...]).sum()))
+
+
+def dying_at(step):
+    def evaluate(model, at):
+        if at == step:
+            raise KilledError
+        return accuracy(model, at)
+
+    return evaluate
+
+
+def test_a_tiny_run_overfits(tmp_path):
+    given = examples(12)
+    chosen = settings(epochs=60, learning_rate=2e-2, batch_rows=2, micro_rows=1, row_length=128)
+    progress = Counter()
+    result = run(tmp_path, chosen, given=given, progress=progress)
+    losses = [line["loss"] for line in lines(tmp_path)]
+    assert losses[0] > 3.5
+    assert result.loss == losses[-1] < 0.3
+    assert result.steps == len(losses)
+    assert progress.tokens == 60 * sum(len(e.prompt + e.target) for e in given)
+
+
+def test_kill_and_resume_equals_the_uninterrupted_run(tmp_path):
+    chosen = settings(epochs=4, micro_rows=2, evaluate_every=2, checkpoint_every=3)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    kept: list = []
+    expected = run(straight, chosen, evaluate=accuracy, best=kept)
+    kept_again: list = []
+    with pytest.raises(KilledError):
+        run(broken, chosen, evaluate=dying_at(4), best=kept_again)
+    assert len(lines(broken)) > 3, "the dead run had logged beyond its checkpoint"
+    result = run(broken, chosen, evaluate=accuracy, best=kept_again)
+    assert (expected.resumed_from, result.resumed_from) == (None, 3)
+    assert dataclasses.replace(result, resumed_from=None) == expected
+    assert lines(broken) == lines(straight)
+    one, meta = final_state(straight, chosen, result.steps)
+    other, meta_again = final_state(broken, chosen, result.steps)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert meta == meta_again
+    assert kept[-1][0] == kept_again[-1][0] == result.best_step
+    for a, b in zip(kept[-1][1], kept_again[-1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_resuming_on_more_devices_equals_to_float_tolerance(tmp_path):
+    chosen = settings(epochs=4, checkpoint_every=2, evaluate_every=3)
+    straight, moved = tmp_path / "straight", tmp_path / "moved"
+    expected = run(straight, chosen)
+    with pytest.raises(KilledError):
+        run(moved, chosen, evaluate=dying_at(3))
+    result = run(moved, chosen, mesh=make_mesh((2, 2, 2)))
+    assert result.resumed_from == 2
+    assert result.loss == pytest.approx(expected.loss, rel=1e-4)
+
+
+def test_a_finished_run_only_reports(tmp_path):
+    chosen = settings(epochs=1)
+    first = run(tmp_path, chosen, evaluate=accuracy)
+    again = run(tmp_path, chosen, evaluate=dying_at(first.steps), load=None)
+    assert again.resumed_from == first.steps
+    assert again.evaluations == first.evaluations
+    assert again.loss is None
+
+
+def test_the_best_evaluation_is_kept(tmp_path):
+    kept: list = []
+    values = {1: 0.5, 2: 0.7, 3: 0.7, 4: 0.6}
+    chosen = settings(epochs=4, evaluate_every=1, batch_rows=32, micro_rows=32)
+    result = run(tmp_path, chosen, evaluate=lambda model, step: values[step], best=kept)
+    assert result.evaluations == tuple(values.items())
+    assert [step for step, _ in kept] == [1, 2]
+    assert result.best_step == 2
+
+
+def test_without_evaluation_the_last_model_is_kept(tmp_path):
+    kept: list = []
+    result = run(tmp_path, settings(epochs=1), best=kept)
+    assert [step for step, _ in kept] == [result.steps] == [result.best_step]
+
+
+def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_path):
+    def load(mesh):
+        model = tiny_model(mesh)
+        with jax.set_mesh(mesh):
+            model.embed[...] = model.embed[...].at[63].set(jnp.nan)
+        return model
+
+    good = [e for e in examples(40) if 63 not in e.prompt + e.target]
+    with pytest.raises(DivergedError, match=r"step 1 \(examples: .*e\d+.*checkpoint: there is none"):
+        run(tmp_path / "first", settings(), given=good, load=load)
+
+    # An infinite learning rate is refused; a huge one overflows the parameters after the first update.
+    wild = settings(learning_rate=3e38, warmup_steps=0, checkpoint_every=1, epochs=4)
+    with pytest.raises(DivergedError, match=r"at step \d+ \(examples: .*\); last good checkpoint: step \d+"):
+        run(tmp_path / "wild", wild)
+    assert json.loads((tmp_path / "wild/metrics/metrics.jsonl").read_text().splitlines()[-1])["step"] >= 1
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    run(tmp_path, settings(epochs=1))
+    with pytest.raises(ValueError, match=r"learning_rate: 0.01 -> 0.02"):
+        run(tmp_path, settings(epochs=1, learning_rate=0.02))
+    with pytest.raises(ValueError, match="examples"):
+        run(tmp_path, settings(epochs=1), given=examples(40, seed=1))
+
+
+def test_a_mesh_that_does_not_fit_is_refused_before_anything_loads(tmp_path):
+    with pytest.raises(ValueError, match="micro_rows 2 do not spread"):
+        run(tmp_path, settings(micro_rows=2), mesh=make_mesh((2, 2, 2)), load=None)

@@ -1,0 +1,88 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sft_cases import examples, one_device, settings, tiny_model
+
+from ste_jax.models.llama import hidden_states
+from ste_jax.sft.batch import Batches
+from ste_jax.sft.loss import target_loss
+from ste_jax.sft.step import place_batch
+from ste_jax.sharding import TRAIN
+
+
+def loss_sum(model, batch, mesh, chunk):
+    @jax.jit
+    def run(model, batch):
+        hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
+        return target_loss(model, hidden, batch, chunk=chunk)
+
+    with jax.set_mesh(mesh):
+        return float(run(model, place_batch(batch, TRAIN, mesh)))
+
+
+def plain_loss(model, example):
+    """The summed negative log-probability of the targets, one example at a time, in numpy's float64."""
+    tokens = np.array([example.prompt + example.target], np.int32)
+    positions = np.arange(tokens.shape[1], dtype=np.int32)[None]
+    hidden = hidden_states(model, jnp.array(tokens), jnp.array(positions), jnp.ones_like(jnp.array(tokens)))
+    logits = np.asarray(model.unembed_hidden(hidden), np.float64)[0]
+    logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    first = len(example.prompt) - 1
+    return -sum(logs[first + i, token] for i, token in enumerate(example.target))
+
+
+@pytest.mark.parametrize("chunk", [1, 8, 32])
+def test_packed_equals_unpacked_example_by_example(chunk):
+    mesh = one_device()
+    model, given = tiny_model(mesh), examples(14)
+    batches = Batches(given, settings(loss_chunk=chunk), 0, 1)
+    assert batches.steps_per_epoch == 1
+    assert batches.packing.rows < len(given)
+    with jax.set_mesh(mesh):
+        expected = sum(plain_loss(model, e) for e in given)
+    assert loss_sum(model, batches.batch(0), mesh, chunk) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_neighbour_in_the_row_changes_nothing():
+    mesh = one_device()
+    model, given = tiny_model(mesh), examples(6)
+    batch = Batches(given, settings(row_length=96), 0, 1).batch(0)
+    changed = {**batch, "tokens": batch["tokens"].copy()}
+    changed["tokens"][batch["segments"] != 1] = 5
+    only_first = {**batch, "target_weights": batch["target_weights"].copy()}
+    segment_of_target = np.take_along_axis(batch["segments"], batch["target_at"], axis=1)
+    only_first["target_weights"][segment_of_target != 1] = 0.0
+    weights = only_first["target_weights"]
+    assert 0 < weights.sum() < batch["target_weights"].sum()
+    before = loss_sum(model, only_first, mesh, 8)
+    assert loss_sum(model, {**changed, "target_weights": weights}, mesh, 8) == before
+    assert loss_sum(model, {**changed, "target_weights": batch["target_weights"]}, mesh, 8) != before
+
+
+def test_weights_scale_the_losses():
+    mesh = one_device()
+    model = tiny_model(mesh)
+    batch = Batches(examples(6), settings(), 0, 1).batch(0)
+    half = {**batch, "target_weights": batch["target_weights"] / 2}
+    none = {**batch, "target_weights": batch["target_weights"] * 0}
+    assert loss_sum(model, half, mesh, 8) == pytest.approx(loss_sum(model, batch, mesh, 8) / 2)
+    assert loss_sum(model, none, mesh, 8) == 0.0
+
+
+def test_no_array_holds_the_logits_of_all_targets():
+    mesh = one_device()
+    model = tiny_model(mesh)
+    batch = Batches(examples(30), settings(row_length=128, loss_chunk=8), 0, 1).batch(0)
+    rows, targets = batch["target_ids"].shape
+    assert targets > 8
+
+    def run(model, batch):
+        hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
+        return target_loss(model, hidden, batch, chunk=8)
+
+    with jax.set_mesh(mesh):
+        program = str(jax.make_jaxpr(jax.grad(run))(model, place_batch(batch, TRAIN, mesh)))
+    assert f"f32[{rows},8,64]" in program
+    assert f"f32[{rows},{targets},64]" not in program
+    assert f"f32[{targets // 8},{rows},8,64]" not in program

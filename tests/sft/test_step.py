@@ -1,0 +1,186 @@
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from sft_cases import examples, one_device, settings, tiny_model
+
+from ste_jax.models.presets import PRESETS
+from ste_jax.sft import step as step_module
+from ste_jax.sft.batch import Batches
+from ste_jax.sft.step import (
+    abstract_state,
+    check_rows,
+    init_state,
+    learning_rates,
+    make_optimizer,
+    place_batch,
+    train_step,
+)
+from ste_jax.sharding import MESH_AXES, TRAIN, make_mesh
+
+TOTAL = 10
+
+
+def one_update(chosen, mesh, batch):
+    """The parameters, first moments (gradients, but for clipping) and metrics after one update."""
+    with jax.set_mesh(mesh):
+        state = init_state(tiny_model(mesh), make_optimizer(chosen, TOTAL))
+        state, metrics = train_step(
+            state, place_batch(batch, TRAIN, mesh), settings=chosen, total_steps=TOTAL
+        )
+    moments = optax.tree.get(state.opt_state, "mu")
+    return (
+        [np.asarray(x) for x in jax.tree.leaves(state.model)],
+        [np.asarray(x) for x in jax.tree.leaves(moments)],
+        {name: float(value) for name, value in metrics.items()},
+    )
+
+
+def batch_of(chosen, count=14):
+    batches = Batches(examples(count), chosen, 0, 1)
+    assert batches.steps_per_epoch == 1
+    return batches.batch(0)
+
+
+def assert_same(one, other):
+    for a, b in zip(one[1], other[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert one[2] == pytest.approx(other[2], rel=1e-5)
+
+
+# Clipping far away, so that first moments are the gradients times 1 - b1.
+PLAIN = settings(clip_norm=1e9, warmup_steps=0)
+
+
+@pytest.mark.parametrize("micro_rows", [1, 2, 4])
+def test_accumulation_equals_one_big_batch(micro_rows):
+    batch = batch_of(PLAIN)
+    assert len(set(batch["target_weights"].sum(axis=1))) > 2, "rows must differ in targets to tell"
+    small = settings(clip_norm=1e9, warmup_steps=0, micro_rows=micro_rows)
+    assert_same(one_update(small, one_device(), batch), one_update(PLAIN, one_device(), batch))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 4, 2)])
+@pytest.mark.parametrize("micro_rows", [8, 16])
+def test_any_mesh_equals_one_device(shape, micro_rows):
+    chosen = settings(clip_norm=1e9, warmup_steps=0, batch_rows=16, micro_rows=micro_rows)
+    batch = batch_of(chosen, 30)
+    assert_same(one_update(chosen, make_mesh(shape), batch), one_update(chosen, one_device(), batch))
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("unroll", [False, True])
+def test_remat_and_unrolling_change_no_value(remat, unroll):
+    batch = batch_of(PLAIN)
+    other = settings(clip_norm=1e9, warmup_steps=0, remat=remat, unroll=unroll)
+    assert_same(one_update(other, one_device(), batch), one_update(PLAIN, one_device(), batch))
+
+
+def test_the_first_update_is_that_of_adamw():
+    """AdamW's first update is lr * (sign(g) + decay * w), norms without decay; moments give the signs."""
+    chosen = settings(clip_norm=1e9, warmup_steps=0, weight_decay=0.5, learning_rate=1e-3)
+    before = [np.asarray(x) for x in jax.tree.leaves(tiny_model(one_device()))]
+    names = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(tiny_model(one_device()))]
+    after, moments, _ = one_update(chosen, one_device(), batch_of(chosen))
+    decayed = 0
+    for name, old, new, moment in zip(names, before, after, moments, strict=True):
+        decay = 0.0 if "norm" in name else 0.5
+        decayed += decay > 0
+        seen = np.abs(moment) > 1e-5  # elsewhere epsilon is felt
+        wanted = old - 1e-3 * (np.sign(moment) + decay * old)
+        np.testing.assert_allclose(new[seen], wanted[seen], atol=2e-6)
+        assert seen.any()
+    assert decayed == len(names) - 3
+
+
+def test_clipping_bounds_the_gradient_but_not_what_is_reported():
+    batch = batch_of(PLAIN)
+    free = one_update(PLAIN, one_device(), batch)
+    clipped = one_update(settings(clip_norm=0.01, warmup_steps=0), one_device(), batch)
+    assert free[2]["grad_norm"] == clipped[2]["grad_norm"] > 0.01
+    norm = np.sqrt(sum((m.astype(np.float64) ** 2).sum() for m in clipped[1])) / (1 - PLAIN.b1)
+    assert norm == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_batch_without_targets_gives_no_nan():
+    batch = batch_of(PLAIN)
+    batch = {**batch, "target_weights": batch["target_weights"] * 0}
+    for micro_rows in (8, 2):
+        chosen = settings(micro_rows=micro_rows)
+        parameters, _, metrics = one_update(chosen, one_device(), batch)
+        assert metrics["loss"] == metrics["grad_norm"] == metrics["target_tokens"] == 0.0
+        assert all(np.isfinite(p).all() for p in parameters)
+
+
+def test_learning_rate_goldens():
+    rates = learning_rates(settings(learning_rate=1e-6, warmup_steps=100), 1100)
+    goldens = {0: 0.0, 50: 5e-7, 100: 1e-6, 350: 8.82842712e-7, 600: 6e-7, 1100: 2e-7}
+    for step, golden in goldens.items():
+        assert float(rates(step)) == pytest.approx(golden, rel=1e-5, abs=1e-12)
+
+
+def test_a_warm_up_longer_than_the_run_is_cut_to_it():
+    rates = learning_rates(settings(learning_rate=1.0, warmup_steps=100), 5)
+    assert [round(float(rates(step)), 3) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert np.isfinite(float(learning_rates(settings(warmup_steps=100), 1)(0)))
+
+
+def test_the_step_is_traced_once(monkeypatch):
+    traces = []
+    original = step_module.hidden_states
+
+    def counted(*args, **kwargs):
+        traces.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(step_module, "hidden_states", counted)
+    mesh = make_mesh((2, 2, 2))
+    chosen = settings(epochs=4, learning_rate=3e-3)
+    batches = Batches(examples(40), chosen, 0, 1)
+    with jax.set_mesh(mesh):
+        state = init_state(tiny_model(mesh), make_optimizer(chosen, batches.total_steps))
+        for step in range(4):
+            batch = place_batch(batches.batch(step), TRAIN, mesh)
+            state, _ = train_step(state, batch, settings=chosen, total_steps=batches.total_steps)
+    assert len(traces) == 1
+    assert int(state.step) == 4
+
+
+@pytest.mark.parametrize("name", ["llama3_8b", "llama3.1_70b"])
+def test_real_models_shard_over_a_pod(name):
+    chosen = settings(
+        batch_rows=256,
+        micro_rows=128,
+        row_length=4096,
+        remat="full",
+        dtype="bfloat16",
+        param_dtype="float32",
+        loss_chunk=256,
+    )
+    mesh = AbstractMesh((2, 32, 8), MESH_AXES, axis_types=(AxisType.Explicit,) * 3)
+    with jax.sharding.use_abstract_mesh(mesh):
+        rows = jax.NamedSharding(mesh, TRAIN.spec("batch", None))
+
+        def array(width, dtype=np.int32):
+            return jax.ShapeDtypeStruct((256, width), dtype, sharding=rows)
+
+        batch = {name: array(4096) for name in ("tokens", "positions", "segments")}
+        batch |= {name: array(1024) for name in ("target_at", "target_ids")}
+        batch["target_weights"] = array(1024, np.float32)
+        state = abstract_state(PRESETS[name], TRAIN, chosen, 100)
+        after, metrics = jax.eval_shape(
+            functools.partial(train_step, settings=chosen, total_steps=100), state, batch
+        )
+    assert after.model.blocks.w_up[...].sharding.spec == TRAIN.spec(None, "embed", "mlp")
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype, old.sharding.spec) == (new.shape, new.dtype, new.sharding.spec)
+    assert metrics["loss"].shape == ()
+
+
+def test_rows_that_do_not_spread_over_the_mesh_are_refused():
+    with pytest.raises(ValueError, match="micro_rows 2 do not spread evenly over the 4 devices"):
+        check_rows(settings(micro_rows=2), TRAIN, make_mesh((2, 2, 2)).shape)
+    check_rows(settings(micro_rows=4), TRAIN, make_mesh((2, 2, 2)).shape)

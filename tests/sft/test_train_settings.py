@@ -1,0 +1,41 @@
+import pytest
+from sft_cases import settings
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("final_learning_rate_ratio", 1.5),
+        ("warmup_steps", -1),
+        ("epochs", 0),
+        ("batch_rows", 0),
+        ("micro_rows", 0),
+        ("row_length", 1),
+        ("b1", 1.0),
+        ("b2", -0.1),
+        ("weight_decay", -1.0),
+        ("clip_norm", 0.0),
+        ("param_dtype", "float16"),
+        ("dtype", "int8"),
+        ("moment_dtype", "f32"),
+        ("remat", "some"),
+        ("loss_chunk", 0),
+        ("evaluate_every", -1),
+        ("checkpoint_every", 0),
+        ("keep_checkpoints", 0),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"train: {field} must be"):
+        settings(**{field: value})
+
+
+def test_micro_rows_must_divide_the_batch():
+    with pytest.raises(ValueError, match="batch_rows 8 is not a multiple of micro_rows 3"):
+        settings(micro_rows=3)
+
+
+def test_micro_batches():
+    assert settings(batch_rows=8, micro_rows=2).micro_batches == 4
