@@ -35,7 +35,7 @@ REQUIRED = [
 EXTRAS = {
     "tpu": ["jax[tpu]==0.10.2"],
     "tfds": ["tensorflow-datasets"],
-    "test": ["pytest", "ruff", "pyright", "torch==2.13.0"],
+    "test": ["pytest", "ruff", "pyright", "selenium", "tensorflow-datasets", "torch==2.13.0"],
 }
 
 setup(

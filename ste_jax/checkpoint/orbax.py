@@ -1,7 +1,9 @@
 """Everything written with Orbax: training states with exact resume, and the parameters of a model folder."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +16,11 @@ PyTree = Any
 # Orbax writes this file last, on every kind of file system; a folder without it was left half written.
 _COMMIT = "commit_success.txt"
 _TEMPORARY = ".orbax-checkpoint-tmp"
+_COPY = "copy the whole model folder again"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+    return record.levelno >= logging.ERROR or "orbax" not in Path(record.pathname).parts
 
 
 logging.getLogger("absl").addFilter(_is_news)
@@ -82,13 +85,9 @@ class TrainCheckpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
         )
-        try:
+        mend = "restore with the model and optimizer that wrote it, or delete this step to resume before it"
+        with _reading(self._folder / str(step), mend):
             restored = self._manager.restore(step, args=items)
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{self._folder / str(step)}: damaged, or written by a run with another model or optimizer; "
-                f"restore with that run's settings, or delete this step to resume before it ({error})"
-            ) from error
         return restored["state"], restored["meta"]
 
     def close(self) -> None:
@@ -122,12 +121,9 @@ def parameter_shapes(folder: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
       ValueError: the folder is missing or damaged.
     """
     if not (folder / _COMMIT).exists():
-        raise ValueError(f"{folder}: no weights, or only half of them; copy the whole model folder again")
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        try:
-            tree = checkpointer.metadata(folder).item_metadata.tree
-        except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"{folder}: damaged ({error}); copy the model folder again") from error
+        raise ValueError(f"{folder}: no weights, or only half of them; {_COPY}")
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _reading(folder, _COPY):
+        tree = checkpointer.metadata(folder).item_metadata.tree
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in tree.items()}
 
 
@@ -137,8 +133,17 @@ def load_parameters(folder: epath.Path, targets: Mapping[str, jax.ShapeDtypeStru
     Raises:
       ValueError: the files are damaged.
     """
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        try:
-            return checkpointer.restore(folder, args=ocp.args.StandardRestore(dict(targets)))
-        except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"{folder}: damaged ({error}); copy the model folder again") from error
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _reading(folder, _COPY):
+        return checkpointer.restore(folder, args=ocp.args.StandardRestore(dict(targets)))
+
+
+@contextmanager
+def _reading(folder: epath.Path, mend: str) -> Iterator[None]:
+    """Turns what Orbax raises, for damaged files a bare `Exception`, into an error that people can act on."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:  # out of device memory, say: not the files' fault
+        raise
+    except Exception as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"{folder}: damaged, or not what is expected here; {mend} ({reason})") from error

@@ -175,32 +175,34 @@ def parameters(model: Llama) -> dict[str, jax.Array]:
 def fingerprint(arrays: Mapping[str, jax.Array]) -> str:
     """Returns a hash of a model's parameters that depends on no mesh, layout or file format.
 
-    Each device sums up its own bits, weighted by their place, in integers: order cannot change the sums, and
-    no parameter leaves its devices.
+    Each device hashes its own elements with their places and sums the hashes up in integers: order cannot
+    change the sum, and no parameter leaves its devices.
     """
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        sums = [int(n) for n in jax.device_get(_bit_sums(array))]
+        sums = [int(n) for n in jax.device_get(_hash_sums(array))]
         digest.update(f"{name} {array.dtype} {array.shape} {sums}\n".encode())
     return digest.hexdigest()
 
 
 @jax.jit
-def _bit_sums(array: jax.Array) -> list[jax.Array]:
-    """Returns two sums, modulo 2**32, of an array's bits under weights that differ from place to place."""
+def _hash_sums(array: jax.Array) -> list[jax.Array]:
+    """Returns two sums, modulo 2**32, of different hashes of each element's bits and place."""
     width = {2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
     place = jnp.zeros_like(bits)
     for axis in range(array.ndim):
-        index = jax.lax.broadcasted_iota(
-            jnp.uint32, array.shape, axis, out_sharding=jax.typeof(array).sharding
-        )
-        place = (place ^ (index + jnp.uint32(axis + 1))) * jnp.uint32(0x9E3779B1)
-        place = place ^ (place >> 15)
-    return [
-        jnp.sum(bits * ((place * jnp.uint32(factor)) | jnp.uint32(1)), dtype=jnp.uint32)
-        for factor in (0x85EBCA6B, 0xC2B2AE35)
-    ]
+        out = jax.typeof(array).sharding
+        place = _mix(place ^ jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis, out_sharding=out))
+    hashes = (_mix(_mix(place ^ jnp.uint32(seed)) ^ bits) for seed in (0x243F6A88, 0x85A308D3))
+    return [jnp.sum(hash_, dtype=jnp.uint32) for hash_ in hashes]
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """Spreads every bit of uint32 `x` over all of them, one to one."""
+    for factor in (0x9E3779B1, 0x85EBCA6B):
+        x = (x ^ (x >> 16)) * jnp.uint32(factor) + jnp.uint32(0x7F4A7C15)
+    return x ^ (x >> 16)
 
 
 def _open_own(path: Path) -> ModelSource:

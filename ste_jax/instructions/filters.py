@@ -1,4 +1,4 @@
-"""Leaves out instructions that nobody should train on, and counts why: duplicates, other languages, personal data."""
+"""Leaves out instructions that nobody should train on, and counts why."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ from stdnum import luhn
 
 from ste_jax.records import Instruction
 
-# The languages of almost all prompts that people type. Fewer rivals make short English text safer and keep the models
-# at about 450 MiB instead of a gigabyte; text in a language that is not here looks like its nearest relative.
+# The languages of almost all prompts that people type. Fewer rivals make short English text safer and need
+# less memory (450 MiB while the filter runs); text in a language that is not here looks like its nearest one.
 RIVAL_LANGUAGES = (
     *("en", "es", "fr", "de", "it", "pt", "nl", "sv", "da", "pl", "cs", "ro", "hu", "fi", "tr", "vi", "id"),
     *("ru", "uk", "ar", "fa", "hi", "zh", "ja", "ko"),
@@ -29,18 +29,20 @@ _CODE_OR_LINK = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL
 _SENTENCE_END = re.compile(r"(?<=[.?!:;])\s+|\n+")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
 # Names set aside for examples (RFC 2606) and the user of every git remote belong to nobody.
-_NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example|test|invalid)(?:\.\w+)?$|^git@", re.IGNORECASE)
-# A national number counts only when it is written as one, (212) 736-5000 or 212-736-5000: sums and ids are not.
+_NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example(?:\.(?:com|net|org))?|test|invalid)$|^git@", re.IGNORECASE)
+# A national number counts only when written as one, (212) 736-5000 or 212-736-5000: sums and ids are not.
 _WRITTEN_AS_PHONE = re.compile(r"\+|\(\d{3}\)\s?\d{3}[-. ]\d{4}|\b\d{3}([-.])\d{3}\1\d{4}\b")
-_CARD = re.compile(r"(?<![\d.,-])(?:[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?![\d-])")
+_CARD = re.compile(
+    r"(?<![\d.,-])(?:[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?![\d-])"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class FilterSettings:
     """What to leave out.
 
-    `languages` are ISO 639-1 codes of the languages to keep (empty: all); `near_duplicate_threshold` is the Jaccard
-    similarity of character 5-grams from which the later one of two instructions goes (1: only equal ones).
+    `languages` are ISO 639-1 codes of the languages to keep (empty: all). `near_duplicate_threshold` is the
+    Jaccard similarity of character 5-grams from which the later of two instructions goes (1: if equal).
     """
 
     languages: tuple[str, ...] = ("en",)
@@ -60,7 +62,7 @@ class FilterSettings:
         for code in self.languages:
             if code not in known:
                 raise ValueError(
-                    f"filters: {code!r} in languages is unknown; write ISO 639-1 codes in lower case, such as 'en'"
+                    f"filters: {code!r} in languages is unknown; write lower-case ISO 639-1 codes, like 'en'"
                 )
 
 
@@ -78,8 +80,8 @@ def filter_instructions(
 ) -> tuple[list[Instruction], list[FunnelStep]]:
     """Applies the filters in turn, cheapest first, and keeps the order of what is left.
 
-    Of duplicates the first one stays. A filter that the settings switch off makes no step. What counts as another
-    language or as personal data needs clear evidence: a doubtful instruction stays.
+    Of duplicates the first one stays. A filter that is switched off makes no step. Another language and
+    personal data need clear evidence: a doubtful instruction stays.
     """
     filters: list[tuple[str, Callable[[list[str]], list[bool]]]] = [
         ("exact duplicate", _exact_duplicates),
@@ -113,17 +115,25 @@ def _exact_duplicates(texts: list[str]) -> list[bool]:
 
 def _near_duplicates(texts: list[str], threshold: float) -> list[bool]:
     """Candidates come from MinHash; the exact similarity decides, so no text goes by an unlucky hash."""
-    index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.2, 0.8))
+    index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
     found = []
-    for number, text in enumerate(texts):
+    for text in texts:
         shingles = _shingles(text)
         sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
         sketch.update_batch([shingle.encode() for shingle in shingles])
-        near = any(_jaccard(shingles, _shingles(texts[other])) >= threshold for other in index.query(sketch))
+        near = any(_jaccard(shingles, _shingles(str(other))) >= threshold for other in index.query(sketch))
         found.append(near)
         if not near:
-            index.insert(number, sketch)
+            index.insert(text, sketch)
     return found
+
+
+def _bands(threshold: float) -> tuple[int, int]:
+    """Returns the fewest bands, and their rows, that find 995 of 1000 pairs at the threshold."""
+    rows = (number for number in range(_PERMUTATIONS // 2, 1, -1))
+    missed = ((number, (1 - threshold**number) ** (_PERMUTATIONS // number)) for number in rows)
+    best = next((number for number, chance in missed if chance < 0.005), 1)
+    return _PERMUTATIONS // best, best
 
 
 def _shingles(text: str) -> set[str]:
@@ -150,17 +160,26 @@ def _is_foreign(text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]
     A request in a wanted language about foreign text that is pasted above or below it does not count.
     """
     prose = _CODE_OR_LINK.sub(" ", text)
-    sentences = [sentence for sentence in _SENTENCE_END.split(prose) if len(sentence.split()) >= _MIN_WORDS]
-    ends = [sentences[0], sentences[-1]] if sentences else []
-    return all(_sounds_foreign(part, detector, wanted) for part in (prose, *ends))
-
-
-def _sounds_foreign(text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]) -> bool:
-    if sum(map(str.isalpha, text)) < _MIN_LETTERS:
+    if sum(map(str.isalpha, prose)) < _MIN_LETTERS:
         return False
-    values = detector.compute_language_confidence_values(text)
-    of_wanted = sum(value.value for value in values if value.language.iso_code_639_1 in wanted)
-    return values[0].value >= _FOREIGN_AT_LEAST and of_wanted <= _WANTED_AT_MOST
+    best, of_best, of_wanted = _confidences(prose, detector, wanted)
+    if best in wanted or of_best < _FOREIGN_AT_LEAST or of_wanted > _WANTED_AT_MOST:
+        return False
+    sentences = [sentence for sentence in _SENTENCE_END.split(prose) if len(sentence.split()) >= _MIN_WORDS]
+    return not any(
+        _confidences(end, detector, wanted)[0] in wanted for end in (*sentences[:1], *sentences[-1:])
+    )
+
+
+def _confidences(
+    text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]
+) -> tuple[IsoCode639_1, float, float]:
+    """Returns the likeliest language, its confidence and that of all wanted languages together."""
+    values = {
+        one.language.iso_code_639_1: one.value for one in detector.compute_language_confidence_values(text)
+    }
+    best = max(values, key=lambda code: values[code])
+    return best, values[best], sum(values[code] for code in wanted)
 
 
 def _has_personal_data(text: str) -> bool:

@@ -1,12 +1,11 @@
 """What the model is asked about an instruction (category, complexity, length), and how its answer is read.
 
-The prompt is short on purpose: it is read once for every instruction. The parser never guesses: a field that does
-not clearly name one permitted value is None.
+The prompt is short on purpose: it is read once for every instruction. The parser never guesses: a field that
+does not clearly name one permitted value is None.
 """
 
 import dataclasses
 import re
-from typing import TypeVar
 from typing import TypeVar
 
 CATEGORIES = (
@@ -62,7 +61,7 @@ def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> str:
 def parse_label(completion: str, categories: tuple[str, ...] = CATEGORIES) -> Label:
     """Reads the three fields out of a completion, each on its own.
 
-    Case, markdown, numbering and words after the value do not matter. A field counts as missing when its line is
+    Case, markdown, numbering and words after the value do not matter. A field is None when its line is
     missing, names no permitted value or several, or when two lines contradict each other.
     """
     return Label(
@@ -73,7 +72,7 @@ def parse_label(completion: str, categories: tuple[str, ...] = CATEGORIES) -> La
 
 
 def _values(completion: str, key: str) -> list[str]:
-    """Returns what follows `key` and its colon, on the lines that begin with it (`Length of the answer: ...` too)."""
+    """Returns what follows `key` and its colon where they begin a line (`Length of the answer:` too)."""
     pattern = rf"^[\W\d_]*{key}(?:[\W_]*?[:=–-]|\b[^:\n]{{0,30}}:)(.*)$"
     return re.findall(pattern, completion, re.IGNORECASE | re.MULTILINE)
 
@@ -85,7 +84,7 @@ def _only(values: list[_Value | None]) -> _Value | None:
 
 
 def _choice(value: str, options: tuple[str, ...]) -> str | None:
-    """Returns the option that begins `value` and is the only one in it, or of which alone `value` is the beginning."""
+    """Returns the option that begins `value`, if no other is in it, or the only one that `value` begins."""
     words = _normal(re.sub(r"^\W*\d+[.)]\s", "", value))
     named = [option for option in options if f" {_normal(option)} " in f" {words} "]
     if named:
@@ -104,5 +103,6 @@ def _complexity(value: str) -> int | None:
 def _normal(text: str) -> str:
     """Returns `text` in lower-case words without punctuation; numbers are digits, and a range is one word."""
     text = text.casefold().replace("(s)", "").replace("+", " or more ")
-    words = ("-" if not word.isalnum() else _NUMBER_WORDS.get(word, word) for word in _WORD.findall(text))
+    found: list[str] = _WORD.findall(text)
+    words = [_NUMBER_WORDS.get(word, word) if word.isalnum() else "-" for word in found]
     return " ".join(_RANGE.sub(r"\1~\2", " ".join(words)).replace("-", " ").split())

@@ -26,7 +26,7 @@ class Quota:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The chosen instructions in id order, and how they came about; `missing` counts what could not be filled."""
+    """The chosen instructions in id order, how they came about, and how many are missing from the size."""
 
     instructions: tuple[Instruction, ...]
     quotas: tuple[Quota, ...]
@@ -44,13 +44,13 @@ def sample(
 ) -> Selection:
     """Chooses `size` instructions, or all that qualify where there are fewer.
 
-    `size` is split over the categories by weight (largest remainder); what a category cannot fill goes to the others,
-    by weight again. Instructions without a category form the bucket `unlabelled`, which has a weight like any other.
+    `size` is split over the categories by weight (largest remainder); what a category cannot fill goes to the
+    others, by weight again. Instructions without a category are the bucket `unlabelled`, with its own weight.
 
     Args:
       instructions: with unique ids.
       size: how many to choose.
-      quotas: category -> weight; categories that are not named are left out. Empty: balanced, which means that
+      quotas: category -> weight; categories that are not named are left out. Empty: balanced, that is,
         `unlabelled` keeps its share of the pool (nobody knows what is in it) and the categories present share
         the rest equally.
       seed: of the draw inside a category.
@@ -92,13 +92,17 @@ def _weights(quotas: Mapping[str, float], pool: Mapping[str, list[Instruction]])
     if not quotas:
         unlabelled = Fraction(len(pool.get(UNLABELLED, ())), max(1, sum(map(len, pool.values()))))
         labelled = [category for category in pool if category != UNLABELLED]
-        weights = {category: (1 - unlabelled) / len(labelled) for category in labelled} | {UNLABELLED: unlabelled}
+        weights = {category: (1 - unlabelled) / len(labelled) for category in labelled} | {
+            UNLABELLED: unlabelled
+        }
     else:
         for category, weight in quotas.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"sampler: the weight of {category!r} must be 0 or more, not {weight}")
         if not any(quotas.values()):
-            raise ValueError("sampler: all weights are 0; give one category a positive weight, or no quotas at all")
+            raise ValueError(
+                "sampler: all weights are 0; give one category a positive weight, or no quotas at all"
+            )
         weights = {category: Fraction(weight) for category, weight in quotas.items()}
     return {category: weights[category] for category in sorted(weights) if weights[category] > 0}
 

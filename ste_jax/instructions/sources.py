@@ -1,7 +1,7 @@
 """Reads instructions and labelled pairs from files and from TFDS, and refuses what cannot be used.
 
-Texts are kept as they are (no Unicode normalisation); instructions lose their outer white space, responses keep
-theirs, because the indentation of a first line of code means something. Other columns than those named here,
+Texts are kept as they are (no Unicode normalisation). Instructions lose their outer white space; responses
+keep theirs, because the indentation of a first line of code means something. Columns that are not named here,
 labels of earlier runs included, are ignored.
 """
 
@@ -35,8 +35,8 @@ def read_instructions(spec: str) -> list[Instruction]:
     """Reads the instructions that `spec` names, in their order.
 
     Args:
-      spec: `starter` (the packaged file), a .jsonl, .json-lines, .csv, .parquet or .txt (one instruction a line)
-        file, or `tfds:NAME[:SPLIT]`. The text is the first of `TEXT_FIELDS` that a record has; an `id` and a
+      spec: `starter` (the packaged file), a file .jsonl, .json-lines, .csv, .parquet or .txt (one instruction
+        a line), or `tfds:NAME[:SPLIT]`. The text is the first of `TEXT_FIELDS` that a record has; `id` and
         `source` are kept, else they are made of the file's stem and the line number.
 
     Raises:
@@ -48,17 +48,20 @@ def read_instructions(spec: str) -> list[Instruction]:
         source = row.fields.get("source")
         identifier = _identifier(row, stem, seen)
         text = _text(row).strip()
-        instructions.append(Instruction(id=identifier, text=text, source=source if isinstance(source, str) else stem))
+        instructions.append(
+            Instruction(id=identifier, text=text, source=source if isinstance(source, str) else stem)
+        )
     if not instructions:
         raise ValueError(f"{spec}: holds no instructions; give a source with at least one")
     return instructions
 
 
 def read_pairs(path: str) -> tuple[list[Pair], int]:
-    """Reads labelled pairs from a .jsonl, .csv or .parquet file, and returns them with the number of ties left out.
+    """Reads labelled pairs from a .jsonl, .csv or .parquet file; returns them and the count of ties left out.
 
-    A record has `instruction`, `response_a`, `response_b` and `label` (`A`, `B` or `tie`); `id`, `instruction_id` and
-    `category` are kept when present. Pairs of one instruction share its `instruction_id`: the id of the first of them.
+    A record has `instruction`, `response_a`, `response_b` and `label` (`A`, `B` or `tie`); `id`, `category`
+    and `instruction_id` are kept when present. Without the last, pairs of one instruction share the id of the
+    first.
 
     Raises:
       ValueError: nothing can be read, a record is broken or incomplete or repeats an id, or all are ties.
@@ -87,7 +90,9 @@ def read_pairs(path: str) -> tuple[list[Pair], int]:
             )
         )
     if not pairs:
-        raise ValueError(f"{path}: holds no pair labelled A or B ({ties} ties); give a file with at least one")
+        raise ValueError(
+            f"{path}: holds no pair labelled A or B ({ties} ties); give a file with at least one"
+        )
     return pairs, ties
 
 
@@ -137,13 +142,15 @@ def _csv(path: epath.Path) -> Iterator[_Row]:
         columns = reader.fieldnames or []
         if not set(columns) & set(TEXT_FIELDS):
             raise ValueError(
-                f"{path}, line 1: no column is named {', '.join(TEXT_FIELDS)}, only {', '.join(columns) or 'none'}; "
-                "name the column of the instructions `instruction`"
+                f"{path}, line 1: no column is named {', '.join(TEXT_FIELDS)}, "
+                f"only {', '.join(columns) or 'none'}; name the column of the instructions `instruction`"
             )
         for fields in reader:
             yield _Row(reader.line_num, f"{path}, line {reader.line_num}", fields)
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.reader.line_num}: broken CSV ({error}); mend the quoting") from error
+        raise ValueError(
+            f"{path}, line {reader.reader.line_num}: broken CSV ({error}); mend the quoting"
+        ) from error
 
 
 def _parquet(path: epath.Path) -> Iterator[_Row]:
@@ -175,9 +182,13 @@ def _tfds_rows(spec: str, records: Any) -> Iterator[_Row]:
     for number, record in enumerate(records, 1):
         where = f"{spec}, record {number}"
         try:
-            fields = {key: value.decode() if isinstance(value, bytes) else value for key, value in record.items()}
+            fields = {
+                key: value.decode() if isinstance(value, bytes) else value for key, value in record.items()
+            }
         except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: holds bytes that are not UTF-8 text; choose another data set") from error
+            raise ValueError(
+                f"{where}: holds bytes that are not UTF-8 text; choose another data set"
+            ) from error
         yield _Row(number, where, fields)
 
 
@@ -205,7 +216,9 @@ def _identifier(row: _Row, stem: str, seen: dict[str, str]) -> str:
     identifier = str(given).strip() if given is not None else ""
     identifier = identifier or f"{stem}-{row.number}"
     if identifier in seen:
-        raise ValueError(f"{row.where}: the id {identifier!r} is that of {seen[identifier]} too; make it unique")
+        raise ValueError(
+            f"{row.where}: the id {identifier!r} is that of {seen[identifier]} too; make it unique"
+        )
     seen[identifier] = row.where
     return identifier
 
@@ -214,7 +227,9 @@ def _text(row: _Row) -> str:
     for field in TEXT_FIELDS:
         if row.fields.get(field) is not None:
             return _filled(row, field)
-    raise ValueError(f"{row.where}: no text; add one of the fields {', '.join(TEXT_FIELDS)}, or remove the record")
+    raise ValueError(
+        f"{row.where}: no text; add one of the fields {', '.join(TEXT_FIELDS)}, or remove the record"
+    )
 
 
 def _filled(row: _Row, field: str) -> str:
@@ -233,5 +248,7 @@ def _string(row: _Row, field: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{row.where}: the field {field} holds half of a surrogate pair; remove it") from error
+        raise ValueError(
+            f"{row.where}: the field {field} holds half of a surrogate pair; remove it"
+        ) from error
     return value

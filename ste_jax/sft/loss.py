@@ -14,7 +14,7 @@ def target_loss(model: Llama, hidden: Array, batch: Mapping[str, Array], *, chun
     """Returns the float32 sum of the weighted losses of a batch's targets.
 
     Only the hidden states that predict a target are projected to the vocabulary, `chunk` targets of each row
-    at a time; the backward pass projects them again instead of keeping their logits. A chunk without a target is
+    at a time; the backward pass projects them again instead of keeping their logits. A chunk without one is
     skipped.
 
     Args:

@@ -113,7 +113,7 @@ def train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.model)
     metrics = {
         "loss": loss,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(learning_rates(settings, total_steps)(state.step), jnp.float32),
         "target_tokens": targets,
     }
@@ -166,8 +166,9 @@ def _accumulate(
 def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, total_steps: int) -> TrainState:
     """Returns the shapes, dtypes and partitions of a run's state on the mesh that is set, making no array."""
 
-    def make(key: Array) -> TrainState:
+    def make() -> TrainState:
+        key = jax.random.key(0)
         model = initialize(cfg, rules, key, param_dtype=settings.param_dtype, dtype=settings.dtype)
         return init_state(model, make_optimizer(settings, total_steps))
 
-    return jax.eval_shape(make, jax.random.key(0))
+    return jax.eval_shape(make)

@@ -24,13 +24,18 @@ from ste_jax.sharding import MESH_AXES, TRAIN, make_mesh
 TOTAL = 10
 
 
-def one_update(chosen, mesh, batch):
+@functools.cache
+def one_update(chosen, shape=(1, 1, 1), targets=True):
     """The parameters, first moments (gradients, but for clipping) and metrics after one update."""
+    mesh = make_mesh(shape, jax.devices()[: np.prod(shape)])
+    batches = Batches(examples(2 * chosen.batch_rows), chosen, 0, 1)
+    batch = batches.batch(0)
+    assert len(set(batch["target_weights"].sum(axis=1))) > 2, "rows must differ in targets to tell"
+    batch["target_weights"] *= targets
     with jax.set_mesh(mesh):
         state = init_state(tiny_model(mesh), make_optimizer(chosen, TOTAL))
-        state, metrics = train_step(
-            state, place_batch(batch, TRAIN, mesh), settings=chosen, total_steps=TOTAL
-        )
+        placed = place_batch(batch, TRAIN, mesh)
+        state, metrics = train_step(state, placed, settings=chosen, total_steps=TOTAL)
     moments = optax.tree.get(state.opt_state, "mu")
     return (
         [np.asarray(x) for x in jax.tree.leaves(state.model)],
@@ -39,80 +44,58 @@ def one_update(chosen, mesh, batch):
     )
 
 
-def batch_of(chosen, count=14):
-    batches = Batches(examples(count), chosen, 0, 1)
-    assert batches.steps_per_epoch == 1
-    return batches.batch(0)
-
-
 def assert_same(one, other):
     for a, b in zip(one[1], other[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     assert one[2] == pytest.approx(other[2], rel=1e-5)
 
 
-# Clipping far away, so that first moments are the gradients times 1 - b1.
-PLAIN = settings(clip_norm=1e9, warmup_steps=0)
+def plain(**changes):
+    """Clipping is far away: first moments are the gradients times 1 - b1."""
+    return settings(**{"clip_norm": 1e9, "warmup_steps": 0, "learning_rate": 1e-3, **changes})
 
 
-@pytest.mark.parametrize("micro_rows", [1, 2, 4])
+@pytest.mark.parametrize("micro_rows", [1, 4])
 def test_accumulation_equals_one_big_batch(micro_rows):
-    batch = batch_of(PLAIN)
-    assert len(set(batch["target_weights"].sum(axis=1))) > 2, "rows must differ in targets to tell"
-    small = settings(clip_norm=1e9, warmup_steps=0, micro_rows=micro_rows)
-    assert_same(one_update(small, one_device(), batch), one_update(PLAIN, one_device(), batch))
+    assert_same(one_update(plain(micro_rows=micro_rows)), one_update(plain()))
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 4, 2)])
-@pytest.mark.parametrize("micro_rows", [8, 16])
+@pytest.mark.parametrize(("shape", "micro_rows"), [((2, 2, 2), 8), ((1, 4, 2), 4)])
 def test_any_mesh_equals_one_device(shape, micro_rows):
-    chosen = settings(clip_norm=1e9, warmup_steps=0, batch_rows=16, micro_rows=micro_rows)
-    batch = batch_of(chosen, 30)
-    assert_same(one_update(chosen, make_mesh(shape), batch), one_update(chosen, one_device(), batch))
+    assert_same(one_update(plain(micro_rows=micro_rows), shape), one_update(plain()))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize(("remat", "unroll"), [("full", False), ("dots", True)])
 def test_remat_and_unrolling_change_no_value(remat, unroll):
-    batch = batch_of(PLAIN)
-    other = settings(clip_norm=1e9, warmup_steps=0, remat=remat, unroll=unroll)
-    assert_same(one_update(other, one_device(), batch), one_update(PLAIN, one_device(), batch))
+    assert_same(one_update(plain(remat=remat, unroll=unroll)), one_update(plain()))
 
 
 def test_the_first_update_is_that_of_adamw():
     """AdamW's first update is lr * (sign(g) + decay * w), norms without decay; moments give the signs."""
-    chosen = settings(clip_norm=1e9, warmup_steps=0, weight_decay=0.5, learning_rate=1e-3)
-    before = [np.asarray(x) for x in jax.tree.leaves(tiny_model(one_device()))]
-    names = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(tiny_model(one_device()))]
-    after, moments, _ = one_update(chosen, one_device(), batch_of(chosen))
-    decayed = 0
-    for name, old, new, moment in zip(names, before, after, moments, strict=True):
-        decay = 0.0 if "norm" in name else 0.5
-        decayed += decay > 0
-        seen = np.abs(moment) > 1e-5  # elsewhere epsilon is felt
+    model = tiny_model(one_device())
+    names = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(model)]
+    after, moments, _ = one_update(plain())
+    for name, old, new, moment in zip(names, jax.tree.leaves(model), after, moments, strict=True):
+        decay = 0.0 if "norm" in name else plain().weight_decay
+        old, seen = np.asarray(old), np.abs(moment) > 1e-5  # elsewhere epsilon is felt
+        assert seen.any()
         wanted = old - 1e-3 * (np.sign(moment) + decay * old)
         np.testing.assert_allclose(new[seen], wanted[seen], atol=2e-6)
-        assert seen.any()
-    assert decayed == len(names) - 3
+    assert sum("norm" in name for name in names) == 3
 
 
 def test_clipping_bounds_the_gradient_but_not_what_is_reported():
-    batch = batch_of(PLAIN)
-    free = one_update(PLAIN, one_device(), batch)
-    clipped = one_update(settings(clip_norm=0.01, warmup_steps=0), one_device(), batch)
+    free, clipped = one_update(plain()), one_update(plain(clip_norm=0.01))
     assert free[2]["grad_norm"] == clipped[2]["grad_norm"] > 0.01
-    norm = np.sqrt(sum((m.astype(np.float64) ** 2).sum() for m in clipped[1])) / (1 - PLAIN.b1)
+    norm = np.sqrt(sum((m.astype(np.float64) ** 2).sum() for m in clipped[1])) / (1 - plain().b1)
     assert norm == pytest.approx(0.01, rel=1e-4)
 
 
-def test_a_batch_without_targets_gives_no_nan():
-    batch = batch_of(PLAIN)
-    batch = {**batch, "target_weights": batch["target_weights"] * 0}
-    for micro_rows in (8, 2):
-        chosen = settings(micro_rows=micro_rows)
-        parameters, _, metrics = one_update(chosen, one_device(), batch)
-        assert metrics["loss"] == metrics["grad_norm"] == metrics["target_tokens"] == 0.0
-        assert all(np.isfinite(p).all() for p in parameters)
+@pytest.mark.parametrize("micro_rows", [8, 4])
+def test_a_batch_without_targets_gives_no_nan(micro_rows):
+    parameters, _, metrics = one_update(plain(micro_rows=micro_rows), targets=False)
+    assert metrics["loss"] == metrics["grad_norm"] == metrics["target_tokens"] == 0.0
+    assert all(np.isfinite(p).all() for p in parameters)
 
 
 def test_learning_rate_goldens():

@@ -1,0 +1,280 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from ste_jax.checkpoint.hf import read_config
+from ste_jax.checkpoint.source import open_model
+from ste_jax.models.llama import LlamaConfig
+from ste_jax.models.rope import RopeScaling
+from ste_jax.sharding import TRAIN, make_mesh
+
+Make = Callable[..., Path]
+# As published with Llama 3.1 8B, in the form that transformers wrote before version 5.
+LLAMA_31 = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "bos_token_id": 128000,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+    "vocab_size": 128256,
+}
+
+
+def config_of(tmp_path: Path, **changes: object) -> LlamaConfig:
+    fields = {k: v for k, v in {**LLAMA_31, **changes}.items() if v != "absent"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    return read_config(tmp_path / "config.json")
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | changes))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_config_in_both_forms_of_rope(tmp_path: Path) -> None:
+    old = config_of(tmp_path)
+    assert old.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
+    assert (old.rope_theta, old.head_dim, old.tie_embeddings) == (500_000.0, 128, False)
+    assert old.parameter_count == 8_030_261_248
+    parameters = LLAMA_31["rope_scaling"] | {"rope_theta": 500000.0}
+    assert config_of(tmp_path, rope_parameters=parameters, rope_scaling="absent", rope_theta="absent") == old
+    plain = config_of(
+        tmp_path, rope_parameters={"rope_theta": 1e4, "rope_type": "default"}, rope_scaling=None
+    )
+    assert (plain.rope_theta, plain.rope_scaling) == (10_000.0, None)
+
+
+def test_config_defaults_of_old_models(tmp_path: Path) -> None:
+    names = ("num_key_value_heads", "rope_theta", "rope_scaling", "rms_norm_eps", "max_position_embeddings")
+    ours = config_of(tmp_path, **dict.fromkeys(names, "absent"))
+    theirs = transformers.LlamaConfig(**{k: v for k, v in LLAMA_31.items() if k not in names})
+    assert ours.num_kv_heads == theirs.num_key_value_heads == 32
+    assert ours.rope_theta == theirs.rope_parameters["rope_theta"]
+    assert ours.rms_norm_eps == theirs.rms_norm_eps
+    assert ours.context_length == theirs.max_position_embeddings
+    assert config_of(tmp_path, head_dim=64).head_dim == 64
+    assert config_of(tmp_path, head_dim=None).head_dim == 128
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mistral"}, "model_type is 'mistral'; only 'llama'"),
+        ({"model_type": "absent"}, "model_type is None"),
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, r"rope_scaling\.rope_type is 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, r"rope_scaling\.rope_type is 'linear'"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, r"rope_parameters\.rope_type is 'dynamic'"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is None"),
+        ({"vocab_size": "absent"}, "vocab_size is None"),
+        ({"hidden_size": "4096"}, "hidden_size is '4096'; a positive int"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+    ],
+    ids=str,
+)
+def test_configs_that_we_cannot_honour_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        config_of(tmp_path, **change)
+    assert str(tmp_path / "config.json") in str(error.value)
+
+
+@pytest.mark.parametrize("size", ["1GB", "20KB"], ids=["whole", "shards"])
+def test_every_tensor_arrives_in_its_place(hf_folder: Make, one_device: jax.sharding.Mesh, size: str) -> None:
+    folder = hf_folder(max_shard_size=size)
+    files = sorted(folder.glob("*.safetensors"))
+    assert (len(files) > 2) == (size == "20KB")
+    theirs = {k: v.numpy() for file in files for k, v in load_file(file).items()}
+    model = open_model(folder).load(TRAIN, one_device, param_dtype="float32", dtype="float32")
+    np.testing.assert_array_equal(model.embed[...], theirs["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(model.unembed[...], theirs["lm_head.weight"])
+    np.testing.assert_array_equal(model.final_norm[...], theirs["model.norm.weight"])
+    for i in range(3):
+        layer = {k.removeprefix(f"model.layers.{i}."): v for k, v in theirs.items()}
+        block = model.blocks
+        np.testing.assert_array_equal(block.attention_norm[i], layer["input_layernorm.weight"])
+        np.testing.assert_array_equal(block.mlp_norm[i], layer["post_attention_layernorm.weight"])
+        # Query head 3 is the second of the two heads that share key/value head 1.
+        np.testing.assert_array_equal(block.wq[i][:, 1, 1], layer["self_attn.q_proj.weight"][24:32].T)
+        np.testing.assert_array_equal(block.wk[i][:, 1], layer["self_attn.k_proj.weight"][8:16].T)
+        np.testing.assert_array_equal(block.wv[i][:, 1], layer["self_attn.v_proj.weight"][8:16].T)
+        np.testing.assert_array_equal(block.wo[i][1, 1], layer["self_attn.o_proj.weight"][:, 24:32].T)
+        np.testing.assert_array_equal(block.w_gate[i], layer["mlp.gate_proj.weight"].T)
+        np.testing.assert_array_equal(block.w_up[i], layer["mlp.up_proj.weight"].T)
+        np.testing.assert_array_equal(block.w_down[i], layer["mlp.down_proj.weight"].T)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_no_dtype_loses_a_bit(hf_folder: Make, one_device: jax.sharding.Mesh, dtype: torch.dtype) -> None:
+    folder = hf_folder(dtype=dtype)
+    theirs = load_file(folder / "model.safetensors")["model.layers.2.mlp.down_proj.weight"]
+    same = str(dtype).removeprefix("torch.")
+    for param_dtype in (same, "float32"):
+        model = open_model(folder).load(TRAIN, one_device, param_dtype=param_dtype, dtype="float32")
+        ours = model.blocks.w_down[2]
+        assert ours.dtype == jnp.dtype(param_dtype)
+        np.testing.assert_array_equal(ours.astype(jnp.float32), theirs.float().numpy().T)
+
+
+def test_loads_onto_a_mesh_piece_by_piece(hf_folder: Make) -> None:
+    source = open_model(hf_folder())
+    mesh = make_mesh((2, 2, 2))
+    model = source.load(TRAIN, mesh, param_dtype="float32", dtype="float32")
+    one = source.load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")
+    gate = model.blocks.w_gate[...]
+    assert gate.sharding == jax.NamedSharding(mesh, TRAIN.spec(None, "embed", "mlp"))
+    assert {shard.data.shape for shard in gate.addressable_shards} == {(3, 16, 24)}
+    for ours, other in zip(jax.tree.leaves(model), jax.tree.leaves(one), strict=True):
+        np.testing.assert_array_equal(ours, other)
+
+
+def test_digest_follows_the_weights(hf_folder: Make) -> None:
+    folder = hf_folder()
+    source = open_model(folder)
+    assert source.digest() == source.digest() == open_model(folder).digest()
+    edit_weights(folder, lambda t: t["model.norm.weight"].add_(1.0))
+    assert open_model(folder).digest() != source.digest()
+
+
+def test_a_tied_model_may_hold_its_embeddings_twice(hf_folder: Make) -> None:
+    folder = hf_folder()
+    edit_config(folder, tie_word_embeddings=True)
+    assert open_model(folder).architecture.tie_embeddings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("lm_head.weight"), r"tensor lm_head\.weight is missing"),
+        (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), r"layers\.1\.mlp\.up_proj\.weight is missing"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(31)}),
+            r"norm\.weight has shape \(31,\).*\(32,\)",
+        ),
+        (
+            lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}),
+            "is no part of a Llama",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}),
+            "is of type I8; quantised",
+        ),
+    ],
+    ids=["head", "layer", "shape", "bias", "int8"],
+)
+def test_odd_tensors_are_refused(hf_folder: Make, change: Callable, message: str) -> None:
+    folder = hf_folder()
+    edit_weights(folder, change)
+    with pytest.raises(ValueError, match=message) as error:
+        open_model(folder)
+    assert str(folder) in str(error.value)
+
+
+def test_more_layers_than_the_config_says_are_refused(hf_folder: Make) -> None:
+    folder = hf_folder()
+    edit_config(folder, num_hidden_layers=2)
+    with pytest.raises(ValueError, match=r"model\.layers\.2\.\S+ is no part"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_weights_are_refused(hf_folder: Make, keep: int) -> None:
+    file = hf_folder() / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model\.safetensors: truncated.*download it again"):
+        open_model(file.parent)
+
+
+def test_a_missing_shard_is_named(hf_folder: Make) -> None:
+    folder = hf_folder(max_shard_size="20KB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(
+        ValueError, match=f"{shard.name}: missing, though model.safetensors.index.json names it"
+    ):
+        open_model(folder)
+
+
+def test_an_index_cannot_lead_out_of_the_folder(hf_folder: Make) -> None:
+    folder = hf_folder()
+    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+    index = {"weight_map": {"lm_head.weight": "../outside.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"outside\.safetensors: missing"):
+        open_model(folder)
+
+
+def test_a_broken_index_is_refused(hf_folder: Make) -> None:
+    folder = hf_folder()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    with pytest.raises(ValueError, match="field weight_map"):
+        open_model(folder)
+
+
+def test_a_git_lfs_pointer_is_no_weights(hf_folder: Make) -> None:
+    folder = hf_folder()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 538090408\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match="git lfs pull"):
+        open_model(folder)
+
+
+def test_a_folder_without_weights_is_refused(hf_folder: Make) -> None:
+    folder = hf_folder()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"no weights \(\*\.safetensors\)"):
+        open_model(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ValueError, match="save it as safetensors"):
+        open_model(folder)
+
+
+def test_the_same_tensor_in_two_files_is_refused(hf_folder: Make) -> None:
+    folder = hf_folder()
+    (folder / "copy.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"is in copy\.safetensors too; remove one"):
+        open_model(folder)
+
+
+def test_a_broken_config_is_refused(hf_folder: Make) -> None:
+    folder = hf_folder()
+    for text in ("{", "[]"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json: (broken JSON|not a JSON object)"):
+            open_model(folder)

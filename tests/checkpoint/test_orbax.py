@@ -1,0 +1,233 @@
+import dataclasses
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from etils import epath
+
+from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh, save_parameters
+from ste_jax.models.llama import Llama, LlamaConfig, initialize
+from ste_jax.sharding import TRAIN, make_mesh
+
+CFG = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=64,
+    num_layers=2,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=8,
+    context_length=64,
+)
+ADAM = optax.adamw(1e-2)
+META = {"epoch": 1, "loss": [1.5, 1.25], "config": {"name": "quickstart"}}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    step: jax.Array
+    model: Llama
+    opt_state: Any
+
+
+def init(key: jax.Array, cfg: LlamaConfig = CFG) -> State:
+    model = initialize(cfg, TRAIN, key, param_dtype="float32", dtype="float32")
+    return State(jnp.int32(0), model, ADAM.init(model))
+
+
+@jax.jit
+def train(state: State) -> State:
+    gradients = jax.tree.map(lambda x: x * state.step.astype(x.dtype), state.model)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer count
+        updates, opt_state = ADAM.update(gradients, state.opt_state, state.model)
+    return State(state.step + 1, optax.apply_updates(state.model, updates), opt_state)
+
+
+def abstract(mesh: jax.sharding.Mesh, cfg: LlamaConfig = CFG) -> State:
+    with jax.set_mesh(mesh):
+        return on_mesh(jax.eval_shape(lambda key: init(key, cfg), jax.random.key(0)), mesh)
+
+
+def assert_same(ours: State, other: State) -> None:
+    assert jax.tree.structure(ours) == jax.tree.structure(other)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(other), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    random = np.random.default_rng(0)
+    mesh = make_mesh((1, 4, 2))
+    target = abstract(mesh)
+    arrays = jax.tree.map(lambda s: np.abs(random.normal(2.0, size=s.shape)).astype(s.dtype), target)
+    with jax.set_mesh(mesh):
+        return train(jax.tree.map(lambda array, s: jax.device_put(array, s.sharding), arrays, target))
+
+
+def test_a_state_moves_to_any_mesh(state: State, tmp_path: Path) -> None:
+    checkpoints = TrainCheckpoints(tmp_path, keep=1)
+    checkpoints.save(2, state, META)
+    for shape in ((1, 1, 1), (2, 2, 2)):
+        target = abstract(make_mesh(shape))
+        restored, meta = checkpoints.restore(2, target)
+        assert meta == META
+        assert_same(restored, state)
+        for ours, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(target), strict=True):
+            assert ours.sharding == wanted.sharding
+    checkpoints.close()
+
+
+def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(state: State, tmp_path: Path) -> None:
+    mesh = make_mesh((1, 4, 2))
+    first = TrainCheckpoints(tmp_path, keep=1)
+    first.save(2, state, {})
+    first.close()
+    second = TrainCheckpoints(tmp_path, keep=1)
+    restored, _ = second.restore(second.latest_step(), abstract(mesh))
+    with jax.set_mesh(mesh):
+        assert_same(train(train(restored)), train(train(state)))
+    second.close()
+
+
+def test_steps_are_kept_and_listed(tmp_path: Path) -> None:
+    checkpoints = TrainCheckpoints(tmp_path / "run" / "checkpoints", keep=2)
+    assert (checkpoints.steps(), checkpoints.latest_step()) == ([], None)
+    for step in (5, 10, 100):
+        checkpoints.save(step, {"x": jnp.full(3, step)}, {})
+    assert (checkpoints.steps(), checkpoints.latest_step()) == ([10, 100], 100)
+    for step in (100, 50):
+        with pytest.raises(ValueError, match=rf"step {step} does not come after the saved steps \[10, 100\]"):
+            checkpoints.save(step, {"x": jnp.ones(3)}, {})
+    with pytest.raises(ValueError, match=r"no step 5, only \[10, 100\]"):
+        checkpoints.restore(5, {})
+    checkpoints.close()
+
+
+def test_relative_folders_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoints = TrainCheckpoints("here", keep=1)
+    checkpoints.save(1, {"x": jnp.ones(3)}, {})
+    checkpoints.close()
+    assert (tmp_path / "here" / "1").is_dir()
+
+
+def test_half_written_folders_are_no_steps(tmp_path: Path) -> None:
+    checkpoints = TrainCheckpoints(tmp_path, keep=2)
+    checkpoints.save(1, {"x": jnp.full(3, 1.0)}, {})
+    checkpoints.save(2, {"x": jnp.full(3, 2.0)}, {})
+    checkpoints.close()
+    (tmp_path / "2" / "commit_success.txt").unlink()
+    (tmp_path / "3").mkdir()
+    (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
+    again = TrainCheckpoints(tmp_path, keep=2)
+    assert again.steps() == [1]
+    again.save(2, {"x": jnp.full(3, 20.0)}, {})
+    assert again.steps() == [1, 2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+    target = {"x": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    assert again.restore(2, on_mesh(target, make_mesh((1, 1, 1))))[0]["x"][0] == 20.0
+    again.close()
+
+
+KILLED = """
+import os, signal, sys, threading, time
+import jax.numpy as jnp
+from ste_jax.checkpoint.orbax import TrainCheckpoints
+
+folder = sys.argv[1]
+checkpoints = TrainCheckpoints(folder, keep=3)
+checkpoints.save(1, {"x": jnp.ones(8)}, {"n": 1})
+
+def kill_while_writing():
+    while not any("tmp" in name for name in os.listdir(folder)):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=kill_while_writing).start()
+checkpoints.save(2, {str(i): jnp.full((1000, 1000), i, jnp.float32) for i in range(50)}, {"n": 2})
+time.sleep(60)
+"""
+
+
+def test_a_process_killed_while_saving_leaves_the_last_whole_step(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert any("tmp" in p.name for p in tmp_path.iterdir())
+    checkpoints = TrainCheckpoints(tmp_path, keep=3)
+    assert checkpoints.steps() == [1]
+    target = on_mesh({"x": jax.ShapeDtypeStruct((8,), jnp.float32)}, make_mesh((1, 1, 1)))
+    assert checkpoints.restore(1, target)[1] == {"n": 1}
+    checkpoints.save(2, {"x": jnp.zeros(8)}, {"n": 2})
+    assert checkpoints.steps() == [1, 2]
+    assert not any("tmp" in p.name for p in tmp_path.iterdir())
+    checkpoints.close()
+
+
+def test_a_state_of_another_model_is_refused(state: State, tmp_path: Path) -> None:
+    checkpoints = TrainCheckpoints(tmp_path, keep=1)
+    checkpoints.save(1, state, {})
+    mesh = make_mesh((1, 1, 1))
+    for change in ({"vocab_size": 128}, {"tie_embeddings": True}):
+        with pytest.raises(
+            ValueError, match=r"1: damaged, or not what.*restore with the model and optimizer"
+        ):
+            checkpoints.restore(1, abstract(mesh, dataclasses.replace(CFG, **change)))
+    checkpoints.close()
+
+
+READ_BOTH = """
+import sys
+import jax, jax.numpy as jnp
+from etils import epath
+from ste_jax.checkpoint.orbax import TrainCheckpoints, load_parameters, on_mesh
+from ste_jax.sharding import make_mesh
+
+steps, parameters = sys.argv[1:]
+target = on_mesh({"x": jax.ShapeDtypeStruct((300, 300), jnp.float32)}, make_mesh((1, 1, 1)))
+checkpoints = TrainCheckpoints(steps, keep=1)
+for read in (lambda: checkpoints.restore(1, target), lambda: load_parameters(epath.Path(parameters), target)):
+    try:
+        read()
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    array = {"x": jax.random.normal(jax.random.key(0), (300, 300))}
+    checkpoints = TrainCheckpoints(tmp_path / "steps", keep=1)
+    checkpoints.save(1, array, {})
+    checkpoints.close()
+    save_parameters(epath.Path(tmp_path / "parameters"), array)
+    for file in tmp_path.rglob("d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    # Another process, because in this one TensorStore still has the bytes in memory.
+    command = [sys.executable, "-c", READ_BOTH, str(tmp_path / "steps"), str(tmp_path / "parameters")]
+    done = subprocess.run(command, capture_output=True, timeout=120, text=True)
+    step, parameters = done.stdout.splitlines()
+    assert step.startswith(
+        f"{tmp_path}/steps/1: damaged, or not what is expected here; restore with the model"
+    )
+    assert parameters.startswith(
+        f"{tmp_path}/parameters: damaged, or not what is expected here; copy the whole"
+    )
+
+
+def test_orbax_only_speaks_of_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="absl"):
+        checkpoints = TrainCheckpoints(tmp_path, keep=1)
+        checkpoints.save(1, {"x": jnp.ones(3)}, {})
+        checkpoints.close()
+        assert not [record for record in caplog.records if record.name == "absl"]
+        logging.getLogger("absl").warning("of somebody else")
+    assert "of somebody else" in caplog.messages

@@ -1,0 +1,238 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ste_jax.checkpoint.card import ModelCard
+from ste_jax.checkpoint.source import fingerprint, open_model, parameters, save_model
+from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
+from ste_jax.sharding import TRAIN, make_mesh
+from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
+
+Make = Callable[..., Path]
+CFG = LlamaConfig(
+    vocab_size=272,
+    hidden_size=32,
+    intermediate_size=64,
+    num_layers=2,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=8,
+    context_length=64,
+)
+CARD = ModelCard("judge", CFG, "", (1,), parent="0" * 64, judge_prompt={"name": "n"}, parser="last")
+
+
+def random_model(seed: int = 0, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None) -> Llama:
+    random = np.random.default_rng(seed)
+    mesh = mesh or make_mesh((1, 1, 1))
+    arrays = {}
+    for name, p in parameter_table(CFG).items():
+        sharding = jax.NamedSharding(mesh, TRAIN.spec(*p.axes))
+        arrays[name] = jax.device_put(random.normal(size=p.shape).astype(jnp.dtype(dtype)), sharding)
+    return Llama(CFG, TRAIN, "float32", arrays)
+
+
+@pytest.fixture
+def tokenizer(tokenizer_folder: Make) -> Tokenizer:
+    return load_tokenizer(tokenizer_folder())
+
+
+@pytest.fixture
+def own(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    save_model(tmp_path / "own", random_model(), CARD, tokenizer)
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_saved_comes_back(tmp_path: Path, tokenizer: Tokenizer, dtype: str) -> None:
+    model = random_model(dtype=dtype)
+    written = save_model(tmp_path / "own", model, CARD, tokenizer)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["own", "tokenizer"]
+    source = open_model(tmp_path / "own")
+    assert source.card == written
+    assert (source.name, source.architecture) == ("judge", CFG)
+    assert source.digest() == written.weights_hash == fingerprint(parameters(model))
+    assert source.tokenizer.fingerprint() == written.tokenizer_hash == tokenizer.fingerprint()
+    assert source.tokenizer.stop_ids == tokenizer.stop_ids
+    loaded = source.load(TRAIN, make_mesh((1, 1, 1)), param_dtype=dtype, dtype="float32")
+    for (path, ours), other in zip(
+        jax.tree_util.tree_leaves_with_path(loaded), jax.tree.leaves(model), strict=True
+    ):
+        assert ours.dtype == jnp.dtype(dtype)
+        np.testing.assert_array_equal(ours, other, err_msg=str(path))
+
+
+def test_other_dtypes_are_cast(own: Path) -> None:
+    loaded = open_model(own).load(TRAIN, make_mesh((1, 1, 1)), param_dtype="bfloat16", dtype="bfloat16")
+    for ours, other in zip(jax.tree.leaves(loaded), jax.tree.leaves(random_model()), strict=True):
+        np.testing.assert_array_equal(ours, other.astype(jnp.bfloat16))
+
+
+def test_saved_on_one_mesh_loaded_on_another(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = random_model(mesh=make_mesh((1, 4, 2)))
+    card = save_model(tmp_path / "own", model, CARD, tokenizer)
+    mesh = make_mesh((1, 2, 4))
+    loaded = open_model(tmp_path / "own").load(TRAIN, mesh, param_dtype="float32", dtype="float32")
+    gate = loaded.blocks.w_gate[...]
+    assert gate.sharding == jax.NamedSharding(mesh, TRAIN.spec(None, "embed", "mlp"))
+    np.testing.assert_array_equal(gate, model.blocks.w_gate[...])
+    assert fingerprint(parameters(random_model())) == card.weights_hash
+
+
+def test_fingerprint_sees_every_change() -> None:
+    base = {name: np.array(array) for name, array in parameters(random_model()).items()}
+    seen = {fingerprint(jax.device_put(base))}
+    wq, w_up = base["blocks.wq"], base["blocks.w_up"]
+    one_bit = wq.copy()
+    one_bit[1, 2, 3, 0, 4] = np.nextafter(wq[1, 2, 3, 0, 4], np.float32(9))
+    changes = {
+        "one bit": base | {"blocks.wq": one_bit},
+        "two rows": base | {"blocks.w_up": w_up[:, [0, 1, 3, 2, *range(4, 32)]]},
+        "two layers": base | {"blocks.w_up": w_up[::-1]},
+        "two names": base | {"blocks.w_up": base["blocks.w_gate"], "blocks.w_gate": w_up},
+        "sign of zero": base | {"final_norm": np.zeros(32, np.float32)},
+        "sign of another zero": base | {"final_norm": -np.zeros(32, np.float32)},
+        "dtype": base | {"blocks.wq": wq.astype(jnp.bfloat16)},
+    }
+    for name, arrays in changes.items():
+        digest = fingerprint(jax.device_put(arrays))
+        assert digest not in seen, name
+        seen.add(digest)
+
+
+def test_saving_again_replaces_the_model(own: Path, tokenizer: Tokenizer) -> None:
+    # What a killed run left beside it does not stop the next one.
+    (own.parent / "own.partial" / "parameters").mkdir(parents=True)
+    save_model(own, random_model(seed=1), dataclasses.replace(CARD, name="second"), tokenizer)
+    source = open_model(own)
+    assert source.name == "second"
+    loaded = source.load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")
+    np.testing.assert_array_equal(loaded.embed[...], random_model(seed=1).embed[...])
+    assert sorted(p.name for p in own.parent.iterdir()) == ["own", "tokenizer"]
+
+
+def test_saving_over_something_else_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty, and no model folder"):
+        save_model(tmp_path / "notes", random_model(), CARD, tokenizer)
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_failed_save_leaves_the_old_model(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = load_tokenizer(own)
+
+    def full_disk(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(other, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(own, random_model(seed=1), dataclasses.replace(CARD, name="second"), other)
+    assert open_model(own).name == "judge"
+
+
+def test_foreign_models_are_opened_with_their_tokenizer(hf_folder: Make, tokenizer_folder: Make) -> None:
+    folder = hf_folder(vocab_size=272)
+    shutil.copytree(tokenizer_folder(), folder, dirs_exist_ok=True)
+    source = open_model(str(folder))
+    assert (source.path, source.name, source.card) == (folder, "hf_model", None)
+    # 259 ids of 272: padded embeddings are common.
+    assert source.tokenizer.vocab_size == 259
+    assert source.tokenizer.decode(source.tokenizer.encode_plain("Grüße")) == "Grüße"
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(hf_folder: Make, tokenizer_folder: Make) -> None:
+    folder = hf_folder(vocab_size=258)
+    shutil.copytree(tokenizer_folder(), folder, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="tokenizer has 259 ids, the model embeds only 258; put"):
+        _ = open_model(folder).tokenizer
+
+
+def test_a_folder_without_tokenizer_is_refused(hf_folder: Make) -> None:
+    folder = hf_folder()
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        _ = open_model(folder).tokenizer
+
+
+def test_an_exchanged_tokenizer_is_refused(own: Path, tokenizer_folder: Make) -> None:
+    shutil.copytree(tokenizer_folder("other", extra=("<tool>",)), own, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match=r"the tokenizer is not the one that model\.json names"):
+        _ = open_model(own).tokenizer
+
+
+def test_exchanged_weights_are_refused(own: Path, tokenizer: Tokenizer) -> None:
+    save_model(own.parent / "other", random_model(seed=1), CARD, tokenizer)
+    shutil.rmtree(own / "parameters")
+    (own.parent / "other" / "parameters").rename(own / "parameters")
+    source = open_model(own)
+    with pytest.raises(ValueError, match=r"not the weights that model\.json names"):
+        source.load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")
+
+
+def test_missing_and_half_written_weights_are_refused(own: Path) -> None:
+    (own / "parameters" / "commit_success.txt").unlink()
+    with pytest.raises(ValueError, match="no weights, or only half of them; copy the whole model folder"):
+        open_model(own)
+    shutil.rmtree(own / "parameters")
+    with pytest.raises(ValueError, match="no weights"):
+        open_model(own)
+
+
+def test_a_card_of_another_architecture_is_refused(own: Path) -> None:
+    card = json.loads((own / "model.json").read_text())
+    card["architecture"]["intermediate_size"] = 128
+    (own / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"tensor blocks\.w_gate has shape \(2, 32, 64\).*\(2, 32, 128\)"):
+        open_model(own)
+
+
+def test_a_broken_card_is_refused(own: Path) -> None:
+    (own / "model.json").write_text('{"name": "x"')
+    with pytest.raises(ValueError, match=r"model\.json: broken JSON"):
+        open_model(own)
+    (own / "model.json").write_text('{"name": "x"}')
+    with pytest.raises(ValueError, match=r"model\.json: model card: fields \["):
+        open_model(own)
+
+
+def test_a_mesh_that_does_not_fit_is_refused_before_reading(own: Path) -> None:
+    with pytest.raises(ValueError, match=r"blocks\.wq has 4 along 'kv_heads', which 8 devices"):
+        open_model(own).load(TRAIN, make_mesh((1, 1, 8)), param_dtype="float32", dtype="float32")
+
+
+@pytest.mark.parametrize("source", ["/nowhere/at/all", "nothing", "./a/b", "a/b/c"])
+def test_nothing_there_and_no_hub_name(source: str) -> None:
+    with pytest.raises(ValueError, match="no such file or folder, and no hub name"):
+        open_model(source)
+
+
+def test_a_hub_name_that_cannot_be_had() -> None:
+    with pytest.raises(ValueError, match=r"ste-jax/no-such-model: .*hub did not give it.*check the spelling"):
+        open_model("ste-jax/no-such-model")
+
+
+def test_a_hub_name_is_taken_from_the_local_cache(
+    hf_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    revision = "0" * 40
+    repository = cache / "models--someone--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(revision)
+    shutil.copytree(hf_folder(), repository / "snapshots" / revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    source = open_model("someone/tiny")
+    assert source.name == "tiny"
+    assert source.path == repository / "snapshots" / revision
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds neither model\.json nor config\.json"):
+        open_model(tmp_path)

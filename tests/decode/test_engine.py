@@ -1,0 +1,200 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ste_jax.decode import steps
+from ste_jax.decode.engine import DecodeSettings, Engine
+from ste_jax.decode.protocol import Request, Sampling, Tail
+from ste_jax.models.llama import LlamaConfig, hidden_states, initialize
+from ste_jax.randomness import key_data
+from ste_jax.sharding import DECODE, make_mesh
+
+STOP = 5
+CFG = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=64,
+    num_layers=3,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=8,
+    context_length=128,
+    tie_embeddings=True,
+)
+SETTINGS = DecodeSettings(
+    sequences=12, prefix_tokens=256, prefill_tokens=64, buckets=(16, 64), columns=8, wave=3
+)
+SAMPLED = Sampling(0.7, 0.9)
+GREEDY = Sampling(0.0, 1.0)
+
+
+def _model(shape=(1, 1, 1)):
+    mesh = make_mesh(shape)
+    with jax.set_mesh(mesh):
+        make = jax.jit(lambda key: initialize(CFG, DECODE, key, param_dtype="float32", dtype="float32"))
+        model = make(jax.random.key(0))
+    # Weights of the usual size hardly move the logits of so small a model.
+    return jax.tree.map(lambda x: x * 3, model), mesh
+
+
+@pytest.fixture(scope="module")
+def model():
+    return _model()
+
+
+def _engine(model, stop=(STOP,), **changes):
+    return Engine(*model, dataclasses.replace(SETTINGS, **changes), stop)
+
+
+def _requests(n=4, count=20, new=20):
+    rng = np.random.default_rng(0)
+    prompts = [tuple(rng.integers(6, 64, rng.integers(1, 40)).tolist()) for _ in range(count)]
+    return [
+        Request(str(i), p, np.stack([key_data(0, "t", str(i), s) for s in range(n)]), new)
+        for i, p in enumerate(prompts)
+    ]
+
+
+def _serve(engine, requests, sampling=SAMPLED, **options):
+    return {g.id: g for g in engine.generate(requests, sampling, **options)}
+
+
+def _next_logits(model, ids):
+    """Float32 logits [len(ids), V] of the full forward pass, padded to one length so that it compiles once."""
+    padded = jnp.asarray([[*ids, *[0] * (CFG.context_length - len(ids))]], jnp.int32)
+    with jax.set_mesh(model[1]):
+        return np.asarray(_forward(model[0], padded))[0, : len(ids)]
+
+
+@jax.jit
+def _forward(model, tokens):
+    spec = DECODE.spec("batch", None)
+    positions = jax.sharding.reshard(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], spec)
+    segments = jax.sharding.reshard(jnp.ones_like(tokens), spec)
+    hidden = hidden_states(model, jax.sharding.reshard(tokens, spec), positions, segments)
+    return model.unembed_hidden(hidden)
+
+
+def test_greedy_tokens_are_those_of_the_full_forward_pass(model):
+    requests = _requests(n=2, count=6)
+    groups = _serve(_engine(model), requests, GREEDY)
+    for request in requests:
+        first, second = groups[request.id].completions
+        assert first.tokens == second.tokens
+        logits = _next_logits(model, [*request.prompt, *first.tokens])[len(request.prompt) - 1 :]
+        ended = (STOP,) if first.finish == "stop" else ()
+        wanted = (*first.tokens, *ended)
+        assert tuple(logits.argmax(-1)[: len(wanted)].tolist()) == wanted
+
+
+def test_samples_do_not_depend_on_their_company(model):
+    requests = _requests()
+    everything = _serve(_engine(model), requests)
+    assert len(everything) == len(requests)
+    # Fewer slots, another order, other waves, and a restart after half of the requests.
+    assert _serve(_engine(model, sequences=6), requests) == everything
+    assert _serve(_engine(model), requests[::-1]) == everything
+    assert _serve(_engine(model, wave=2), requests) == everything
+    half = {r.id for r in requests[::2]}
+    rest = _serve(_engine(model), requests, done=half)
+    assert rest == {k: v for k, v in everything.items() if k not in half}
+    assert len({c.tokens for g in everything.values() for c in g.completions}) > len(requests)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
+def test_a_mesh_of_eight_devices_equals_one(model, shape):
+    requests = _requests(count=6)
+    settings = {"sequences": 24}
+    wanted = _serve(_engine(model, **settings), requests, GREEDY)
+    assert _serve(_engine(_model(shape), **settings), requests, GREEDY) == wanted
+
+
+def test_unrolled_layers_give_the_same_tokens(model):
+    requests = _requests(count=6)
+    assert _serve(_engine(model, unroll=True), requests) == _serve(_engine(model), requests)
+
+
+def test_budget_and_stop_end_a_sample(model):
+    groups = _serve(_engine(model, stop=range(6, 40)), _requests(new=3))
+    completions = [c for g in groups.values() for c in g.completions]
+    assert {c.finish for c in completions} == {"stop", "length"}
+    for completion in completions:
+        assert len(completion.tokens) == 3 if completion.finish == "length" else len(completion.tokens) <= 3
+        assert not set(completion.tokens) & set(range(6, 40))
+
+
+def test_the_tail_is_forced_where_it_is_needed(model):
+    tail = Tail(opening=(1, 2, 3), choices=(7, 9), needed=lambda tokens: len(tokens) % 2 == 0)
+    engine = _engine(model, stop=range(6, 40))
+    bare, tailed = _serve(engine, _requests()), _serve(engine, _requests(), tail=tail)
+    forced = 0
+    for id_, group in bare.items():
+        for before, after in zip(group.completions, tailed[id_].completions, strict=True):
+            if len(before.tokens) % 2:
+                assert after == before
+                continue
+            forced += 1
+            assert after.forced
+            assert after.finish == "stop"
+            assert after.tokens[:-1] == (*before.tokens, 1, 2, 3)
+            assert after.tokens[-1] in (7, 9)
+    assert forced > 10
+
+
+def test_a_greedy_tail_takes_the_likelier_choice(model):
+    request = _requests(count=1, n=1)[0]
+    tail = Tail(opening=(1, 2), choices=(7, 9, 30), needed=lambda tokens: True)
+    tokens = _serve(_engine(model), [request], GREEDY, tail=tail)["0"].completions[0].tokens
+    logits = _next_logits(model, [*request.prompt, *tokens[:-1]])[-1]
+    assert tokens[-1] == max((7, 9, 30), key=lambda t: logits[t])
+
+
+def test_enough_ends_a_request_and_leaves_the_others(model):
+    requests = _requests(n=7)
+    everything = _serve(_engine(model), requests)
+    ended = _serve(_engine(model), requests, enough=lambda id_, done: id_ == "3" and len(done) >= 3)
+    assert ended["3"].completions == everything["3"].completions[:3]
+    assert {k: v for k, v in ended.items() if k != "3"} == {k: v for k, v in everything.items() if k != "3"}
+
+
+def test_tokens_are_reported_as_they_are_made(model):
+    counts = []
+    groups = _serve(_engine(model), _requests(), on_tokens=counts.append)
+    assert sum(counts) == sum(len(c.tokens) for g in groups.values() for c in g.completions)
+    assert len(counts) > 3
+
+
+def test_no_program_is_compiled_twice(model):
+    engine, requests = _engine(model), _requests(count=12)
+    _serve(engine, requests)
+    before = steps.prefill._cache_size(), steps.decode_chunk._cache_size()
+    _serve(engine, _requests(count=40), Sampling(0.3, 0.5))
+    assert (steps.prefill._cache_size(), steps.decode_chunk._cache_size()) == before
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request("r", (), np.zeros((1, 2), np.uint32), 4), "request r: the prompt is empty"),
+        (Request("r", (1,) * 70, np.zeros((1, 2), np.uint32), 4), "decode.buckets end at 64"),
+        (Request("r", (1,) * 60, np.zeros((1, 2), np.uint32), 100), r"60 \+ 100 tokens, the context 128"),
+        (Request("r", (1, 2), np.zeros((0, 2), np.uint32), 4), "n must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(model, request_, message):
+    with pytest.raises(ValueError, match=message):
+        _serve(_engine(model), [request_])
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="temperature must be 0 or more"):
+        Sampling(-1.0, 0.9)
+    with pytest.raises(ValueError, match="top_p"):
+        Sampling(1.0, 0.0)
+    with pytest.raises(ValueError, match=r"decode\.buckets"):
+        DecodeSettings(buckets=(64, 32))
+    with pytest.raises(ValueError, match=r"decode\.wave \(9\)"):
+        DecodeSettings(sequences=8, wave=9)
