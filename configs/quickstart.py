@@ -2,7 +2,8 @@
 
   ste run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Sizes are what two cores read and write in a quarter of an hour: this shows the machinery, not a good judge. `:runlocal`
+Sizes are what two cores read and write in a quarter of an hour: this shows the machinery, not a good judge.
+`:runlocal`
 (`--config=configs/quickstart.py:runlocal`) shrinks it further, to a smoke test of a minute or two.
 """
 
@@ -21,7 +22,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
     c.instructions = "starter"
     c.labelled_pairs = ""
-    # A short prompt: a model of this size loses the thread of a long one, and two cores read 500 tokens a second.
+    # A short prompt: a model of this size loses the thread of a long one, and two cores read 500 tokens a
+    # second.
     c.judge_prompt = "short"
     c.rubric = ""
     c.train_from = "seed"

@@ -29,7 +29,8 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
   status              what is done, what is left, how fast it goes
   report              writes summary.json and report.html of what is finished
 
-  --redo=STAGE        deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows from it, first
+  --redo=STAGE        deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows from it,
+  first
 """
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, as configs/quickstart.py.")
@@ -73,7 +74,8 @@ def _guarded(argv: list[str]) -> None:
             raise
         what = error.filename or "a file"
         sys.exit(
-            f"ste: cannot write {what}: {error.strerror}. What was finished is safe; make room (or choose a workdir "
+            f"ste: cannot write {what}: {error.strerror}. What was finished is safe; make room (or "
+            f"choose a workdir "
             "that can be written) and start the same command again"
         )
     except KeyboardInterrupt:

@@ -1,4 +1,6 @@
-"""Run configurations: a ConfigDict of `configs/` becomes frozen dataclasses once, with every check, before anything loads."""
+"""Run configurations: a ConfigDict of `configs/` becomes frozen dataclasses once, with every check, before
+anything loads.
+"""
 
 import dataclasses
 import math
@@ -46,7 +48,8 @@ class PairsConfig:
     """How response pairs are made.
 
     Attributes:
-      mode: "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as in the
+      mode: "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as
+        in the
         paper; "worse": a worse answer to x itself, the paper's ablation.
       max_response_tokens: of each response.
       max_modified_tokens: of x'.
@@ -69,9 +72,11 @@ class AnnotateConfig:
 
     Attributes:
       samples: judgments of each pair and order, at most.
-      stop_when_correct: ends an example after the wave in which it has so many correct judgments; 0: all are sampled.
+      stop_when_correct: ends an example after the wave in which it has so many correct judgments; 0: all are
+        sampled.
       max_new_tokens: of a judgment, in annotation and in evaluation.
-      force_verdict: appends the verdict's opening to a judgment that ended without one, and draws the verdict.
+      force_verdict: appends the verdict's opening to a judgment that ended without one, and draws the
+        verdict.
       max_per_example: correct judgments that are kept of a pair in one order.
     """
 
@@ -106,7 +111,8 @@ class RunConfig:
       iterations: rounds of annotation and training.
       model: the seed: GGUF file, Hugging Face folder or hub name, or a model folder of another run.
       instructions: a source for `instructions.sources.read_instructions`.
-      labelled_pairs: a file of pairs with labels, half of which choose checkpoints in the place of validation pairs and
+      labelled_pairs: a file of pairs with labels, half of which choose checkpoints in the place of
+        validation pairs and
         half of which every model is evaluated on besides the test pairs; "": none.
       judge_prompt: a built-in prompt or a template file (see `judging.prompts`).
       rubric: what the judge is told to look at; "": the prompt's own words.
@@ -152,7 +158,8 @@ class RunConfig:
             (self.pairs.validation >= 0, "pairs.validation must be 0 or more"),
             (
                 held_out < self.select.size,
-                f"select.size ({self.select.size}) leaves no pair to train on beside {held_out} held-out ones",
+                f"select.size ({self.select.size}) leaves no pair to train on beside {held_out} "
+                f"held-out ones",
             ),
             (
                 self.train.evaluate_every == 0 or self.pairs.validation > 0 or self.labelled_pairs != "",
@@ -172,7 +179,8 @@ class RunConfig:
         shards = math.prod(size for size in self.mesh[:2] if size > 0)
         if self.train.micro_rows % shards:
             raise ValueError(
-                f"config: train.micro_rows ({self.train.micro_rows}) is not a multiple of mesh data x fsdp ({shards})"
+                f"config: train.micro_rows ({self.train.micro_rows}) is not a multiple of mesh data x "
+                f"fsdp ({shards})"
             )
 
     def _lengths(self) -> list[tuple[str, int]]:
@@ -190,7 +198,8 @@ def read_config(value: dict[str, Any]) -> RunConfig:
     """Returns the checked configuration of a nested dict (`ConfigDict.to_dict()`).
 
     Raises:
-      ValueError: an unknown, missing or ill-typed field, or a combination that cannot work; the text names it.
+      ValueError: an unknown, missing or ill-typed field, or a combination that cannot work; the text names
+        it.
     """
     try:
         return dacite.from_dict(

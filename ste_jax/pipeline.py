@@ -1,4 +1,6 @@
-"""The whole run on one page: the order of the stages and of the iterations, and the summary of what came out."""
+"""The whole run on one page: the order of the stages and of the iterations, and the summary of what came
+out.
+"""
 
 import contextlib
 import dataclasses
@@ -7,7 +9,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -16,9 +18,9 @@ from etils import epath
 
 from ste_jax.config import RunConfig
 from ste_jax.judging.stats import paired_test
+from ste_jax.randomness import generator
 from ste_jax.records import Instruction, Judgment, Pair
 from ste_jax.report.html import SampledJudgment, write_report
-from ste_jax.randomness import generator
 from ste_jax.sft.metrics import read_metrics
 from ste_jax.stages import annotate, evaluate, pairs, select, train
 from ste_jax.stages.context import Context
@@ -121,7 +123,7 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
         ) from error
 
 
-# ---- summary ---------------------------------------------------------------------------------------------------
+# ---- summary ------------------------------------------------------------------
 
 
 def report(context: Context) -> dict[str, Any]:
@@ -233,7 +235,9 @@ def _costs(context: Context) -> tuple[dict[str, float], dict[str, dict[str, int]
 
 
 def _peak_rss_mib(context: Context) -> float:
-    """Returns the peak resident memory of this process, or of an earlier one of this run if that was higher."""
+    """Returns the peak resident memory of this process, or of an earlier one of this run if that was
+    higher.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     path = context.workdir / "summary.json"

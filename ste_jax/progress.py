@@ -6,7 +6,9 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A progress bar on the terminal (lines in a log); counts tokens as they are made, records as they end."""
+    """A progress bar on the terminal (lines in a log); counts tokens as they are made, records as they
+    end.
+    """
 
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "rec"):
         self.tokens = 0

@@ -1,4 +1,6 @@
-"""Every random draw is a function of (seed, stage, record, sample): never of batch, host or order of arrival."""
+"""Every random draw is a function of (seed, stage, record, sample): never of batch, host or order of
+arrival.
+"""
 
 import hashlib
 

@@ -57,9 +57,9 @@ class Generation(Record):
 class Pair(Record):
     """Two responses to one instruction, of which `label` names the better one.
 
-    Synthetic pairs draw the place of the better response from the seed, so that a judge that always answers "A" is
-    right half of the time in either order. `modified_instruction` is x' of the paper (None for the direct mode and
-    for labelled pairs); `generator` names the model that wrote the responses.
+    Synthetic pairs draw the place of the better response from the seed, so that a judge that always answers
+    "A" is right half of the time in either order. `modified_instruction` is x' of the paper (None for the
+    direct mode and for labelled pairs); `generator` names the model that wrote the responses.
     """
 
     instruction_id: str
@@ -95,9 +95,9 @@ class Pair(Record):
 class Judgment(Record):
     """One sampled or greedy judgment of a pair in one order.
 
-    `status` says how the verdict was read (see judging/verdict.py); `forced` is True where the verdict opening was
-    appended for the model. `tokens` are all completion ids, forced ones included, the end-of-turn id excluded; `finish`
-    is "length" where the budget ended it.
+    `status` says how the verdict was read (see judging/verdict.py); `forced` is True where the verdict
+    opening was appended for the model. `tokens` are all completion ids, forced ones included, the
+    end-of-turn id excluded; `finish` is "length" where the budget ended it.
     """
 
     pair_id: str

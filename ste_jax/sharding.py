@@ -1,7 +1,8 @@
 """The device mesh, the logical axis names and the one table that maps the second to the first.
 
-Every parameter and activation names its axes logically ("embed", "kv_heads", ...); a `Rules` table says which mesh
-axis carries each. There is one table for training and one for decoding; nothing else in the project names a mesh axis.
+Every parameter and activation names its axes logically ("embed", "kv_heads", ...); a `Rules` table says
+which mesh axis carries each. There is one table for training and one for decoding; nothing else in the
+project names a mesh axis.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ MeshAxes = str | tuple[str, ...] | None
 class Rules:
     """Mesh axes of each logical axis; `None` is replicated.
 
-    `batch` is the first axis of every activation (rows in training, groups in decoding); `embed` is the model axis of
-    parameters, which activations never shard.
+    `batch` is the first axis of every activation (rows in training, groups in decoding); `embed` is the
+    model axis of parameters, which activations never shard.
     """
 
     batch: MeshAxes = ("data", "fsdp")
@@ -48,7 +49,8 @@ DECODE = Rules(embed=None)
 
 
 def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """Returns the explicit mesh (data, fsdp, tensor) of `shape`; one axis may be -1: what is left of the devices.
+    """Returns the explicit mesh (data, fsdp, tensor) of `shape`; one axis may be -1: what is left of the
+    devices.
 
     Raises:
       ValueError: the shape does not fit the number of devices.

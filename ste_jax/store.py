@@ -1,7 +1,8 @@
 """Record sets: folders of JSON-lines parts that survive being killed at any moment.
 
-While a stage works, batches of records land in `journal/`, each written under a temporary name and renamed. When every
-record is there, they are put in the order of the stage's inputs, written as `part-*.jsonl`, and `SUCCESS.json` is
+While a stage works, batches of records land in `journal/`, each written under a temporary name and renamed.
+When every record is there, they are put in the order of the stage's inputs, written as `part-*.jsonl`, and
+`SUCCESS.json` is
 written last: an interrupted and an uninterrupted run leave the same bytes in the parts.
 """
 
@@ -50,7 +51,9 @@ def write_atomically(path: epath.Path, text: str) -> None:
 
 @dataclasses.dataclass
 class Work:
-    """How far a record set is and what it cost so far, earlier processes included; kept beside the records."""
+    """How far a record set is and what it cost so far, earlier processes included; kept beside the
+    records.
+    """
 
     done: int = 0
     total: int = 0
@@ -118,7 +121,8 @@ def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
                 changes = "\n  ".join(_differences(found, json.loads(canonical_json(fingerprint))))
                 raise StaleStage(
                     f"{folder} was made with other settings or inputs:\n  {changes}\n"
-                    f"Start another --workdir, set these back, or pass --redo={_stage_name(folder)} to make it again "
+                    f"Start another --workdir, set these back, or pass --redo={_stage_name(folder)} to "
+                    f"make it again "
                     "(everything that follows from it is made again too)"
                 )
             return True

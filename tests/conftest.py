@@ -1,4 +1,4 @@
-"""Fixtures and strictness for all tests: 8 fake CPU devices, strict dtypes and ranks, the real small model."""
+"""Fixtures and strictness of all tests: 8 fake CPU devices, strict dtypes and ranks, the real small model."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import jax
 import pytest
 
+from ste_jax.sharding import make_mesh
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def one_device():
+    """Sets the mesh of a single device."""
+    with jax.set_mesh(make_mesh((1, 1, 1), jax.devices()[:1])):
+        yield
 
 
 @pytest.fixture(scope="session")

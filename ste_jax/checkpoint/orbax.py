@@ -17,6 +17,7 @@ PyTree = Any
 _COMMIT = "commit_success.txt"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _COPY = "copy the whole model folder again"
+_EARLIER = "delete this step to resume before it"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -82,11 +83,19 @@ class TrainCheckpoints:
         """
         if step not in self.steps():
             raise ValueError(f"{self._folder}: no step {step}, only {self.steps()}")
+        folder = self._folder / str(step)
+        with _reading(folder, _EARLIER):
+            stored = _shapes(_metadata(folder / "state"))
+        odd = sorted({name for name, _ in stored.items() ^ _shapes(abstract_state).items()})
+        if odd:
+            raise ValueError(
+                f"{folder}: written by a run with another model or optimizer ({len(odd)} arrays differ, "
+                f"{odd[0]} among them); resume with that run's settings, or train into another folder"
+            )
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
         )
-        mend = "restore with the model and optimizer that wrote it, or delete this step to resume before it"
-        with _reading(self._folder / str(step), mend):
+        with _reading(folder, _EARLIER):
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["meta"]
 
@@ -122,9 +131,9 @@ def parameter_shapes(folder: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
     """
     if not (folder / _COMMIT).exists():
         raise ValueError(f"{folder}: no weights, or only half of them; {_COPY}")
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _reading(folder, _COPY):
-        tree = checkpointer.metadata(folder).item_metadata.tree
-    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in tree.items()}
+    with _reading(folder, _COPY):
+        stored = _metadata(folder)
+    return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in stored.items()}
 
 
 def load_parameters(folder: epath.Path, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
@@ -146,4 +155,17 @@ def _reading(folder: epath.Path, mend: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f"{folder}: damaged, or not what is expected here; {mend} ({reason})") from error
+        raise ValueError(f"{folder}: damaged ({reason}); {mend}") from error
+
+
+def _metadata(folder: epath.Path) -> PyTree:
+    """Returns what the arrays of a folder are, by the names they were saved under."""
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        return checkpointer.metadata(folder).item_metadata.tree
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves
+    }

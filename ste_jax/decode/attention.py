@@ -1,8 +1,9 @@
 """Attention over keys kept in several places, merged exactly.
 
-A decoding query sees four kinds of keys: the prompt's (one copy for all samples of a group), finished chunks of its own
-sample, the chunk being written, and itself. Each gives a partial result (running maximum, sum, weighted values); the
-merge is the usual rescaling by the maximum, in float32, and equals plain attention over all keys.
+A decoding query sees four kinds of keys: the prompt's (one copy for all samples of a group), finished chunks
+of its own sample, the chunk being written, and itself. Each gives a partial result (running maximum, sum,
+weighted values); the merge is the usual rescaling by the maximum, in float32, and equals plain attention
+over all keys.
 Axes: B groups, T samples of a group, K kv heads, G query heads per kv head, H head dim, S keys.
 """
 
@@ -17,7 +18,9 @@ _HIDDEN = -1e30
 
 
 class Partial(NamedTuple):
-    """Attention over some of the keys: maximum and sum of exponentials [B,K,T,G], unnormalised values [B,K,T,G,H]."""
+    """Attention over some of the keys: maximum and sum of exponentials [B,K,T,G], unnormalised values
+    [B,K,T,G,H].
+    """
 
     maximum: Array
     total: Array

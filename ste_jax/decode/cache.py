@@ -1,7 +1,8 @@
 """Key/value caches of decoding: one prefix a group, and chunks of a fixed number of columns for its samples.
 
-Keys are laid out with their positions last, values with the head dim last: both products of attention then run along
-memory. Chunks are aligned to a group's own start, so that a sample's arithmetic does not depend on its neighbours.
+Keys are laid out with their positions last, values with the head dim last: both products of attention then
+run along memory. Chunks are aligned to a group's own start, so that a sample's arithmetic does not depend on
+its neighbours.
 Axes: L layers, B groups, T samples, K kv heads, H head dim, P prefix positions, S columns of a chunk.
 """
 
@@ -29,7 +30,9 @@ class Prefix:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Keys [L,B,T,K,H,S] and values [L,B,T,K,S,H] of the samples, and which columns were written, bool [B,T,S]."""
+    """Keys [L,B,T,K,H,S] and values [L,B,T,K,S,H] of the samples, and which columns were written, bool
+    [B,T,S].
+    """
 
     k: Array
     v: Array

@@ -1,6 +1,7 @@
 """The local decoding engine: groups in slots, refilled as they end (continuous batching).
 
-Requests are served bucket by bucket of prompt length. Inside a bucket every shape is fixed, and a group meets the same
+Requests are served bucket by bucket of prompt length. Inside a bucket every shape is fixed, and a group
+meets the same
 arithmetic wherever and whenever it runs: its tokens depend on its own keys and prompt alone, bit for bit.
 """
 
@@ -27,6 +28,7 @@ from ste_jax.decode.steps import (
 )
 from ste_jax.models.llama import Llama
 
+_FIRST_CHUNKS = 2
 Enough = Callable[[str, tuple[Completion, ...]], bool]
 
 
@@ -235,12 +237,17 @@ class _BucketRun:
         samples.used[index] = 0
 
     def _grow(self, chunks: tuple) -> tuple:
+        """Doubles the number of chunks when a group needs more: few shapes to compile, no memory held in
+        advance.
+        """
         needed = 1 + max(int(self._samples.used[i]) for i, slot in enumerate(self._slots) if slot)
+        size = _FIRST_CHUNKS
+        while size < needed:
+            size *= 2
         sizes = (self._settings.dtype, self._groups, self._wave, self._settings.columns)
         model = self._model
-        while len(chunks) < needed:
-            chunks += (empty_chunk(model.cfg, model.rules, *sizes),)
-        return chunks
+        new = [empty_chunk(model.cfg, model.rules, *sizes) for _ in range(size - len(chunks))]
+        return (*chunks, *new)
 
     def _run_chunk(self, prefix: Prefix, chunks: tuple) -> tuple:
         samples = jax.tree.map(self._engine.place, self._samples)
@@ -293,7 +300,8 @@ class _BucketRun:
             samples.status[index, i] = RUNNING
             samples.tail[index, i] = 0
             if status == STOPPED:
-                # Its last token was fed already (its successor was the stop id): go on with the opening itself.
+                # Its last token was fed already (its successor was the stop id): go on with the opening
+                # itself.
                 slot.tokens[i].append(self._tail.opening[0])
                 samples.token[index, i] = self._tail.opening[0]
                 samples.tail[index, i] = 1

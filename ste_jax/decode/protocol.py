@@ -1,7 +1,7 @@
 """What a stage asks of a decoding backend, and what it gets back: `generate(requests) -> iterator of groups`.
 
-A request is one prompt and the number of samples wanted of it; a group is all the samples of one request, delivered
-together when the last of them has ended. Groups arrive in any order.
+A request is one prompt and the number of samples wanted of it; a group is all the samples of one request,
+delivered together when the last of them has ended. Groups arrive in any order.
 """
 
 import dataclasses
@@ -27,7 +27,9 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Tail:
-    """What is appended to a sample that ended while `needed(tokens)`: `opening`, then one of `choices`, drawn by the model."""
+    """What is appended to a sample that ended while `needed(tokens)`: `opening`, then one of `choices`,
+    drawn by the model.
+    """
 
     opening: tuple[int, ...]
     choices: tuple[int, ...]
@@ -91,7 +93,8 @@ class Backend(Protocol):
           sampling: temperature and top-p.
           done: ids of requests that were served before a restart.
           tail: see `Tail`.
-          enough: asked with (request id, finished samples) after every wave of samples; True ends the request.
+          enough: asked with (request id, finished samples) after every wave of samples; True ends the
+            request.
           on_tokens: told the number of new tokens, as they are made.
         """
         ...

@@ -1,7 +1,8 @@
 """Drawing the next token: temperature, then top-p without sorting the vocabulary, one uniform number a token.
 
-Nucleus sampling is Holtzman et al. 2019 (arXiv 1904.09751): the smallest set of most likely tokens whose mass reaches
-top_p. Its threshold is found by bisection over the bits of the probabilities: non-negative floats order like their bits.
+Nucleus sampling is Holtzman et al. 2019 (arXiv 1904.09751): the smallest set of most likely tokens whose
+mass reaches top_p. Its threshold is found by bisection over the bits of the probabilities: non-negative
+floats order like their bits.
 """
 
 import jax
@@ -22,7 +23,8 @@ def nucleus_threshold(mass: Array, top_p: Array) -> Array:
     """
     total = jnp.sum(mass, axis=-1)
     target = top_p * total
-    # Tokens below this floor weigh less than 1 - top_p all together, so that the threshold cannot lie under it.
+    # Tokens below this floor weigh less than 1 - top_p all together, so that the threshold cannot lie under
+    # it.
     floor = (1.0 - top_p) * total / mass.shape[-1]
     low = jax.lax.bitcast_convert_type(jnp.minimum(floor, 1.0), jnp.int32)
     high = jnp.full_like(low, _ONE_BITS) + 1
@@ -53,10 +55,14 @@ def _pick(mass: Array, target: Array) -> tuple[Array, Array]:
 
 
 def draw_from_mass(mass: Array, uniform: Array) -> Array:
-    """Draws an index, int32 [B, T], in proportion to mass [B, T, V] with one number in [0, 1) each, [B, T]."""
+    """Draws an index, int32 [B, T], in proportion to mass [B, T, V] with one number in [0, 1) each, [B,
+    T].
+    """
     B, T, V = mass.shape
     padding = -V % _BLOCK
-    blocks = jnp.pad(mass, ((0, 0), (0, 0), (0, padding))).reshape(B, T, -1, _BLOCK)
+    padded = jnp.pad(mass, ((0, 0), (0, 0), (0, padding)))
+    axes = jax.typeof(mass).sharding.spec
+    blocks = jnp.reshape(padded, (B, T, -1, _BLOCK), out_sharding=jax.P(*axes[:2], None, None))
     sums = jnp.sum(blocks, axis=-1)
     target = uniform * jnp.sum(sums, axis=-1)
     block, before = _pick(sums, target)

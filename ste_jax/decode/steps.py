@@ -23,9 +23,9 @@ NO_TOKEN = -1
 class Samples:
     """Where every sample [B, T] stands; small, and owned by the host between chunks.
 
-    `token` is fed next, at `position`; `budget` counts the tokens that it may still make. `tail` is NO_TAIL, or the
-    number of forced tokens that were fed already. `status` is RUNNING, STOPPED (stop id), EXHAUSTED (budget) or CHOSEN
-    (end of the tail). `used` counts the finished chunks of the group, [B].
+    `token` is fed next, at `position`; `budget` counts the tokens that it may still make. `tail` is NO_TAIL,
+    or the number of forced tokens that were fed already. `status` is RUNNING, STOPPED (stop id), EXHAUSTED
+    (budget) or CHOSEN (end of the tail). `used` counts the finished chunks of the group, [B].
     """
 
     token: Array
@@ -40,7 +40,9 @@ class Samples:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Controls:
-    """What holds for all requests of a call: temperature, top_p [], stop ids and choices bool [V], opening int32 [O]."""
+    """What holds for all requests of a call: temperature, top_p [], stop ids and choices bool [V], opening
+    int32 [O].
+    """
 
     temperature: Array
     top_p: Array
@@ -53,7 +55,9 @@ class Controls:
 def prefill(
     model: Llama, prefix: Prefix, tokens: Array, length: Array, source: Array, *, unroll: bool
 ) -> Prefix:
-    """Reads prompts int32 [b, P] (real ones: the first length[b]) into the groups that `source` [B] sends them to."""
+    """Reads prompts int32 [b, P] (real ones: the first length[b]) into the groups that `source` [B] sends
+    them to.
+    """
     rows, P = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32)[None], (rows, P))
     positions = jax.sharding.reshard(positions, model.rules.spec("batch", None))
@@ -101,7 +105,8 @@ def _step_logits(
 ) -> tuple[Array, tuple[Array, Array]]:
     """Feeds each sample's token: float32 logits [B, T, V], and its keys and values [L, B, T, K, H]."""
     in_prefix = jnp.arange(prefix.k.shape[-1])[None] < prefix.length[:, None]
-    # The last chunk is where this call's columns will go: nobody has filled it yet.
+    # Whoever has used all chunks but one stores this call's columns in the last: nobody can have filled it
+    # yet.
     chunks = chunks[:-1]
     in_chunk = [c.written & (samples.used > i)[:, None, None] for i, c in enumerate(chunks)]
     itself = jnp.ones_like(samples.token, bool)[..., None]
@@ -135,8 +140,8 @@ def decode_chunk(
     """Makes up to `columns` tokens of every running sample.
 
     Returns:
-      the chunks with the new columns stored, the samples, the ids made, int32 [B, T, columns] (NO_TOKEN: none), and the
-      number of steps taken.
+      the chunks with the new columns stored, the samples, the ids made, int32 [B, T, columns] (NO_TOKEN:
+      none), and the number of steps taken.
     """
     B, T = samples.token.shape
     rules = model.rules

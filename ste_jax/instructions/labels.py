@@ -1,6 +1,6 @@
 """What the model is asked about an instruction (category, complexity, length), and how its answer is read.
 
-The prompt is short on purpose: it is read once for every instruction. The parser never guesses: a field that
+The prompt is short on purpose: it is read for every instruction. The parser never guesses: a field that
 does not clearly name one permitted value is None.
 """
 
@@ -27,7 +27,6 @@ CATEGORIES = (
 )
 LENGTH_BANDS = ("1 sentence", "1-3 sentences", "1 paragraph", "2 paragraphs", "3 or more paragraphs")
 
-T = TypeVar("T")
 _NUMBER_WORDS = {"one": "1", "two": "2", "three": "3", "sentences": "sentence", "paragraphs": "paragraph"}
 _WORD = re.compile(r"[^\W_]+|[-\u2010-\u2015]")
 _RANGE = re.compile(r"(\d) (?:-|to) (\d)")
@@ -35,6 +34,9 @@ _SHORTEST_PREFIX = 3
 _COMPLEXITY = re.compile(r"\D*(?<![-.\u2212])(\d{1,2})(?:\s*\(?\s*(?:/|(?:out )?of)\s*10)?\D*")
 
 _Value = TypeVar("_Value", str, int)
+
+
+Messages = list[dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +48,32 @@ class Label:
     length: str | None
 
 
-def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> str:
-    """Returns the message that asks for the category, complexity and answer length of `text`."""
-    return (
-        "Sort the request below. Do not answer it.\n\n"
-        f"Request: {text}\n\n"
-        "Reply with exactly three lines:\n"
-        f"Category: one of {'; '.join(categories)}\n"
-        "Complexity: a number from 1 (easy) to 10 (hard)\n"
-        f"Length: of a good answer, one of {'; '.join(LENGTH_BANDS)}"
+_ASK = "Sort this request: "
+_WORKED = (
+    ("Write a Python function that sorts a list of numbers.", Label("Coding", 3, "1 paragraph")),
+    ("Who was the first person to walk on the moon?", Label("Closed Question Answering", 1, "1 sentence")),
+)
+
+
+def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> Messages:
+    """Returns the conversation that asks for the category, complexity and answer length of `text`.
+
+    Worked turns come first, as far as their categories are among `categories`: without them small models
+    answer the request instead of sorting it.
+    """
+    rules = (
+        f"You sort requests; you never answer them. Category: one of {'; '.join(categories)}. "
+        f"Complexity: 1 (easy) to 10 (hard). Length of a good answer: one of {'; '.join(LENGTH_BANDS)}."
     )
+    messages = [{"role": "system", "content": rules}]
+    for request, label in _WORKED:
+        if label.category in categories:
+            answer = f"Category: {label.category}\nComplexity: {label.complexity}\nLength: {label.length}"
+            messages += [
+                {"role": "user", "content": _ASK + request},
+                {"role": "assistant", "content": answer},
+            ]
+    return [*messages, {"role": "user", "content": _ASK + text}]
 
 
 def parse_label(completion: str, categories: tuple[str, ...] = CATEGORIES) -> Label:

@@ -183,8 +183,8 @@ class PairedTest:
 def paired_test(first: Evaluation, second: Evaluation, *, seed: int) -> PairedTest:
     """Tests whether two judges differ in accuracy.
 
-    Under the null hypothesis the sign of each pair's difference is a coin; with few pairs all signs are enumerated,
-    else 9,999 draws are made.
+    Under the null hypothesis the sign of each pair's difference is a coin; with few pairs all signs are
+    enumerated, else 9,999 draws are made.
 
     Raises:
       ValueError: if they did not judge the same pairs.

@@ -82,7 +82,9 @@ class Parameter:
 
 
 def parameter_table(cfg: LlamaConfig) -> dict[str, Parameter]:
-    """Returns every parameter by name: the one table behind initialisation, sharding, loading and restoring."""
+    """Returns every parameter by name: the one table behind initialisation, sharding, loading and
+    restoring.
+    """
     L, D, F, V = cfg.num_layers, cfg.hidden_size, cfg.intermediate_size, cfg.vocab_size
     K, G, H = cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim
     std = 0.02
@@ -152,7 +154,9 @@ class Llama(nnx.Module):
         self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
 
     def with_rules(self, rules: Rules, mesh: jax.sharding.Mesh, dtype: str) -> "Llama":
-        """Returns the same model under other sharding rules, in `dtype`; arrays that fit already are not copied."""
+        """Returns the same model under other sharding rules, in `dtype`; arrays that fit already are not
+        copied.
+        """
         return Llama(
             self.cfg,
             rules,
@@ -250,7 +254,8 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def causal_attention(q: Array, k: Array, v: Array, segments: Array) -> Array:
-    """Causal attention inside segments: q [B,T,K,G,H], k and v [B,T,K,H], segments int32 [B,T] -> [B,T,K,G,H].
+    """Causal attention inside segments: q [B,T,K,G,H], k and v [B,T,K,H], segments int32 [B,T] ->
+    [B,T,K,G,H].
 
     Scores and softmax are float32. A position sees the earlier ones of its own segment; segment 0 is padding.
     """

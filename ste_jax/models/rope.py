@@ -9,7 +9,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's scaling: low frequencies are divided by `factor`, high ones kept, the band between is blended."""
+    """Llama 3.1's scaling: low frequencies are divided by `factor`, high ones kept, the band between is
+    blended.
+    """
 
     factor: float
     low_freq_factor: float
@@ -20,8 +22,9 @@ class RopeScaling:
 def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
     """Returns the angular frequencies, float32 [H/2], computed in float64.
 
-    The scaling is the "llama3" rope type of the Llama 3.1 release: wavelengths above original/low_freq_factor are
-    stretched, those below original/high_freq_factor are not, with a linear blend between.
+    The scaling is the "llama3" rope type of the Llama 3.1 release: wavelengths above
+    original/low_freq_factor are stretched, those below original/high_freq_factor are not, with a linear
+    blend between.
     """
     frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if scaling is not None:
@@ -42,7 +45,9 @@ def rope_tables(
 
 
 def apply_rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates the two halves of the last axis of x [B, T, ..., H] against each other (Hugging Face's layout)."""
+    """Rotates the two halves of the last axis of x [B, T, ..., H] against each other (Hugging Face's
+    layout).
+    """
     middle = (1,) * (x.ndim - 3)
     cos, sin = (t.reshape(t.shape[:2] + middle + t.shape[2:]) for t in tables)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -76,7 +76,7 @@ def train(
       save_best: keeps the parameters of a model that evaluated better than all before; a killed run that goes
         on may call it again for a step.
       metrics: one line a step, one an evaluation.
-      progress: told the tokens of every step.
+      progress: told of every step and its tokens.
 
     Raises:
       DivergedError: the loss or gradient norm of a step is NaN or infinite.

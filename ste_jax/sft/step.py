@@ -111,13 +111,13 @@ def train_step(
     tx = make_optimizer(settings, total_steps)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer count
         updates, opt_state = tx.update(grads, state.opt_state, state.model)
+        model = optax.apply_updates(state.model, updates)
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(learning_rates(settings, total_steps)(state.step), jnp.float32),
         "target_tokens": targets,
     }
-    model = optax.apply_updates(state.model, updates)
     return TrainState(step=state.step + 1, model=model, opt_state=opt_state), metrics
 
 
@@ -147,7 +147,7 @@ def _accumulate(
     batch: Mapping[str, Array],
     settings: TrainSettings,
 ) -> tuple[Array, Llama]:
-    """Sums losses and gradients over micro-batches, in float32."""
+    """Sums losses and gradients over micro-batches in float32; gradients return in the parameters' dtype."""
 
     def split(x: Array) -> Array:
         # Micro-batch i takes the rows i, i + n, ...: no row leaves its device, whatever the mesh.
@@ -160,7 +160,8 @@ def _accumulate(
 
     zeros = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), model)
     micros = {name: split(array) for name, array in batch.items()}
-    return jax.lax.scan(add, (jnp.float32(0.0), zeros), micros)[0]
+    (loss, grads), _ = jax.lax.scan(add, (jnp.float32(0.0), zeros), micros)
+    return loss, jax.tree.map(lambda g, p: g.astype(p.dtype), grads, model)
 
 
 def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, total_steps: int) -> TrainState:

@@ -1,6 +1,8 @@
-"""Stage 3, `ste annotate`: the current model judges every training pair N times in both orders (the paper, section 3.3).
+"""Stage 3, `ste annotate`: the current model judges every training pair N times in both orders (the paper,
+section 3.3).
 
-Reads `pairs/` and the model of the iteration before, writes `iteration_k/annotate` (records: Judgment; wrong ones too).
+Reads `pairs/` and the model of the iteration before, writes `iteration_k/annotate` (records: Judgment; wrong
+ones too).
 """
 
 from ste_jax.decode.protocol import Completion
@@ -14,7 +16,7 @@ from ste_jax.store import RecordSet, read_records, read_success
 
 def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     """Returns the judgments that iteration `iteration` trains on, made now or before."""
-    config, settings = context.config, context.config.annotate
+    settings = context.config.annotate
     folder = context.iteration(iteration) / "annotate"
     source = context.model(iteration - 1)
     fingerprint = context.fingerprint(

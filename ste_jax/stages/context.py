@@ -1,4 +1,6 @@
-"""What every stage of a run has at hand: configuration, folders, models, and the engine that was opened last."""
+"""What every stage of a run has at hand: configuration, folders, models, and the engine that was opened
+last.
+"""
 
 import dataclasses
 from functools import cached_property
@@ -84,7 +86,9 @@ class Context:
         return np.stack([key_data(self.config.seed, stage, record, i) for i in range(samples)])
 
     def fingerprint(self, stage: str, settings: object, **inputs: str) -> dict:
-        """Returns what a stage's records are made from: its settings, the seed and the hashes of its inputs."""
+        """Returns what a stage's records are made from: its settings, the seed and the hashes of its
+        inputs.
+        """
         values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
         return {"stage": stage, "seed": self.config.seed, "config": values, "inputs": inputs}
 
@@ -95,6 +99,8 @@ def _check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
         return
     if JudgePrompt.from_json(card.judge_prompt).digest() != prompt.digest() or card.parser != PARSER:
         raise ValueError(
-            f"{source.path}: this judge was trained with another prompt or parser ({card.judge_prompt['name']}, "
-            f"{card.parser}) than the configuration's ({prompt.name}, {PARSER}); set judge_prompt and rubric to its own"
+            f"{source.path}: this judge was trained with another prompt or parser "
+            f"({card.judge_prompt['name']}, "
+            f"{card.parser}) than the configuration's ({prompt.name}, {PARSER}); set judge_prompt and "
+            f"rubric to its own"
         )

@@ -1,6 +1,8 @@
-"""Stage 5, `ste evaluate`: a model judges the held-out pairs greedily in both orders, and by majority vote if asked.
+"""Stage 5, `ste evaluate`: a model judges the held-out pairs greedily in both orders, and by majority vote
+if asked.
 
-Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate` and `iteration_k/votes` (records: Judgment).
+Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate` and `iteration_k/votes` (records:
+Judgment).
 """
 
 from collections import defaultdict

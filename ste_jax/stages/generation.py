@@ -1,4 +1,6 @@
-"""Sampling for a stage: requests in, records on disk, a live progress line; skips what an earlier start finished."""
+"""Sampling for a stage: requests in, records on disk, a live progress line; skips what an earlier start
+finished.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -62,7 +64,8 @@ def generate_texts(
     """Answers one conversation an id, as a record set in `folder`.
 
     Returns:
-      the answers by id, and the ids whose prompt is too long for the model or the engine (left out, never cropped).
+      the answers by id, and the ids whose prompt is too long for the model or the engine (left out, never
+      cropped).
     """
     success = read_success(folder)
     records = RecordSet(folder, Generation, fingerprint)

@@ -1,4 +1,6 @@
-"""Judging pairs in both orders: the one way in which judgments are made, for annotation, evaluation and validation."""
+"""Judging pairs in both orders: the one way in which judgments are made, for annotation, evaluation and
+validation.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -47,7 +49,9 @@ class Judge:
     def requests(
         self, pairs: Sequence[Pair], stage: str, samples: int, backend: Backend
     ) -> tuple[list[Request], list[str]]:
-        """Returns a request for every pair and order, and the ids of pairs that do not fit (both orders left out)."""
+        """Returns a request for every pair and order, and the ids of pairs that do not fit (both orders left
+        out).
+        """
         room = self._max_new_tokens + (len(self._forced.opening) + 1 if self._forced else 0)
         requests, too_long = [], []
         for pair in pairs:

@@ -1,8 +1,8 @@
 """Stage 2, `ste pairs`: instructions -> a better and a worse response each (the paper, section 3.2).
 
-y_w answers the instruction x. In the "modified" modes y_l answers a modified instruction x' and should thus be the worse
-answer to x; in the mode "worse" the model is asked for a worse answer outright. Built once, for all iterations.
-Writes `pairs/` (records: Pair) and one record set for each kind of model call under it.
+y_w answers the instruction x. In the "modified" modes y_l answers a modified instruction x' and should thus
+be the worse answer to x; in the mode "worse" the model is asked for a worse answer outright. Built once, for
+all iterations. Writes `pairs/` (records: Pair) and one record set for each kind of model call under it.
 """
 
 import dataclasses
@@ -30,7 +30,9 @@ from ste_jax.text.chat import Message
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The pairs by use: to annotate, to choose checkpoints by, to evaluate on; `labelled` is the user's own test set."""
+    """The pairs by use: to annotate, to choose checkpoints by, to evaluate on; `labelled` is the user's own
+    test set.
+    """
 
     train: list[Pair]
     validation: list[Pair]
@@ -104,7 +106,8 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
         validation, rest = rest[: settings.validation], rest[settings.validation :]
     if not rest:
         raise ValueError(
-            f"pairs: {len(pairs)} pairs were made, all of them held out (pairs.test {settings.test}, pairs.validation "
+            f"pairs: {len(pairs)} pairs were made, all of them held out (pairs.test {settings.test}, "
+            f"pairs.validation "
             f"{settings.validation}); raise select.size, or lower these"
         )
     by_id = [sorted(part, key=lambda p: p.id) for part in (rest, validation, test, labelled)]
@@ -136,7 +139,7 @@ class _Asker:
 
 
 def _messages(conversation: list[dict[str, str]]) -> list[Message]:
-    return [Message(turn["role"], turn["content"]) for turn in conversation]
+    return [Message(**turn) for turn in conversation]
 
 
 def _modified(

@@ -1,4 +1,5 @@
-"""Stage 1, `ste select`: instructions -> filtered, labelled by the model, sampled by quota (the paper, section 3.1).
+"""Stage 1, `ste select`: instructions -> filtered, labelled by the model, sampled by quota (the paper,
+section 3.1).
 
 Reads an instruction source, writes `select/` (records: Instruction) and, for the labels, `select/labels`.
 """
@@ -38,7 +39,7 @@ def run(context: Context) -> list[Instruction]:
     kept, funnel = filter_instructions(read, settings.filters)
     kept = _drop_long(kept, source, settings.max_tokens, funnel)
     kept = _draw_pool(kept, settings.pool, config.seed, funnel)
-    conversations = {i.id: [Message("user", label_prompt(i.text, settings.categories))] for i in kept}
+    conversations = {i.id: [Message(**m) for m in label_prompt(i.text, settings.categories)] for i in kept}
     answers, _ = generate_texts(
         context,
         source,

@@ -1,7 +1,8 @@
-"""Stage 4, `ste train`: supervised fine-tuning on the kept judgments, from the seed model (the paper, section 3.4).
+"""Stage 4, `ste train`: supervised fine-tuning on the kept judgments, from the seed model (the paper,
+section 3.4).
 
-Reads `iteration_k/annotate`, writes `iteration_k/train` (records: TrainingExample; metrics; checkpoints while it runs)
-and the model with the best held-out pairwise accuracy as `iteration_k/model`.
+Reads `iteration_k/annotate`, writes `iteration_k/train` (records: TrainingExample; metrics; checkpoints
+while it runs) and the model with the best held-out pairwise accuracy as `iteration_k/model`.
 """
 
 import dataclasses
@@ -10,8 +11,8 @@ from pathlib import Path
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource, save_model
-from ste_jax.models.llama import Llama
 from ste_jax.judging.verdict import PARSER
+from ste_jax.models.llama import Llama
 from ste_jax.progress import Progress
 from ste_jax.records import Judgment, Pair, TrainingExample
 from ste_jax.sft.batch import Batches
@@ -85,9 +86,12 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
     verdicts = {v: sum(j.verdict == v for j in judgments) for v in ("A", "B", None)}
     correct = {v: sum(j.verdict == v and j.correct for j in judgments) for v in ("A", "B")}
     return (
-        f"iteration {iteration}: none of {len(judgments)} judgments can be trained on. Correct ones: {correct['A']} that "
-        f"say A, {correct['B']} that say B (both are needed, to balance them); without a verdict: {verdicts[None]}. "
-        "All are kept in annotate/. Mend: more annotate.samples, more pairs, annotate.force_verdict=True for a model "
+        f"iteration {iteration}: none of {len(judgments)} judgments can be trained on. Correct ones: "
+        f"{correct['A']} that "
+        f"say A, {correct['B']} that say B (both are needed, to balance them); without a verdict: "
+        f"{verdicts[None]}. "
+        "All are kept in annotate/. Mend: more annotate.samples, more pairs, "
+        "annotate.force_verdict=True for a model "
         "that does not follow the format, or a stronger seed model"
     )
 

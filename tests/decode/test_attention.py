@@ -12,7 +12,9 @@ def _random(*shape):
 
 
 def _plain(q, keys, values, visible):
-    """Softmax attention over all keys at once: q [B,T,K,G,H], keys and values [B,T,K,S,H], visible [B,T,S]."""
+    """Softmax attention over all keys at once: q [B,T,K,G,H], keys and values [B,T,K,S,H], visible
+    [B,T,S].
+    """
     scores = jnp.einsum("BTKGH,BTKSH->BTKGS", q, keys)
     scores = jnp.where(visible[:, :, None, None, :], scores, -jnp.inf)
     return jnp.einsum("BTKGS,BTKSH->BTKGH", jax.nn.softmax(scores, axis=-1), values)

@@ -25,7 +25,7 @@ CFG = LlamaConfig(
     tie_embeddings=True,
 )
 SETTINGS = DecodeSettings(
-    sequences=12, prefix_tokens=256, prefill_tokens=64, buckets=(16, 64), columns=8, wave=3
+    sequences=12, prefix_tokens=256, prefill_tokens=64, buckets=(16, 64), columns=16, wave=3
 )
 SAMPLED = Sampling(0.7, 0.9)
 GREEDY = Sampling(0.0, 1.0)
@@ -63,7 +63,9 @@ def _serve(engine, requests, sampling=SAMPLED, **options):
 
 
 def _next_logits(model, ids):
-    """Float32 logits [len(ids), V] of the full forward pass, padded to one length so that it compiles once."""
+    """Float32 logits [len(ids), V] of the full forward pass, padded to one length so that it compiles
+    once.
+    """
     padded = jnp.asarray([[*ids, *[0] * (CFG.context_length - len(ids))]], jnp.int32)
     with jax.set_mesh(model[1]):
         return np.asarray(_forward(model[0], padded))[0, : len(ids)]

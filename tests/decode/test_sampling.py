@@ -7,6 +7,8 @@ from scipy import stats
 from ste_jax.decode.sampling import draw, draw_from_mass, nucleus_threshold
 from ste_jax.randomness import key_data
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def _nucleus(logits: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
     """The tempered, cut and renormalised distribution, by sorting."""
@@ -69,5 +71,7 @@ def test_temperature_zero_takes_the_most_likely_token():
 
 def test_excluded_tokens_are_never_drawn():
     mass = jnp.zeros((1, 1, 1000), jnp.float32).at[0, 0, jnp.array([3, 999])].set(jnp.array([0.2, 1.0]))
-    drawn = [int(draw_from_mass(mass, jnp.full((1, 1), u, jnp.float32))[0, 0]) for u in (0.0, 0.1, 0.2, 0.9999999)]
+    drawn = [
+        int(draw_from_mass(mass, jnp.full((1, 1), u, jnp.float32))[0, 0]) for u in (0.0, 0.1, 0.2, 0.9999999)
+    ]
     assert drawn == [3, 3, 999, 999]

@@ -1,9 +1,10 @@
 """Small models, examples and settings that the tests of training share."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ste_jax.models.llama import Llama, LlamaConfig, initialize
+from ste_jax.models.llama import Llama, LlamaConfig, Parameter, parameter_table
 from ste_jax.records import TrainingExample
 from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import TRAIN, make_mesh
@@ -25,10 +26,17 @@ def one_device() -> jax.sharding.Mesh:
     return make_mesh((1, 1, 1), jax.devices()[:1])
 
 
-def tiny_model(mesh: jax.sharding.Mesh, dtype: str = "float32") -> Llama:
-    with jax.set_mesh(mesh):
-        make = jax.jit(lambda key: initialize(TINY, TRAIN, key, param_dtype="float32", dtype=dtype))
-        return make(jax.random.key(0))
+def tiny_model(mesh: jax.sharding.Mesh, param_dtype: str = "float32", dtype: str = "float32") -> Llama:
+    random = np.random.default_rng(0)
+
+    def place(parameter: Parameter) -> jax.Array:
+        values = np.ones(parameter.shape) if parameter.std is None else random.normal(0, 0.1, parameter.shape)
+        return jax.device_put(
+            values.astype(jnp.dtype(param_dtype)), jax.NamedSharding(mesh, TRAIN.spec(*parameter.axes))
+        )
+
+    arrays = {name: place(parameter) for name, parameter in parameter_table(TINY).items()}
+    return Llama(TINY, TRAIN, dtype, arrays)
 
 
 def examples(count: int, seed: int = 0, longest: int = 30) -> list[TrainingExample]:

@@ -24,6 +24,10 @@ class Counter:
         self.tokens += tokens
 
 
+# One setting for most tests: a step compiles once per setting.
+USUAL = settings(epochs=4, evaluate_every=2, checkpoint_every=3)
+
+
 class KilledError(Exception):
     """Stands for a process that dies between two steps."""
 
@@ -92,20 +96,19 @@ def test_a_tiny_run_overfits(tmp_path):
 
 
 def test_kill_and_resume_equals_the_uninterrupted_run(tmp_path):
-    chosen = settings(epochs=4, micro_rows=2, evaluate_every=2, checkpoint_every=3)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     kept: list = []
-    expected = run(straight, chosen, evaluate=accuracy, best=kept)
+    expected = run(straight, USUAL, evaluate=accuracy, best=kept)
     kept_again: list = []
     with pytest.raises(KilledError):
-        run(broken, chosen, evaluate=dying_at(4), best=kept_again)
+        run(broken, USUAL, evaluate=dying_at(4), best=kept_again)
     assert len(lines(broken)) > 3, "the dead run had logged beyond its checkpoint"
-    result = run(broken, chosen, evaluate=accuracy, best=kept_again)
+    result = run(broken, USUAL, evaluate=accuracy, best=kept_again)
     assert (expected.resumed_from, result.resumed_from) == (None, 3)
     assert dataclasses.replace(result, resumed_from=None) == expected
     assert lines(broken) == lines(straight)
-    one, meta = final_state(straight, chosen, result.steps)
-    other, meta_again = final_state(broken, chosen, result.steps)
+    one, meta = final_state(straight, USUAL, result.steps)
+    other, meta_again = final_state(broken, USUAL, result.steps)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
     assert meta == meta_again
@@ -115,20 +118,18 @@ def test_kill_and_resume_equals_the_uninterrupted_run(tmp_path):
 
 
 def test_resuming_on_more_devices_equals_to_float_tolerance(tmp_path):
-    chosen = settings(epochs=4, checkpoint_every=2, evaluate_every=3)
     straight, moved = tmp_path / "straight", tmp_path / "moved"
-    expected = run(straight, chosen)
+    expected = run(straight, USUAL)
     with pytest.raises(KilledError):
-        run(moved, chosen, evaluate=dying_at(3))
-    result = run(moved, chosen, mesh=make_mesh((2, 2, 2)))
-    assert result.resumed_from == 2
+        run(moved, USUAL, evaluate=dying_at(4))
+    result = run(moved, USUAL, mesh=make_mesh((2, 2, 2)))
+    assert result.resumed_from == 3
     assert result.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
 def test_a_finished_run_only_reports(tmp_path):
-    chosen = settings(epochs=1)
-    first = run(tmp_path, chosen, evaluate=accuracy)
-    again = run(tmp_path, chosen, evaluate=dying_at(first.steps), load=None)
+    first = run(tmp_path, USUAL, evaluate=accuracy)
+    again = run(tmp_path, USUAL, evaluate=dying_at(first.steps), load=None)
     assert again.resumed_from == first.steps
     assert again.evaluations == first.evaluations
     assert again.loss is None
@@ -136,17 +137,16 @@ def test_a_finished_run_only_reports(tmp_path):
 
 def test_the_best_evaluation_is_kept(tmp_path):
     kept: list = []
-    values = {1: 0.5, 2: 0.7, 3: 0.7, 4: 0.6}
-    chosen = settings(epochs=4, evaluate_every=1, batch_rows=32, micro_rows=32)
-    result = run(tmp_path, chosen, evaluate=lambda model, step: values[step], best=kept)
+    values = {2: 0.5, 4: 0.4, 6: 0.7, 8: 0.7, 10: 0.6, 12: 0.1}
+    result = run(tmp_path, USUAL, evaluate=lambda model, step: values[step], best=kept)
     assert result.evaluations == tuple(values.items())
-    assert [step for step, _ in kept] == [1, 2]
-    assert result.best_step == 2
+    assert [step for step, _ in kept] == [2, 6]
+    assert result.best_step == 6
 
 
 def test_without_evaluation_the_last_model_is_kept(tmp_path):
     kept: list = []
-    result = run(tmp_path, settings(epochs=1), best=kept)
+    result = run(tmp_path, USUAL, best=kept)
     assert [step for step, _ in kept] == [result.steps] == [result.best_step]
 
 
@@ -156,7 +156,7 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
         return jax.tree.map(lambda x: x * jnp.nan, model)
 
     with pytest.raises(DivergedError, match=r"step 1 \(examples: .*e\d+.*checkpoint: there is none"):
-        run(tmp_path / "first", settings(), load=load)
+        run(tmp_path / "first", USUAL, load=load)
 
     # An infinite learning rate is refused; a huge one overflows the parameters after the first update.
     wild = settings(learning_rate=3e38, warmup_steps=0, checkpoint_every=1, epochs=4)
@@ -166,11 +166,11 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):
-    run(tmp_path, settings(epochs=1))
+    run(tmp_path, USUAL)
     with pytest.raises(ValueError, match=r"learning_rate: 0.01 -> 0.02"):
-        run(tmp_path, settings(epochs=1, learning_rate=0.02))
+        run(tmp_path, dataclasses.replace(USUAL, learning_rate=0.02))
     with pytest.raises(ValueError, match="examples"):
-        run(tmp_path, settings(epochs=1), given=examples(40, seed=1))
+        run(tmp_path, USUAL, given=examples(40, seed=1))
 
 
 def test_a_mesh_that_does_not_fit_is_refused_before_anything_loads(tmp_path):

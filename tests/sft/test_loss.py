@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,37 +14,63 @@ from ste_jax.sft.step import place_batch
 from ste_jax.sharding import TRAIN
 
 
+def run(model, batch, chunk):
+    hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
+    return target_loss(model, hidden, batch, chunk=chunk)
+
+
+compiled = jax.jit(run, static_argnames="chunk")
+
+
 def loss_sum(model, batch, mesh, chunk):
-    @jax.jit
-    def run(model, batch):
-        hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
-        return target_loss(model, hidden, batch, chunk=chunk)
-
     with jax.set_mesh(mesh):
-        return float(run(model, place_batch(batch, TRAIN, mesh)))
+        return float(compiled(model, place_batch(batch, TRAIN, mesh), chunk=chunk))
 
 
-def plain_loss(model, example):
-    """The summed negative log-probability of the targets, one example at a time, in numpy's float64."""
-    tokens = np.array([example.prompt + example.target], np.int32)
-    positions = np.arange(tokens.shape[1], dtype=np.int32)[None]
-    hidden = hidden_states(model, jnp.array(tokens), jnp.array(positions), jnp.ones_like(jnp.array(tokens)))
-    logits = np.asarray(model.unembed_hidden(hidden), np.float64)[0]
+@jax.jit
+def all_logits(model, tokens):
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
+    return model.unembed_hidden(hidden_states(model, tokens, positions, jnp.ones_like(tokens)))
+
+
+def plain_loss(model, given):
+    """The summed negative log-probability of the targets, one example a row, in numpy's float64."""
+    tokens = np.zeros((len(given), max(len(e.prompt + e.target) for e in given)), np.int32)
+    for row, example in zip(tokens, given, strict=True):
+        row[: len(example.prompt + example.target)] = example.prompt + example.target
+    logits = np.asarray(all_logits(model, tokens), np.float64)
     logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    first = len(example.prompt) - 1
-    return -sum(logs[first + i, token] for i, token in enumerate(example.target))
+    return -sum(
+        logs[row, len(example.prompt) - 1 + i, token]
+        for row, example in enumerate(given)
+        for i, token in enumerate(example.target)
+    )
 
 
-@pytest.mark.parametrize("chunk", [1, 8, 32])
-def test_packed_equals_unpacked_example_by_example(chunk):
+@pytest.mark.parametrize("chunk", [1, 32])
+def test_packed_equals_unpacked(chunk):
     mesh = one_device()
     model, given = tiny_model(mesh), examples(14)
     batches = Batches(given, settings(loss_chunk=chunk), 0, 1)
     assert batches.steps_per_epoch == 1
     assert batches.packing.rows < len(given)
     with jax.set_mesh(mesh):
-        expected = sum(plain_loss(model, e) for e in given)
+        expected = plain_loss(model, given)
     assert loss_sum(model, batches.batch(0), mesh, chunk) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("segment", [1, 2])
+def test_each_example_of_a_row_has_the_loss_it_has_alone(segment):
+    mesh = one_device()
+    model, given = tiny_model(mesh), examples(6)
+    batches = Batches(given, settings(row_length=128, batch_rows=1, micro_rows=1), 0, 1)
+    batch = batches.batch(0)
+    at_segment = np.take_along_axis(batch["segments"], batch["target_at"], axis=1) == segment
+    batch["target_weights"] = batch["target_weights"] * at_segment
+    alone = {e.id: e for e in given}[batches.example_ids(0)[segment - 1]]
+    with jax.set_mesh(mesh):
+        expected = plain_loss(model, [alone])
+    assert loss_sum(model, batch, mesh, 8) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_neighbour_in_the_row_changes_nothing():
@@ -79,12 +106,8 @@ def test_no_array_holds_the_logits_of_all_targets():
     rows, targets = batch["target_ids"].shape
     assert targets > 8
 
-    def run(model, batch):
-        hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
-        return target_loss(model, hidden, batch, chunk=8)
-
     with jax.set_mesh(mesh):
-        program = str(jax.make_jaxpr(jax.grad(run))(model, place_batch(batch, TRAIN, mesh)))
+        program = str(jax.make_jaxpr(jax.grad(partial(run, chunk=8)))(model, place_batch(batch, TRAIN, mesh)))
     program = re.sub(r"@(\w+|\([^)]*\))", "", program)  # shapes name the mesh axes of each size
     assert f"f32[{rows},8,64]" in program
     assert f"f32[{rows},{targets},64]" not in program

@@ -33,7 +33,8 @@ def one_update(chosen, shape=(1, 1, 1), targets=True):
     assert len(set(batch["target_weights"].sum(axis=1))) > 2, "rows must differ in targets to tell"
     batch["target_weights"] *= targets
     with jax.set_mesh(mesh):
-        state = init_state(tiny_model(mesh), make_optimizer(chosen, TOTAL))
+        model = tiny_model(mesh, chosen.param_dtype, chosen.dtype)
+        state = init_state(model, make_optimizer(chosen, TOTAL))
         placed = place_batch(batch, TRAIN, mesh)
         state, metrics = train_step(state, placed, settings=chosen, total_steps=TOTAL)
     moments = optax.tree.get(state.opt_state, "mu")
@@ -55,9 +56,8 @@ def plain(**changes):
     return settings(**{"clip_norm": 1e9, "warmup_steps": 0, "learning_rate": 1e-3, **changes})
 
 
-@pytest.mark.parametrize("micro_rows", [1, 4])
-def test_accumulation_equals_one_big_batch(micro_rows):
-    assert_same(one_update(plain(micro_rows=micro_rows)), one_update(plain()))
+def test_accumulation_equals_one_big_batch():
+    assert_same(one_update(plain(micro_rows=2)), one_update(plain()))
 
 
 @pytest.mark.parametrize(("shape", "micro_rows"), [((2, 2, 2), 8), ((1, 4, 2), 4)])
@@ -68,6 +68,14 @@ def test_any_mesh_equals_one_device(shape, micro_rows):
 @pytest.mark.parametrize(("remat", "unroll"), [("full", False), ("dots", True)])
 def test_remat_and_unrolling_change_no_value(remat, unroll):
     assert_same(one_update(plain(remat=remat, unroll=unroll)), one_update(plain()))
+
+
+def test_bfloat16_is_near_float32_and_keeps_its_dtypes():
+    narrow = plain(param_dtype="bfloat16", dtype="bfloat16", moment_dtype="bfloat16", micro_rows=2)
+    parameters, moments, metrics = one_update(narrow)
+    assert {x.dtype.name for x in parameters + moments} == {"bfloat16"}
+    assert metrics["loss"] == pytest.approx(one_update(plain())[2]["loss"], rel=0.02)
+    assert metrics["grad_norm"] == pytest.approx(one_update(plain())[2]["grad_norm"], rel=0.1)
 
 
 def test_the_first_update_is_that_of_adamw():
@@ -91,7 +99,7 @@ def test_clipping_bounds_the_gradient_but_not_what_is_reported():
     assert norm == pytest.approx(0.01, rel=1e-4)
 
 
-@pytest.mark.parametrize("micro_rows", [8, 4])
+@pytest.mark.parametrize("micro_rows", [8, 2])
 def test_a_batch_without_targets_gives_no_nan(micro_rows):
     parameters, _, metrics = one_update(plain(micro_rows=micro_rows), targets=False)
     assert metrics["loss"] == metrics["grad_norm"] == metrics["target_tokens"] == 0.0
@@ -157,9 +165,10 @@ def test_real_models_shard_over_a_pod(name):
         after, metrics = jax.eval_shape(
             functools.partial(train_step, settings=chosen, total_steps=100), state, batch
         )
-    assert after.model.blocks.w_up[...].sharding.spec == TRAIN.spec(None, "embed", "mlp")
+    assert jax.tree.leaves(after.model.blocks.w_up)[0].sharding.spec == TRAIN.spec(None, "embed", "mlp")
     for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
-        assert (old.shape, old.dtype, old.sharding.spec) == (new.shape, new.dtype, new.sharding.spec)
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+        assert not old.shape or old.sharding.spec == new.sharding.spec
     assert metrics["loss"].shape == ()
 
 

@@ -1,0 +1,69 @@
+"""A judge for one's own use case: own instructions, own categories and rubric, own labelled pairs as the
+anchor.
+
+  ste run --config=configs/company_data.py --workdir=runs/support \\
+      --config.instructions=tickets.csv --config.labelled_pairs=judged_by_us.jsonl
+
+`instructions`: .jsonl, .csv, .parquet (a column instruction, prompt, text or question), .txt (one a line) or
+tfds:NAME. `labelled_pairs` (optional): instruction, response_a, response_b, label (A or B). They are never
+trained on: half of them choose the checkpoint of every iteration, on the other half every model is evaluated.
+`:runlocal` shrinks it to two CPU cores and the starter instructions.
+"""
+
+from pathlib import Path
+from runpy import run_path
+
+from ml_collections import ConfigDict
+
+_PAPER = run_path(str(Path(__file__).with_name("llama3_70b.py")))
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the configuration; `arg` is "" or "runlocal"."""
+    c = _PAPER["get_config"]()
+    c.name = "company_data"
+    c.iterations = 3
+    c.model = "meta-llama/Llama-3.1-8B-Instruct"
+    c.mesh = (1, -1, 1)
+    c.instructions = "instructions.csv"
+    c.labelled_pairs = ""
+
+    # What the judge is told to look at, in the words of those who answer for it.
+    c.rubric = (
+        "Is every statement correct and supported by our documentation? Does the answer solve the "
+        "customer's problem "
+        "in steps that they can follow? Is it polite without empty phrases, and no longer than it has to be?"
+    )
+    c.select.categories = (
+        "Billing",
+        "Technical problem",
+        "How-to question",
+        "Complaint",
+        "Cancellation",
+        "Other",
+    )
+    c.select.quotas = ConfigDict(
+        {
+            "Technical problem": 2.0,
+            "How-to question": 2.0,
+            "Billing": 1.0,
+            "Complaint": 1.0,
+            "Cancellation": 1.0,
+        }
+    )
+    c.select.size = 5000
+    c.pairs.validation, c.pairs.test = 200, 200
+
+    c.train.learning_rate = 2e-6
+    c.annotate.stop_when_correct = 1  # one correct judgment is kept anyway: do not pay for the others
+    c.decode.sequences = 480
+    c.decode.prefix_tokens = 131072
+    c.decode.wave = 5
+
+    if arg == "runlocal":
+        _PAPER["shrink"](c)
+        # A small model rarely names a category: take what it leaves unlabelled too.
+        c.select.quotas = ConfigDict()
+    elif arg:
+        raise ValueError(f"company_data: unknown argument {arg!r}; there is only 'runlocal'")
+    return c

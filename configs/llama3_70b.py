@@ -1,0 +1,97 @@
+"""The paper's run: Llama-3-70B-Instruct as the seed, on a TPU pod slice.
+
+  ste run --config=configs/llama3_70b.py --workdir=gs://BUCKET/runs/70b --config.instructions=gs://BUCKET/prompts.jsonl
+
+Each value of the paper says where it stands; `:runlocal` keeps the settings and shrinks the sizes, so that
+the same file runs on a CPU with a small model (`--config=configs/llama3_70b.py:runlocal
+--config.model=MODEL`).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the configuration; `arg` is "" or "runlocal"."""
+    if arg not in ("", "runlocal"):
+        raise ValueError(f"llama3_70b: unknown argument {arg!r}; there is only 'runlocal'")
+    c = ConfigDict()
+    c.name = "llama3_70b"
+    c.seed = 0
+    c.iterations = 5  # arXiv 2408.02666, section 4.1: five iterations
+    c.model = "meta-llama/Meta-Llama-3-70B-Instruct"  # section 4.1: the seed model
+    c.instructions = "instructions.jsonl"  # the paper: WildChat prompts that are labelled "reasoning"
+    c.labelled_pairs = ""
+    c.judge_prompt = "standard"
+    c.rubric = ""
+    c.train_from = "seed"  # section 3.4: every iteration starts from the seed model again
+    c.mesh = (1, -1, 8)  # 8 key/value heads: tensor parallelism over 8 devices at most
+
+    c.select = ConfigDict()
+    c.select.pool = 0
+    c.select.size = 20582  # section 4.1: 20,582 instructions
+    # Section 4.1 keeps one category of the 15; its sampler is not published.
+    c.select.quotas = ConfigDict({"Knowledge and Reasoning": 1.0, "Mathematical reasoning": 1.0})
+    c.select.max_tokens = 1024
+    c.select.max_new_tokens = 48
+
+    c.pairs = ConfigDict()
+    c.pairs.mode = "modified_one_call"  # section 3.2 and the released prompt: x' and its answer in one call
+    c.pairs.max_response_tokens = 1024
+    c.pairs.max_modified_tokens = 512
+    c.pairs.sampling = ConfigDict({"temperature": 0.7, "top_p": 0.9})  # authors' release
+    c.pairs.validation = 256
+    c.pairs.test = 256
+
+    c.annotate = ConfigDict()
+    c.annotate.samples = 15  # section 4.1: N = 15
+    c.annotate.max_new_tokens = 4096  # authors' release
+    c.annotate.sampling = ConfigDict({"temperature": 0.7, "top_p": 0.9})  # section 4.1
+    c.annotate.force_verdict = False
+
+    c.train = ConfigDict()
+    c.train.learning_rate = 1e-6  # authors' release, as are the following seven
+    c.train.final_learning_rate_ratio = 0.2
+    c.train.warmup_steps = 100
+    c.train.epochs = 2.0
+    c.train.row_length = 4096
+    c.train.b1, c.train.b2 = 0.9, 0.95
+    c.train.weight_decay = 0.1
+    c.train.dtype = "bfloat16"
+    c.train.param_dtype = "float32"  # an update of 1e-6 is lost in bfloat16
+    c.train.batch_rows = 64
+    c.train.micro_rows = 16
+    c.train.remat = "full"
+    c.train.evaluate_every = 50  # the checkpoint is the one with the best held-out accuracy (section 4.1)
+    c.train.checkpoint_every = 50
+
+    c.evaluate = ConfigDict()
+    c.evaluate.votes = 32  # section 4.3: majority vote over 32 samples
+    c.evaluate.sampling = ConfigDict({"temperature": 0.7, "top_p": 0.9})
+
+    c.decode = ConfigDict()
+    c.decode.sequences = 240
+    c.decode.prefix_tokens = 65536
+    c.decode.prefill_tokens = 8192
+    c.decode.buckets = (1024, 2048, 4096)
+    c.decode.columns = 256
+    c.decode.wave = 15
+    c.decode.dtype = "bfloat16"
+
+    if arg == "runlocal":
+        shrink(c)
+    return c
+
+
+def shrink(c: ConfigDict) -> None:
+    """Makes a configuration of this family run on two CPU cores with a small model."""
+    c.iterations, c.instructions, c.mesh = 1, "starter", (1, 1, 1)
+    c.select.pool, c.select.size, c.select.quotas = 20, 12, ConfigDict()
+    c.pairs.max_response_tokens, c.pairs.max_modified_tokens = 48, 40
+    c.pairs.validation, c.pairs.test = 2, 3
+    c.annotate.samples, c.annotate.max_new_tokens, c.annotate.force_verdict = 4, 32, True
+    c.train.row_length, c.train.batch_rows, c.train.micro_rows = 1536, 1, 1
+    c.train.dtype, c.train.warmup_steps, c.train.epochs, c.train.remat = "float32", 1, 1.0, "none"
+    c.evaluate.votes = 4
+    c.decode.sequences, c.decode.prefix_tokens, c.decode.prefill_tokens = 32, 16384, 2048
+    c.decode.buckets, c.decode.columns, c.decode.wave = (256, 512, 1024), 32, 4
+    c.decode.dtype = "float32"

@@ -1,0 +1,29 @@
+"""The paper's method on Llama-3.1-8B-Instruct: what fits a slice of 8 to 16 chips.
+
+  ste run --config=configs/llama3_8b.py --workdir=gs://BUCKET/runs/8b --config.instructions=gs://BUCKET/prompts.jsonl
+
+The paper studied 70B only. What differs from `llama3_70b.py` is below; `:runlocal` shrinks it as there.
+"""
+
+from pathlib import Path
+from runpy import run_path
+
+from ml_collections import ConfigDict
+
+_PAPER = run_path(str(Path(__file__).with_name("llama3_70b.py")))
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the configuration; `arg` is "" or "runlocal"."""
+    c = _PAPER["get_config"]()
+    c.name = "llama3_8b"
+    c.model = "meta-llama/Llama-3.1-8B-Instruct"
+    c.mesh = (1, -1, 1)
+    c.train.learning_rate = 2e-6  # smaller models take larger rates; not from the paper
+    c.decode.sequences = 480
+    c.decode.prefix_tokens = 131072
+    if arg == "runlocal":
+        _PAPER["shrink"](c)
+    elif arg:
+        raise ValueError(f"llama3_8b: unknown argument {arg!r}; there is only 'runlocal'")
+    return c
