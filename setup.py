@@ -21,6 +21,8 @@ REQUIRED = [
     "jinja2",
     "safetensors",
     "gguf>=0.19",
+    "huggingface_hub",
+    "ml_dtypes",
     "pyarrow",
     "datasketch",
     "phonenumbers",
@@ -35,7 +37,7 @@ REQUIRED = [
 EXTRAS = {
     "tpu": ["jax[tpu]==0.10.2"],
     "tfds": ["tensorflow-datasets"],
-    "test": ["pytest", "ruff", "pyright", "selenium", "tensorflow-datasets", "torch==2.13.0"],
+    "test": ["accelerate", "pytest", "ruff", "pyright", "selenium", "tensorflow-datasets", "torch==2.13.0"],
 }
 
 setup(

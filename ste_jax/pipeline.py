@@ -24,7 +24,15 @@ from ste_jax.report.html import SampledJudgment, write_report
 from ste_jax.sft.metrics import read_metrics
 from ste_jax.stages import annotate, evaluate, pairs, select, train
 from ste_jax.stages.context import Context
-from ste_jax.store import Success, digest, read_records, read_success, read_work, write_atomically
+from ste_jax.store import (
+    Success,
+    digest,
+    read_records,
+    read_success,
+    read_work,
+    require_success,
+    write_atomically,
+)
 
 _PACKAGES = ("ste-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers")
 _SHOWN_JUDGMENTS = 10
@@ -48,10 +56,10 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     """Runs one stage (of one iteration), and returns its summary; what it reads must be finished."""
     if stage == "select":
         select.run(context)
-        return _success(context, "select").summary
+        return require_success(context.workdir / "select").summary
     if stage == "pairs":
         pairs.run(context, _read(context, "select", Instruction))
-        return _success(context, "pairs").summary
+        return require_success(context.workdir / "pairs").summary
     splits = pairs.split(context.config, _read(context, "pairs", Pair))
     if stage == "evaluate":
         return evaluate.run(context, iteration, splits)
@@ -59,7 +67,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
         annotate.run(context, iteration, splits.train)
     else:
         train.run(context, iteration, _read(context, f"iteration_{iteration}/annotate", Judgment), splits)
-    return _success(context, f"iteration_{iteration}/{stage}").summary
+    return require_success(context.iteration(iteration) / stage).summary
 
 
 def _read(context: Context, name: str, kind: type) -> list:
@@ -212,7 +220,7 @@ def _yield(iteration: int, report: dict[str, Any]) -> dict[str, Any]:
 def _training(context: Context, iteration: int) -> dict[str, Any]:
     steps = read_metrics(context.iteration(iteration) / "train")
     return {
-        **_success(context, f"iteration_{iteration}/train").summary,
+        **require_success(context.iteration(iteration) / "train").summary,
         "steps": [line for line in steps if "loss" in line],
     }
 

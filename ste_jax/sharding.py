@@ -7,13 +7,14 @@ project names a mesh axis.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
-MeshAxes = str | tuple[str, ...] | None
+MeshAxes: TypeAlias = str | tuple[str, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ TRAIN = Rules()
 DECODE = Rules(embed=None)
 
 
-def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Returns the explicit mesh (data, fsdp, tensor) of `shape`; one axis may be -1: what is left of the
     devices.
 

@@ -79,6 +79,18 @@ def read_success(folder: epath.Path) -> Success | None:
     return Success(**json.loads(path.read_text())) if path.exists() else None
 
 
+def require_success(folder: epath.Path) -> Success:
+    """Returns what the finished record set in `folder` says of itself.
+
+    Raises:
+      ValueError: it is not finished.
+    """
+    success = read_success(folder)
+    if success is None:
+        raise ValueError(f"{folder} is not finished; run its stage first")
+    return success
+
+
 def read_work(folder: epath.Path) -> Work:
     """Returns how far the record set in `folder` is."""
     path = folder / PROGRESS
@@ -224,9 +236,7 @@ def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
     Raises:
       ValueError: the set is not finished, or its parts are not the bytes that it was finished with.
     """
-    success = read_success(folder)
-    if success is None:
-        raise ValueError(f"{folder} is not finished; run its stage first")
+    success = require_success(folder)
     paths = sorted(folder.glob("part-*.jsonl"))
     content = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
     if content != success.content_hash:

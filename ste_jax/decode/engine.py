@@ -215,15 +215,15 @@ class _BucketRun:
             length[row] = len(request.prompt) - 1
             tokens[row, : length[row]] = request.prompt[:-1]
             source[index] = row
-            self._slots[index] = _Slot(request, 0, [], [], [], [])
-            self._start_wave(index)
+            self._slots[index] = slot = _Slot(request, 0, [], [], [], [])
+            self._start_wave(index, slot)
         place = self._engine.place
         return prefill(
             self._model, prefix, place(tokens), place(length), place(source), unroll=self._settings.unroll
         )
 
-    def _start_wave(self, index: int) -> None:
-        slot, samples = self._slots[index], self._samples
+    def _start_wave(self, index: int, slot: _Slot) -> None:
+        samples = self._samples
         slot.first = len(slot.finished)
         n = min(self._wave, slot.request.n - slot.first)
         slot.tokens, slot.forced, slot.done = [[] for _ in range(n)], [False] * n, [None] * n
@@ -278,7 +278,7 @@ class _BucketRun:
                 continue
             for i, done in enumerate(slot.done):
                 if done is None and self._samples.status[index, i] != RUNNING:
-                    slot.done[i] = self._finish(index, i)
+                    slot.done[i] = self._finish(index, slot, i)
             if any(done is None for done in slot.done):
                 continue
             slot.finished += [done for done in slot.done if done is not None]
@@ -288,11 +288,11 @@ class _BucketRun:
                 self._slots[index] = None
                 yield Group(slot.request.id, finished)
             else:
-                self._start_wave(index)
+                self._start_wave(index, slot)
 
-    def _finish(self, index: int, i: int) -> Completion | None:
+    def _finish(self, index: int, slot: _Slot, i: int) -> Completion | None:
         """Returns the completion of an ended sample, or None after starting the tail that it needs."""
-        slot, samples = self._slots[index], self._samples
+        samples = self._samples
         status = samples.status[index, i]
         tokens = tuple(slot.tokens[i])
         if status != CHOSEN and self._tail and self._tail.needed(tokens):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +29,13 @@ class Samples:
     (budget) or CHOSEN (end of the tail). `used` counts the finished chunks of the group, [B].
     """
 
-    token: Array
-    position: Array
-    budget: Array
-    tail: Array
-    status: Array
-    keys: Array
-    used: Array
+    token: Any
+    position: Any
+    budget: Any
+    tail: Any
+    status: Any
+    keys: Any
+    used: Any
 
 
 @jax.tree_util.register_dataclass
@@ -111,11 +112,11 @@ def _step_logits(
     in_chunk = [c.written & (samples.used > i)[:, None, None] for i, c in enumerate(chunks)]
     itself = jnp.ones_like(samples.token, bool)[..., None]
 
-    def attend(q: Array, k: Array, v: Array, caches) -> Array:
+    def attend(q: Array, k: Array, v: Array, caches: Any) -> Array:
         (prefix_k, prefix_v), of_chunks, (buffer_k, buffer_v) = caches
         q = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
         parts = [shared_partial(q, prefix_k, prefix_v, in_prefix)]
-        parts += [own_partial(q, *kv, mask) for kv, mask in zip(of_chunks, in_chunk, strict=True)]
+        parts += [own_partial(q, k_, v_, mask) for (k_, v_), mask in zip(of_chunks, in_chunk, strict=True)]
         parts.append(own_partial(q, buffer_k, buffer_v, buffer.written))
         parts.append(own_partial(q, k[..., None], v[:, :, :, None], itself))
         return merge(parts, model.dtype)
@@ -171,6 +172,8 @@ def decode_chunk(
         samples, ids = _advance(samples, drawn, controls)
         return step + 1, buffer, samples, jnp.where(column, ids[..., None], made)
 
-    step, buffer, samples, made = jax.lax.while_loop(unfinished, advance, (0, buffer, samples, made))
+    step, buffer, samples, made = jax.lax.while_loop(
+        unfinished, advance, (jnp.int32(0), buffer, samples, made)
+    )
     chunks = commit_chunk(chunks, buffer, samples.used)
     return chunks, dataclasses.replace(samples, used=samples.used + 1), made, step

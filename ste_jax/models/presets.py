@@ -1,12 +1,14 @@
 """Architectures by name; each value is the published `config.json` of that model."""
 
+from typing import Any
+
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.rope import RopeScaling
 
 _LLAMA_31 = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 _LLAMA_32 = RopeScaling(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 
-_8B = {
+_8B: dict[str, Any] = {
     "hidden_size": 4096,
     "intermediate_size": 14336,
     "num_layers": 32,
@@ -14,7 +16,7 @@ _8B = {
     "num_kv_heads": 8,
     "head_dim": 128,
 }
-_70B = {
+_70B: dict[str, Any] = {
     "hidden_size": 8192,
     "intermediate_size": 28672,
     "num_layers": 80,
@@ -22,9 +24,9 @@ _70B = {
     "num_kv_heads": 8,
     "head_dim": 128,
 }
-_LLAMA_2 = {"vocab_size": 32000, "context_length": 4096}
-_LLAMA_3 = {"vocab_size": 128256, "context_length": 8192, "rope_theta": 500_000.0}
-_LLAMA_3_LONG = {"vocab_size": 128256, "context_length": 131072, "rope_theta": 500_000.0}
+_LLAMA_2: dict[str, Any] = {"vocab_size": 32000, "context_length": 4096}
+_LLAMA_3: dict[str, Any] = {"vocab_size": 128256, "context_length": 8192, "rope_theta": 500_000.0}
+_LLAMA_3_LONG: dict[str, Any] = {"vocab_size": 128256, "context_length": 131072, "rope_theta": 500_000.0}
 
 PRESETS: dict[str, LlamaConfig] = {
     "llama2_7b": LlamaConfig(

@@ -7,11 +7,11 @@ ones too).
 
 from ste_jax.decode.protocol import Completion
 from ste_jax.judging.selection import keep_correct, yield_report
-from ste_jax.records import ORDERS, Judgment, Pair
+from ste_jax.records import ORDERS, Judgment, Order, Pair
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge
-from ste_jax.store import RecordSet, read_records, read_success
+from ste_jax.store import RecordSet, read_records, read_success, require_success
 
 
 def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
@@ -22,7 +22,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     fingerprint = context.fingerprint(
         "annotate",
         settings,
-        pairs=read_success(context.workdir / "pairs").content_hash,
+        pairs=require_success(context.workdir / "pairs").content_hash,
         model=source.digest(),
         prompt=context.prompt.digest(),
     )
@@ -34,7 +34,9 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     judge = Judge(context, source.tokenizer)
     stage = f"annotate/{iteration}"
     requests, too_long = judge.requests(pairs, stage, settings.samples, engine)
-    by_request = {f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS}
+    by_request: dict[str, tuple[Pair, Order]] = {
+        f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS
+    }
 
     def enough(request: str, finished: tuple[Completion, ...]) -> bool:
         correct = sum(judge.is_correct(*by_request[request], completion) for completion in finished)

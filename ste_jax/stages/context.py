@@ -4,6 +4,7 @@ last.
 
 import dataclasses
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -85,11 +86,11 @@ class Context:
         """Returns the keys of the samples of a record: uint32 [samples, 2]."""
         return np.stack([key_data(self.config.seed, stage, record, i) for i in range(samples)])
 
-    def fingerprint(self, stage: str, settings: object, **inputs: str) -> dict:
+    def fingerprint(self, stage: str, settings: Any, **inputs: str) -> dict:
         """Returns what a stage's records are made from: its settings, the seed and the hashes of its
         inputs.
         """
-        values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
+        values = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
         return {"stage": stage, "seed": self.config.seed, "config": values, "inputs": inputs}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ste_jax.decode.protocol import Sampling
 from ste_jax.judging.stats import Evaluation, JudgedPair, evaluate_judgments
 from ste_jax.judging.vote import Example, majority, vote_curve
-from ste_jax.records import ORDERS, Judgment, Pair
+from ste_jax.records import ORDERS, Judgment, Label, Order, Pair
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge, evaluation_of
@@ -84,24 +84,25 @@ def _judge(
 
 def _majority(seed: int, pairs: Sequence[Pair], judgments: Sequence[Judgment]) -> dict[str, Any]:
     """Returns the numbers of the vote, and its accuracy by the number of votes."""
-    by_example = defaultdict(list)
+    by_example: dict[tuple[str, Order], list[Label | None]] = defaultdict(list)
     for judgment in judgments:
         by_example[judgment.pair_id, judgment.order].append(judgment.verdict)
     examples, judged = [], []
     for pair in pairs:
         if (pair.id, ORDERS[0]) not in by_example:
             continue
-        ballots = [by_example[pair.id, order] for order in ORDERS]
-        keys = [f"{pair.id}/{order}" for order in ORDERS]
-        examples += [
-            Example(key, pair.shown(order)[2], ballot)
-            for key, order, ballot in zip(keys, ORDERS, ballots, strict=True)
-        ]
-        verdicts = tuple(majority(b, seed_key=(seed, key)) for b, key in zip(ballots, keys, strict=True))
-        statuses = tuple("ok" if verdict else "missing" for verdict in verdicts)
-        lengths = {"length_a": len(pair.response_a), "length_b": len(pair.response_b)}
+        votes = [Example(f"{pair.id}/{o}", pair.shown(o)[2], by_example[pair.id, o]) for o in ORDERS]
+        examples += votes
+        given, swapped = (majority(vote.verdicts, seed_key=(seed, vote.key)) for vote in votes)
         judged.append(
-            JudgedPair(pair_id=pair.id, label=pair.label, verdicts=verdicts, statuses=statuses, **lengths)
+            JudgedPair(
+                pair_id=pair.id,
+                label=pair.label,
+                verdicts=(given, swapped),
+                statuses=("ok" if given else "missing", "ok" if swapped else "missing"),
+                length_a=len(pair.response_a),
+                length_b=len(pair.response_b),
+            )
         )
     numbers = evaluate_judgments(judged, seed=seed).to_json()
     curve = vote_curve(examples, seed=seed)

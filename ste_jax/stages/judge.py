@@ -67,14 +67,16 @@ class Judge:
 
     def maker(self, pairs: Sequence[Pair]) -> Callable[[Group], list[Judgment]]:
         """Returns the function that makes the judgments of a group."""
-        by_id = {f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS}
+        by_id: dict[str, tuple[Pair, Order]] = {
+            f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS
+        }
         return lambda group: [
             self._judgment(*by_id[group.id], completion) for completion in group.completions
         ]
 
     def _judgment(self, pair: Pair, order: Order, completion: Completion) -> Judgment:
         tokens = list(completion.tokens)
-        if completion.forced:
+        if completion.forced and self._forced:
             tokens += self._forced.closing
         text, label, status = self._verdict(tokens, completion.finish == "length")
         return Judgment(
@@ -109,19 +111,19 @@ def judge_now(
 def evaluation_of(pairs: Sequence[Pair], judgments: Sequence[Judgment], seed: int) -> Evaluation:
     """Returns the numbers of one judgment a pair and order; pairs without judgments are not counted."""
     found = {(j.pair_id, j.order): j for j in judgments}
-    judged = [p for p in pairs if (p.id, ORDERS[0]) in found]
-    return evaluate_judgments(
-        [
-            JudgedPair(
-                pair_id=p.id,
-                label=p.label,
-                verdicts=tuple(found[p.id, order].verdict for order in ORDERS),
-                statuses=tuple(found[p.id, order].status for order in ORDERS),
-                forced=tuple(found[p.id, order].forced for order in ORDERS),
-                length_a=len(p.response_a),
-                length_b=len(p.response_b),
+    judged = []
+    for pair in pairs:
+        if (pair.id, ORDERS[0]) in found:
+            given, swapped = (found[pair.id, order] for order in ORDERS)
+            judged.append(
+                JudgedPair(
+                    pair_id=pair.id,
+                    label=pair.label,
+                    verdicts=(given.verdict, swapped.verdict),
+                    statuses=(given.status, swapped.status),
+                    forced=(given.forced, swapped.forced),
+                    length_a=len(pair.response_a),
+                    length_b=len(pair.response_b),
+                )
             )
-            for p in judged
-        ],
-        seed=seed,
-    )
+    return evaluate_judgments(judged, seed=seed)

@@ -24,8 +24,8 @@ from ste_jax.randomness import generator
 from ste_jax.records import Generation, Instruction, Pair
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
-from ste_jax.store import RecordSet, read_records, read_success
-from ste_jax.text.chat import Message
+from ste_jax.store import RecordSet, read_records, read_success, require_success
+from ste_jax.text.chat import Message, to_messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,10 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     folder, settings = context.workdir / "pairs", context.config.pairs
     source = context.seed_model
     fingerprint = context.fingerprint(
-        "pairs", settings, select=read_success(context.workdir / "select").content_hash, model=source.digest()
+        "pairs",
+        settings,
+        select=require_success(context.workdir / "select").content_hash,
+        model=source.digest(),
     )
     records = RecordSet(folder, Pair, fingerprint)
     if read_success(folder):
@@ -138,37 +141,33 @@ class _Asker:
         return answers
 
 
-def _messages(conversation: list[dict[str, str]]) -> list[Message]:
-    return [Message(**turn) for turn in conversation]
-
-
 def _modified(
     asker: _Asker, instructions: list[Instruction], settings: PairsConfig, _
 ) -> dict[str, Worse | None]:
     """Two calls: x', then an ordinary answer to it. An x' that the checks refuse is not answered."""
-    asked = {i.id: _messages(modify_prompt(i.text)) for i in instructions}
+    asked = {i.id: to_messages(modify_prompt(i.text)) for i in instructions}
     found = asker.ask("modified", asked, settings.max_modified_tokens)
-    # What the budget cut short is not a whole instruction.
-    texts = {id_: parse_modified(g.text) if g.finish == "stop" else None for id_, g in found.items()}
-    fit = {i.id for i in instructions if not check_modified(i.text, texts.get(i.id), settings.checks)}
-    answers = asker.ask(
-        "modified_answers",
-        {id_: [Message("user", text)] for id_, text in texts.items() if id_ in fit},
-        settings.max_response_tokens,
-    )
-    return {
-        id_: Worse(text, answers[id_].text, answers[id_].tokens)
-        if id_ in answers
-        else text and Worse(text, "", [])
-        for id_, text in texts.items()
-    }
+    candidates: dict[str, Worse | None] = {}
+    questions = {}
+    for instruction in instructions:
+        completion = found.get(instruction.id)
+        # What the budget cut short is not a whole instruction.
+        whole = completion is not None and completion.finish == "stop"
+        modified = parse_modified(completion.text) if completion is not None and whole else None
+        candidates[instruction.id] = None if modified is None else Worse(modified, "", [])
+        if modified is not None and not check_modified(instruction.text, modified, settings.checks):
+            questions[instruction.id] = [Message("user", modified)]
+    answers = asker.ask("modified_answers", questions, settings.max_response_tokens)
+    for id_, answer in answers.items():
+        candidates[id_] = Worse(questions[id_][0].content, answer.text, answer.tokens)
+    return candidates
 
 
 def _modified_one_call(
     asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
     asked = {
-        i.id: _messages(modify_and_answer_prompt(i.text, chosen[i.id].text))
+        i.id: to_messages(modify_and_answer_prompt(i.text, chosen[i.id].text))
         for i in instructions
         if i.id in chosen
     }
@@ -181,7 +180,7 @@ def _worse(
     asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
     asked = {
-        i.id: _messages(worse_answer_prompt(i.text, chosen[i.id].text))
+        i.id: to_messages(worse_answer_prompt(i.text, chosen[i.id].text))
         for i in instructions
         if i.id in chosen
     }

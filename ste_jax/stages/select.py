@@ -6,6 +6,8 @@ Reads an instruction source, writes `select/` (records: Instruction) and, for th
 
 import dataclasses
 
+from etils import epath
+
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.config import SelectConfig
 from ste_jax.decode.protocol import Sampling
@@ -17,8 +19,8 @@ from ste_jax.randomness import generator
 from ste_jax.records import Generation, Instruction
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
-from ste_jax.store import RecordSet, digest, read_records, read_success
-from ste_jax.text.chat import Message
+from ste_jax.store import RecordSet, Work, digest, read_records, read_success, require_success
+from ste_jax.text.chat import to_messages
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
@@ -39,7 +41,7 @@ def run(context: Context) -> list[Instruction]:
     kept, funnel = filter_instructions(read, settings.filters)
     kept = _drop_long(kept, source, settings.max_tokens, funnel)
     kept = _draw_pool(kept, settings.pool, config.seed, funnel)
-    conversations = {i.id: [Message(**m) for m in label_prompt(i.text, settings.categories)] for i in kept}
+    conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in kept}
     answers, _ = generate_texts(
         context,
         source,
@@ -67,9 +69,9 @@ def run(context: Context) -> list[Instruction]:
     return chosen
 
 
-def _add_work(records: RecordSet, folder):
+def _add_work(records: RecordSet, folder: epath.Path) -> Work:
     """Takes over what labelling cost: the stage's own records cost nothing."""
-    work = read_success(folder / "labels").work
+    work = require_success(folder / "labels").work
     return dataclasses.replace(
         records.work, prompt_tokens=work["prompt_tokens"], generated_tokens=work["generated_tokens"]
     )

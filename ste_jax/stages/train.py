@@ -24,7 +24,7 @@ from ste_jax.stages.context import Context
 from ste_jax.stages.evaluate import GREEDY
 from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
-from ste_jax.store import RecordSet, read_success
+from ste_jax.store import RecordSet, read_success, require_success
 
 
 class NothingToLearn(ValueError):
@@ -44,7 +44,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     fingerprint = context.fingerprint(
         "train",
         settings,
-        judgments=read_success(context.iteration(iteration) / "annotate").content_hash,
+        judgments=require_success(context.iteration(iteration) / "annotate").content_hash,
         model=source.digest(),
     )
     records = RecordSet(folder, TrainingExample, fingerprint)
@@ -118,6 +118,9 @@ def _fit(
         judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
         return sum(j.correct for j in judged) / max(1, len(judged))
 
+    def save(model: Llama, step: int) -> None:
+        save_model(Path(folder / "model"), model, card, source.tokenizer)
+
     def load() -> Llama:
         dtypes = {"param_dtype": config.train.param_dtype, "dtype": config.train.dtype}
         return source.load(TRAIN, context.mesh, **dtypes)
@@ -136,7 +139,7 @@ def _fit(
                 mesh=context.mesh,
                 checkpoints=checkpoints,
                 evaluate=accuracy if validation else None,
-                save_best=lambda model, step: save_model(folder / "model", model, card, source.tokenizer),
+                save_best=save,
                 metrics=metrics,
                 progress=progress,
             )
