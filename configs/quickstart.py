@@ -30,8 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.mesh = (1, 1, 1)
 
     c.select = ConfigDict()
-    c.select.pool = 16 if small else 120
-    c.select.size = 12 if small else 64
+    c.select.pool = 16 if small else 96
+    c.select.size = 12 if small else 60
     c.select.max_tokens = 96
     c.select.max_new_tokens = 32
     c.select.filters = ConfigDict(
@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pairs.mode = "modified"
     c.pairs.max_response_tokens = 48
     c.pairs.max_modified_tokens = 40
-    c.pairs.validation = 2 if small else 8
+    c.pairs.validation = 2 if small else 6
     c.pairs.test = 3 if small else 16
 
     c.annotate = ConfigDict()
@@ -57,10 +57,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.learning_rate = 3e-5
     c.train.warmup_steps = 2
     c.train.epochs = 1.0
-    c.train.batch_rows = 2
-    c.train.micro_rows = 2
-    c.train.row_length = 768
-    c.train.unroll = True
+    c.train.batch_rows = 4
+    c.train.micro_rows = 4
+    c.train.row_length = 512
+    c.train.loss_chunk = 64
     c.train.evaluate_every = 4
     c.train.checkpoint_every = 4
 

@@ -32,6 +32,8 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
   --redo=STAGE        deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows from it,
   first
 """
+# How orbax says it, which writes by other means than Python's files.
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, as configs/quickstart.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
@@ -68,18 +70,38 @@ def _guarded(argv: list[str]) -> None:
     except app.UsageError as error:
         sys.exit(f"ste: {error}\n\n{USAGE}")
     except ValueError as error:
+        if _NO_SPACE in str(error):
+            sys.exit(_unwritable("a file", _NO_SPACE))
         sys.exit(f"ste: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        what = error.filename or "a file"
-        sys.exit(
-            f"ste: cannot write {what}: {error.strerror}. What was finished is safe; make room (or "
-            f"choose a workdir "
-            "that can be written) and start the same command again"
-        )
+        sys.exit(_unwritable(error.filename or "a file", error.strerror))
     except KeyboardInterrupt:
         sys.exit("ste: interrupted; what was finished is safe, the same command goes on from there")
+
+
+def _unwritable(what: str, why: str) -> str:
+    return (
+        f"ste: cannot write {what}: {why}. What was finished is safe; make room (or choose a workdir that "
+        "can be written) and start the same command again"
+    )
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; for a wrong file or field ml_collections raises errors of many kinds."""
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.lock()  # the first use tells that the file could not be read
+        return rest
+    except AttributeError as error:
+        # It holds the KeyError of the unknown field, which may name a similar one in a second line.
+        text = getattr(error.args[0], "args", error.args)[0]
+        sys.exit(f"ste: --config has no field {' '.join(str(text).split())}")
+    except (flags.Error, OSError) as error:
+        # Above the last line ml_collections puts where it looked, or the traceback of the file.
+        sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
 
 
 def main() -> None:
@@ -88,4 +110,4 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help"):
         print(USAGE)
         return
-    app.run(_guarded)
+    app.run(_guarded, flags_parser=_parse_flags)

@@ -203,7 +203,7 @@ def read_config(value: dict[str, Any]) -> RunConfig:
     """
     try:
         return dacite.from_dict(
-            RunConfig, value, dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number})
+            RunConfig, _with_tuples(value), dacite.Config(strict=True, type_hooks={float: _number})
         )
     except dacite.UnexpectedDataError as error:
         raise ValueError(f"config: {error}; see ste_jax/config.py for the fields that there are") from error
@@ -214,3 +214,10 @@ def read_config(value: dict[str, Any]) -> RunConfig:
 def _number(value: Any) -> Any:
     """Lets an int stand where a float belongs; everything else is left for the type check."""
     return float(value) if type(value) is int else value
+
+
+def _with_tuples(value: Any) -> Any:
+    """Lets a list stand where a tuple belongs; a string, which would fall into letters, is left alone."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
