@@ -1,6 +1,6 @@
 """The paper's run: Llama-3-70B-Instruct as the seed, on a TPU pod slice.
 
-  ste run --config=configs/llama3_70b.py --workdir=gs://BUCKET/runs/70b --config.instructions=gs://BUCKET/prompts.jsonl
+  ste run --config=configs/llama3_70b.py --workdir=/mnt/runs/70b --config.instructions=prompts.jsonl
 
 Each value of the paper says where it stands; `:runlocal` keeps the settings and shrinks the sizes, so that
 the same file runs on a CPU with a small model (`--config=configs/llama3_70b.py:runlocal

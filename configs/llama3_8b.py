@@ -1,6 +1,6 @@
 """The paper's method on Llama-3.1-8B-Instruct: what fits a slice of 8 to 16 chips.
 
-  ste run --config=configs/llama3_8b.py --workdir=gs://BUCKET/runs/8b --config.instructions=gs://BUCKET/prompts.jsonl
+  ste run --config=configs/llama3_8b.py --workdir=/mnt/runs/8b --config.instructions=prompts.jsonl
 
 The paper studied 70B only. What differs from `llama3_70b.py` is below; `:runlocal` shrinks it as there.
 """

@@ -1,15 +1,24 @@
 """Fixtures and strictness of all tests: 8 fake CPU devices, strict dtypes and ranks, the real small model."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax
+import numpy as np
 import pytest
 
-from ste_jax.sharding import make_mesh
+from ste_jax.checkpoint.card import ModelCard
+from ste_jax.checkpoint.source import save_model
+from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
+from ste_jax.sharding import DECODE, make_mesh
+from ste_jax.text.tokenizer import load_tokenizer
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -30,3 +39,139 @@ def smollm2_path() -> Path:
     if not path or not Path(path).is_file():
         pytest.fail("set STE_TEST_MODEL to the SmolLM2-135M-Instruct GGUF file (scripts/test.sh does it)")
     return Path(path)
+
+
+# ---- whole runs: a random model with the real tokenizer, and `ste` in processes of its own ----
+
+_TINY_CONFIG = """
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    c = ConfigDict()
+    c.name, c.seed, c.iterations, c.judge_prompt, c.mesh = "tiny", 0, 2, "short", (1, 1, 1)
+    c.model, c.instructions, c.labelled_pairs = {model!r}, {instructions!r}, ""
+    c.select = ConfigDict({{"size": 12, "max_new_tokens": 4, "max_tokens": 64}})
+    c.select.filters = ConfigDict({{"languages": (), "personal_data": False}})
+    c.pairs = ConfigDict({{"mode": "worse", "max_response_tokens": 8, "validation": 2, "test": 3}})
+    c.pairs.sampling = ConfigDict({{"temperature": 1.0, "top_p": 1.0}})
+    c.pairs.checks = ConfigDict(
+        {{"max_response_similarity": 1.0, "max_length_ratio": 1000.0, "drop_refusals": False}}
+    )
+    c.annotate = ConfigDict({{"samples": 3, "max_new_tokens": 6, "force_verdict": True}})
+    c.annotate.sampling = ConfigDict({{"temperature": 1.0, "top_p": 1.0}})
+    c.train = ConfigDict({{"learning_rate": 1e-3, "warmup_steps": 1, "epochs": 2.0, "row_length": 640}})
+    c.train.batch_rows = c.train.micro_rows = 2
+    c.train.evaluate_every, c.train.checkpoint_every = 2, 2
+    c.evaluate = ConfigDict({{"votes": 0}})
+    c.decode = ConfigDict({{"sequences": 12, "buckets": (640,), "columns": 16, "wave": 3}})
+    return c
+"""
+_TOPICS = (
+    *("bread", "bridges", "clouds", "clocks", "trees", "rivers", "maps", "ships", "bees", "stars", "music"),
+    *("chess", "salt", "glass"),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: a random Llama of two layers with the tokenizer of SmolLM2."""
+    tokenizer = load_tokenizer(smollm2_path)
+    cfg = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        context_length=1024,
+        tie_embeddings=True,
+    )
+    random = np.random.default_rng(0)
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    arrays = {}
+    for name, parameter in parameter_table(cfg).items():
+        value = random.normal(size=parameter.shape) * 0.2 if parameter.std else np.ones(parameter.shape)
+        spec = jax.NamedSharding(mesh, DECODE.spec(*parameter.axes))
+        arrays[name] = jax.device_put(value.astype(np.float32), spec)
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    card = ModelCard("tiny", cfg, tokenizer.fingerprint(), tokenizer.stop_ids)
+    save_model(folder, Llama(cfg, DECODE, "float32", arrays), card, tokenizer)
+    return folder
+
+
+class Ste:
+    """Starts the command `ste` on a tiny configuration, each time as a process of its own.
+
+    Attributes:
+      config: the configuration file.
+    """
+
+    def __init__(self, config: Path, cache: Path):
+        self.config = config
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("XLA_")},
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "COLUMNS": "160",
+        }
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Starts `ste` with these arguments and nothing else."""
+        command = [sys.executable, "-c", "from ste_jax.cli import main; main()", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=self._environment,
+            start_new_session=True,
+            **options,
+        )
+
+    def begin(self, command: str, workdir: Path, *flags: str, **options: Any) -> subprocess.Popen[str]:
+        """Starts `ste COMMAND` on the tiny configuration."""
+        return self.start(command, f"--config={self.config}", f"--workdir={workdir}", *flags, **options)
+
+    def run(self, command: str, workdir: Path, *flags: str, **options: Any) -> "Ended":
+        """Runs `ste COMMAND` to its end."""
+        return ended(self.begin(command, workdir, *flags, **options))
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    """Waits for a process."""
+    out, err = process.communicate(timeout=300)
+    return Ended(process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def ste(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ste:
+    """The command `ste` on a tiny configuration of two iterations."""
+    folder = tmp_path_factory.mktemp("ste")
+    instructions = folder / "instructions.jsonl"
+    rows = [
+        {"id": f"q{i:02d}", "text": f"Explain to a child how {t} came to be."} for i, t in enumerate(_TOPICS)
+    ]
+    instructions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = folder / "tiny.py"
+    config.write_text(_TINY_CONFIG.format(model=str(tiny_model), instructions=str(instructions)))
+    return Ste(config, folder / "compiled")
+
+
+@pytest.fixture(scope="session")
+def finished(ste: Ste, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of an uninterrupted run. Tests that change something take a copy."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    run = ste.run("run", workdir)
+    assert run.code == 0, run.err
+    return workdir

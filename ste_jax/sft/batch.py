@@ -62,7 +62,9 @@ class Batches:
         target_weights: float32 [batch_rows, R]: 1, and 0 where a row has fewer targets.
         """
         size, length, targets = self._settings.batch_rows, self._settings.row_length, self.targets_per_row
-        arrays = {name: np.zeros((size, length), np.int32) for name in ("tokens", "positions", "segments")}
+        arrays: dict[str, np.ndarray] = {
+            name: np.zeros((size, length), np.int32) for name in ("tokens", "positions", "segments")
+        }
         arrays |= {name: np.zeros((size, targets), np.int32) for name in ("target_at", "target_ids")}
         arrays["target_weights"] = np.zeros((size, targets), np.float32)
         for index, row in enumerate(self._rows_of(step)):

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -108,10 +108,11 @@ def train_step(
         loss, grads = loss_of(state.model, batch)
     else:
         loss, grads = _accumulate(loss_of, state.model, batch, settings)
-    tx = make_optimizer(settings, total_steps)
+    # A Llama is a pytree, which is all that optax asks for; its types say more.
+    tx, params = make_optimizer(settings, total_steps), cast(Any, state.model)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer count
-        updates, opt_state = tx.update(grads, state.opt_state, state.model)
-        model = optax.apply_updates(state.model, updates)
+        updates, opt_state = tx.update(cast(Any, grads), state.opt_state, params)
+        model = cast(Llama, optax.apply_updates(params, updates))
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),

@@ -93,7 +93,8 @@ def _majority(seed: int, pairs: Sequence[Pair], judgments: Sequence[Judgment]) -
             continue
         votes = [Example(f"{pair.id}/{o}", pair.shown(o)[2], by_example[pair.id, o]) for o in ORDERS]
         examples += votes
-        given, swapped = (majority(vote.verdicts, seed_key=(seed, vote.key)) for vote in votes)
+        verdicts = [majority(vote.verdicts, seed_key=(seed, vote.key)) for vote in votes]
+        given, swapped = verdicts
         judged.append(
             JudgedPair(
                 pair_id=pair.id,

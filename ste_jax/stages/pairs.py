@@ -78,10 +78,12 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
             pairs.append(pair)
         else:
             rejected[pair] += 1
-    for name in ("answers", "modified", "modified_answers", "worse"):
-        if success := read_success(folder / name):
-            records.work.prompt_tokens += success.work["prompt_tokens"]
-            records.work.generated_tokens += success.work["generated_tokens"]
+    calls = [read_success(folder / name) for name in ("answers", "modified", "modified_answers", "worse")]
+    work = [call.work for call in calls if call]
+    # Set, not added: a run that was killed here comes by again.
+    records.work.done = 0
+    records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)
+    records.work.generated_tokens = sum(one["generated_tokens"] for one in work)
     for pair in pairs:
         records.add([pair])
     records.finish([p.id for p in pairs], _summary(context.config, len(instructions), pairs, rejected))
@@ -92,13 +94,17 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
     """Divides the pairs by a seeded draw; pairs of one instruction stay together.
 
     Raises:
-      ValueError: nothing is left to train on.
+      ValueError: nothing is left to train on, or a labelled pair has the id of an instruction.
     """
     settings = config.pairs
     labelled: list[Pair] = []
     validation: list[Pair] = []
     if config.labelled_pairs:
         anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
+        if twice := {p.id for p in anchors} & {p.id for p in pairs}:
+            raise ValueError(
+                f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
+            )
         prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
         first = set(prompts[: -(-len(prompts) // 2)])
         validation = [p for p in anchors if p.instruction_id in first]

@@ -73,7 +73,7 @@ def _add_work(records: RecordSet, folder: epath.Path) -> Work:
     """Takes over what labelling cost: the stage's own records cost nothing."""
     work = require_success(folder / "labels").work
     return dataclasses.replace(
-        records.work, prompt_tokens=work["prompt_tokens"], generated_tokens=work["generated_tokens"]
+        records.work, done=0, prompt_tokens=work["prompt_tokens"], generated_tokens=work["generated_tokens"]
     )
 
 

@@ -24,7 +24,7 @@ from ste_jax.stages.context import Context
 from ste_jax.stages.evaluate import GREEDY
 from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
-from ste_jax.store import RecordSet, read_success, require_success
+from ste_jax.store import RecordSet, digest, read_success, require_success
 
 
 class NothingToLearn(ValueError):
@@ -46,6 +46,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
         settings,
         judgments=require_success(context.iteration(iteration) / "annotate").content_hash,
         model=source.digest(),
+        validation=digest([pair.to_json() for pair in splits.validation]),
     )
     records = RecordSet(folder, TrainingExample, fingerprint)
     if read_success(folder):
@@ -60,9 +61,10 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     result = _fit(context, iteration, source, batches, splits.validation)
     for example in examples:
         records.add([example])
-    (folder / "checkpoints").rmtree()
     records.work.prompt_tokens = batches.packing.tokens * max(1, round(config.train.epochs))
     records.finish([e.id for e in examples], _summary(iteration, config.train.epochs, batches, result))
+    # Last: half of a checkpoint would stop whoever goes on after a kill.
+    (folder / "checkpoints").rmtree()
 
 
 def _examples(

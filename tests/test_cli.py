@@ -1,0 +1,165 @@
+"""What people get wrong: every mistake ends with a code, one clear line and no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Loads the command once and runs every case in a forked process of its own.
+_FORK = """
+import json, os, sys
+from ste_jax.cli import main
+
+for name, arguments in json.load(open(sys.argv[1])).items():
+    child = os.fork()
+    if not child:
+        for number in (1, 2):
+            os.dup2(os.open(f"{sys.argv[2]}/{name}.{number}", os.O_WRONLY | os.O_CREAT, 0o600), number)
+        sys.argv = ["ste", *arguments]
+        main()
+        sys.exit(0)
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+GOOD = '{"text": "Name a river."}\n'
+HF_CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+}
+
+
+def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
+    """Returns the arguments of every mistake, by its name."""
+    base = ["run", f"--config={config}", f"--workdir={folder}/run"]
+    with model.open("rb") as file:
+        gguf = written(folder / "cut.gguf", file.read(2_000_000))
+    bare = written(folder / "bare" / "config.json", json.dumps(HF_CONFIG)).parent
+    files = {
+        "empty": "",
+        "broken": GOOD + GOOD + '{"text": "half\n' + GOOD,
+        "textless": GOOD + '{"question_text": "x"}\n',
+    }
+    sources = {name: written(folder / f"{name}.jsonl", content) for name, content in files.items()}
+    return {
+        **{name: [*base, f"--config.instructions={path}"] for name, path in sources.items()},
+        "absent": [*base, f"--config.instructions={folder}/absent.jsonl"],
+        "weightless": [*base, f"--config.model={bare}"],
+        "truncated": [*base, f"--config.model={gguf}"],
+        "modelless": [*base, f"--config.model={folder}/no-such-model"],
+        "below_a_file": ["run", f"--config={config}", f"--workdir={gguf}/run"],
+        "promptless": [*base, f"--config.judge_prompt={folder}/absent.toml"],
+        "impossible": [*base, "--config.iterations=0"],
+        "unknown_field": [*base, "--config.annotate.smaples=3"],
+        "ill_typed": [*base, "--config.annotate.samples=three"],
+        "configless": ["run", f"--config={folder}/absent.py", f"--workdir={folder}/run"],
+        "wrong_redo": [*base, "--redo=anotate"],
+        "too_early": ["pairs", *base[1:]],
+        "mesh": [*base, "--config.mesh=(1,1,7)"],
+        "unknown_command": ["runn", *base[1:]],
+        "no_config": ["run", f"--workdir={folder}/run"],
+        "no_workdir": ["run", f"--config={config}"],
+        "help": ["help"],
+        "status": ["status", base[1], f"--workdir={folder}/untouched"],
+    }
+
+
+EXPECTED = {
+    "empty": "empty.jsonl: holds no instructions; give a source with at least one",
+    "broken": "broken.jsonl, line 3: broken JSON",
+    "textless": "textless.jsonl, line 2: no text; add one of the fields",
+    "absent": "absent.jsonl: there is no such file; check the path",
+    "weightless": "bare",
+    "truncated": "cut.gguf",
+    "modelless": "no-such-model: no such file or folder, and no hub name",
+    "below_a_file": "cut.gguf/run cannot be written (Not a directory); choose another --workdir",
+    "promptless": "absent.toml: cannot be read as TOML",
+    "impossible": "config: iterations must be 1 or more, not 0",
+    "unknown_field": """--config has no field 'smaples' Did you mean "samples" instead of "smaples"?""",
+    "ill_typed": "flag --config.annotate.samples=three: invalid literal for int()",
+    "configless": "No such file or directory",
+    "wrong_redo": "--redo: there is no stage 'anotate'; choose from: select, pairs,",
+    "too_early": "select is not finished; run its stage first",
+    "mesh": "mesh: (1, 1, 7) needs 7 devices",
+}
+
+
+@pytest.fixture(scope="module")
+def ends(
+    ste: Any, smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[int, str, str]]:
+    """Returns (code, output, errors) of every case by name."""
+    folder = tmp_path_factory.mktemp("cli")
+    todo = written(folder / "cases.json", json.dumps(cases(folder, ste.config, smollm2_path)))
+    (folder / "out").mkdir()
+    command = [sys.executable, "-c", _FORK, str(todo), str(folder / "out")]
+    environment = os.environ | {"COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    codes = {name: int(code) for name, code in map(str.split, done.stdout.splitlines())}
+
+    def end(name: str) -> tuple[int, str, str]:
+        out, err = ((folder / "out" / f"{name}.{number}").read_text() for number in (1, 2))
+        return codes[name], out, err
+
+    return end
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str, str]], name: str) -> None:
+    code, out, err = ends(name)
+    assert code == 1
+    assert out == ""
+    assert EXPECTED[name] in err
+    assert err.startswith("ste: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("unknown_command", "ste: which command?"),
+        ("no_config", "ste: --config and --workdir are needed"),
+        ("no_workdir", "ste: --config and --workdir are needed"),
+    ],
+)
+def test_a_wrong_call_shows_the_usage(
+    ends: Callable[[str], tuple[int, str, str]], name: str, line: str
+) -> None:
+    code, out, err = ends(name)
+    assert (code, out) == (1, "")
+    assert err.startswith(line + "\n\nusage: ste COMMAND")
+    assert "Traceback" not in err
+
+
+def test_help_needs_nothing(ends: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, err = ends("help")
+    assert (code, err) == (0, "")
+    for word in ("run", "select", "pairs", "annotate", "train", "evaluate", "status", "report", "--redo"):
+        assert word in out
+
+
+def test_the_status_before_anything_is_done(ends: Callable[[str], tuple[int, str, str]]) -> None:
+    code, out, _ = ends("status")
+    assert code == 0
+    assert out.count("to do") == 9

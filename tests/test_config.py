@@ -1,0 +1,236 @@
+import copy
+import dataclasses
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ste_jax.config import RunConfig, read_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")
+
+
+def shipped(path: Path, argument: str = "") -> ConfigDict:
+    return runpy.run_path(str(path))["get_config"](argument)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Returns the quickstart's values with others at dotted names, `__` for the dot."""
+    value = copy.deepcopy(shipped(QUICKSTART).to_dict())
+    for name, new in changes.items():
+        *path, last = name.split("__")
+        inner = value
+        for step in path:
+            inner = inner[step]
+        inner[last] = new
+    return value
+
+
+def test_all_configs_are_seen() -> None:
+    assert {"quickstart", "llama3_8b", "llama3_70b", "company_data"} <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize("argument", ["", "runlocal"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_good(path: Path, argument: str) -> None:
+    config = read_config(shipped(path, argument).to_dict())
+    assert isinstance(config, RunConfig)
+    assert config.name == path.stem
+    hash(config.decode)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_runlocal_is_small(path: Path) -> None:
+    config = read_config(shipped(path, "runlocal").to_dict())
+    assert config.iterations == 1
+    assert config.instructions == "starter"
+    assert config.select.size <= 12
+    assert config.mesh == (1, 1, 1)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_refuse_other_arguments(path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{path.stem}: unknown argument 'tiny'; there is only 'runlocal'"):
+        shipped(path, "tiny")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_docstring_is_the_launch_command(path: Path) -> None:
+    assert f"ste run --config=configs/{path.name}" in runpy.run_path(str(path))["__doc__"]
+
+
+def test_two_calls_share_nothing() -> None:
+    for path in CONFIGS:
+        one, other = shipped(path), shipped(path)
+        one.select.size += 1
+        assert one.select.size == other.select.size + 1
+
+
+def test_the_paper_is_the_paper() -> None:
+    config = read_config(shipped(QUICKSTART.with_name("llama3_70b.py")).to_dict())
+    assert (config.iterations, config.annotate.samples, config.select.size) == (5, 15, 20582)
+    assert (config.annotate.sampling.temperature, config.annotate.sampling.top_p) == (0.7, 0.9)
+    assert (config.train_from, config.pairs.mode, config.evaluate.votes) == ("seed", "modified_one_call", 32)
+    assert not config.annotate.force_verdict
+
+
+def test_defaults_are_filled_in_and_lists_become_tuples() -> None:
+    config = read_config(changed(decode={"buckets": [64, 128]}, mesh=[1, -1, 1], train__learning_rate=1))
+    assert config.decode.buckets == (64, 128)
+    assert config.mesh == (1, -1, 1)
+    assert config.decode.sequences == 64
+    assert config.train.learning_rate == 1.0
+    assert type(config.train.learning_rate) is float
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("sead", "sead"), ("annotate__smaples", "smaples"), ("select__filters__language", "language")],
+)
+def test_unknown_fields_are_refused(name: str, field: str) -> None:
+    with pytest.raises(ValueError, match=rf"config: .*{field}.*ste_jax/config\.py"):
+        read_config(changed(**{name: 1}))
+
+
+@pytest.mark.parametrize(("section", "field"), [("", "model"), ("select", "size"), ("train", "batch_rows")])
+def test_missing_fields_are_refused(section: str, field: str) -> None:
+    value = changed()
+    del (value[section] if section else value)[field]
+    with pytest.raises(
+        ValueError, match=f'config: missing value for field "{section and section + "."}{field}"'
+    ):
+        read_config(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("seed", "zero"),
+        ("seed", 1.5),
+        ("model", 3),
+        ("pairs__mode", "better"),
+        ("train_from", "first"),
+        ("mesh", (1, 1)),
+        ("mesh", "111"),
+        ("select__size", "12"),
+        ("select__categories", "Coding"),
+        ("select__categories", (1, 2)),
+        ("select__filters__languages", "en"),
+        ("select__quotas", {"Coding": "much"}),
+        ("annotate__force_verdict", "yes"),
+        ("train__learning_rate", "1e-6"),
+        ("train__remat", "half"),
+        ("decode__buckets", ("128",)),
+        ("decode", 7),
+    ],
+)
+def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
+    # `field` or one of its parents is named.
+    with pytest.raises(ValueError, match=rf"config: .*\"{name.split('__')[0]}"):
+        read_config(changed(**{name: wrong}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"iterations": 0}, "iterations must be 1 or more, not 0"),
+        ({"model": ""}, "model must name a model"),
+        ({"instructions": ""}, "instructions must name a source"),
+        ({"select__pool": -1}, "select.pool must be 0 or more"),
+        ({"select__pool": 63}, r"select.pool \(63\) is smaller than select.size \(64\)"),
+        ({"select__size": 0, "select__pool": 0}, "select.size"),
+        ({"select__max_tokens": 0}, "select.max_tokens must be 1 or more, not 0"),
+        ({"select__max_new_tokens": 0}, "select.max_new_tokens must be 1 or more"),
+        ({"select__min_complexity": 11}, "select.min_complexity must be from 0 to 10"),
+        ({"select__min_complexity": -1}, "select.min_complexity must be from 0 to 10"),
+        ({"select__quotas": {"Cooking": 1.0}}, r"select.quotas .* select.categories has not: \['Cooking'\]"),
+        ({"pairs__test": 0}, "pairs.test must be 1 or more"),
+        ({"pairs__validation": -1, "train__evaluate_every": 0}, "pairs.validation must be 0 or more"),
+        ({"pairs__test": 56}, r"select.size \(64\) leaves no pair to train on beside 64 held-out"),
+        ({"pairs__validation": 0}, "train.evaluate_every wants pairs.validation or labelled_pairs"),
+        ({"pairs__max_response_tokens": 0}, "pairs.max_response_tokens must be 1 or more"),
+        ({"pairs__max_modified_tokens": -3}, "pairs.max_modified_tokens must be 1 or more, not -3"),
+        ({"annotate__samples": 0}, "annotate.samples must be 1 or more"),
+        ({"annotate__stop_when_correct": 5}, r"stop_when_correct must be from 0 to annotate.samples \(4\)"),
+        ({"annotate__stop_when_correct": -1}, "annotate.stop_when_correct must be from 0"),
+        ({"annotate__max_per_example": 0}, "annotate.max_per_example must be 1 or more"),
+        ({"annotate__max_new_tokens": 0}, "annotate.max_new_tokens must be 1 or more"),
+        ({"evaluate__votes": -1}, "evaluate.votes must be 0 or more"),
+        ({"mesh": (2, 3, 1)}, r"train.micro_rows \(2\) is not a multiple of mesh data x fsdp \(6\)"),
+        ({"annotate__sampling": {"temperature": -0.1}}, "temperature must be 0 or more"),
+        ({"pairs__sampling": {"top_p": 0.0}}, "top_p must be above 0"),
+        ({"decode__wave": 65}, r"decode.wave \(65\) is larger than decode.sequences \(64\)"),
+        ({"decode__buckets": (256, 128)}, "decode.buckets must be rising"),
+        ({"decode__columns": 0}, "decode.columns must be 1 or more"),
+        ({"train__batch_rows": 3}, "batch_rows 3 is not a multiple of micro_rows 2"),
+        ({"train__epochs": 0.0}, "train: epochs must be a number above 0"),
+        ({"select__filters__max_chars": 0}, "filters: max_chars must be 1 or more"),
+        ({"pairs__checks": {"max_length_ratio": 0.5}}, "pair checks: max_length_ratio must be 1 or more"),
+    ],
+)
+def test_what_cannot_work_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        read_config(changed(**changes))
+
+
+def test_labelled_pairs_take_the_place_of_validation_pairs() -> None:
+    config = read_config(changed(labelled_pairs="ours.jsonl", pairs__validation=0, pairs__test=63))
+    assert config.pairs.test == config.select.size - 1
+
+
+# ml_collections still loads configuration files by the deprecated load_module().
+old_loader = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method is deprecated:DeprecationWarning")
+
+
+@pytest.fixture
+def overridden(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunConfig]:
+    """Reads the quickstart with command-line overrides, as the command `ste` does."""
+
+    def read(*arguments: str) -> RunConfig:
+        argv = ["ste", f"--config={QUICKSTART}", *arguments]
+        monkeypatch.setattr("sys.argv", argv)
+        values = flags.FlagValues()
+        holder = config_flags.DEFINE_config_file("config", flag_values=values)
+        values(argv)
+        return read_config(holder.value.to_dict())
+
+    return read
+
+
+@old_loader
+def test_overrides_keep_their_types(overridden: Callable[..., RunConfig]) -> None:
+    config = overridden(
+        "--config.seed=7",
+        "--config.model=some model",
+        "--config.train.learning_rate=1e-5",
+        "--config.annotate.force_verdict=False",
+        "--config.decode.buckets=(64,128)",
+        "--config.mesh=(1,2,1)",
+        "--config.select.filters.languages=('en','de')",
+        "--config.labelled_pairs=ours.csv",
+    )
+    assert (config.seed, config.model, config.train.learning_rate) == (7, "some model", 1e-5)
+    assert not config.annotate.force_verdict
+    assert (config.decode.buckets, config.mesh) == ((64, 128), (1, 2, 1))
+    assert config.select.filters.languages == ("en", "de")
+    assert config.labelled_pairs == "ours.csv"
+
+
+@old_loader
+@pytest.mark.parametrize("override", ["--config.seed=one", "--config.annotate.force_verdict=7"])
+def test_ill_typed_overrides_are_refused(overridden: Callable[..., RunConfig], override: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError, match=override.split("=")[0].removeprefix("--")):
+        overridden(override)
+
+
+@old_loader
+def test_overrides_reach_the_checks(overridden: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ValueError, match=r"config: iterations must be 1 or more"):
+        overridden("--config.iterations=0")

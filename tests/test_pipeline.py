@@ -1,0 +1,285 @@
+"""Whole runs in processes of their own: killed, started again, redone, starved, out of disk."""
+
+import dataclasses
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from etils import epath
+
+from ste_jax.config import read_config
+from ste_jax.records import Judgment, Pair
+from ste_jax.stages import pairs, train
+from ste_jax.stages.context import Context
+from ste_jax.store import StaleStage, read_records
+
+_SECONDS = ("seconds", "total_seconds", "peak_rss_mib")
+
+
+def parts(workdir: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(workdir)): p.read_bytes() for p in sorted(workdir.rglob("part-*.jsonl"))}
+
+
+def weights(workdir: Path) -> list[str]:
+    cards = sorted(workdir.glob("iteration_*/model/model.json"))
+    return [json.loads(card.read_text())["weights_hash"] for card in cards]
+
+
+def numbers(value: Any) -> Any:
+    """Returns a summary without what depends on the clock and the memory."""
+    if isinstance(value, dict):
+        return {name: numbers(inner) for name, inner in value.items() if name not in _SECONDS}
+    return [numbers(inner) for inner in value] if isinstance(value, list) else value
+
+
+def summary(workdir: Path) -> Any:
+    return numbers(json.loads((workdir / "summary.json").read_text()))
+
+
+def copied(finished: Path, to: Path, *left_out: str) -> Path:
+    shutil.copytree(finished, to)
+    for name in left_out:
+        shutil.rmtree(to / name)
+    return to
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "what the test waits for never came"
+        time.sleep(0.002)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+
+
+class Survivor(NamedTuple):
+    """A run that was killed again and again; what a second run and `ste status` said in between."""
+
+    workdir: Path
+    refusal: Any
+    status: Any
+    end: Any
+
+
+@pytest.fixture(scope="module")
+def survivor(ste: Any, tmp_path_factory: pytest.TempPathFactory) -> Survivor:
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    refusal = None
+
+    def killed_with_records(name: str, meanwhile: Callable[[], Any] = lambda: None) -> Any:
+        """Kills a run that has some of the records of a stage on disk."""
+        process = ste.begin("run", workdir)
+        wait_for(process, (workdir / name / "STARTED.json").exists)
+        # Records are flushed when the last flush is 5 seconds old: a process that is asleep comes to be late.
+        process.send_signal(signal.SIGSTOP)
+        begin, answer = time.monotonic(), meanwhile()
+        time.sleep(max(0.0, begin + 5.5 - time.monotonic()))
+        process.send_signal(signal.SIGCONT)
+        wait_for(process, (workdir / name / "PROGRESS.json").exists)
+        kill(process)
+        return answer
+
+    def killed_at(path: str) -> None:
+        process = ste.begin("run", workdir)
+        wait_for(process, (workdir / path).exists)
+        kill(process)
+
+    refusal = killed_with_records("select/labels", lambda: ste.run("run", workdir))
+    killed_at("pairs/worse/STARTED.json")
+    killed_with_records("iteration_1/annotate")
+    status = ste.run("status", workdir)
+    killed_at("iteration_1/train/checkpoints/2")
+    killed_at("iteration_2/model.partial")
+    return Survivor(workdir, refusal, status, ste.run("run", workdir))
+
+
+def test_an_uninterrupted_run_makes_everything(finished: Path) -> None:
+    made = summary(finished)
+    assert [model["iteration"] for model in made["models"]] == [0, 1, 2]
+    assert all(model["n"] == 3 for model in made["models"])
+    assert [one["judgments"] for one in made["yields"]] == [42, 42]
+    assert [one["total_steps"] for one in made["training"]] == [4, 4]
+    assert len(set(weights(finished))) == 2
+    assert "<html" in (finished / "report.html").read_text().lower()
+    leftovers = [path for path in finished.rglob("*") if ".tmp" in path.name or path.name == "journal"]
+    assert not leftovers
+    assert not list(finished.glob("iteration_*/train/checkpoints"))
+    judgments = [
+        Judgment(**json.loads(line))
+        for line in (finished / "iteration_1/annotate/part-00000-of-00001.jsonl").read_text().splitlines()
+    ]
+    # Random weights have no opinion: what is kept has both verdicts, and what is wrong is stored as well.
+    assert {(j.verdict, j.correct) for j in judgments} == {(v, c) for v in "AB" for c in (True, False)}
+    assert all(j.status == "ok" and j.text.endswith("]]") for j in judgments if j.forced)
+
+
+def test_a_run_killed_anywhere_ends_with_the_same_bytes(finished: Path, survivor: Survivor) -> None:
+    assert survivor.end.code == 0, survivor.end.err
+    assert parts(survivor.workdir) == parts(finished)
+    assert weights(survivor.workdir) == weights(finished)
+    assert summary(survivor.workdir) == summary(finished)
+
+
+def test_a_second_run_in_the_same_workdir_is_refused(survivor: Survivor) -> None:
+    assert survivor.refusal.code == 1
+    assert survivor.refusal.err == (
+        f"ste: another run works in {survivor.workdir}; wait for it, or give this one another --workdir\n"
+    )
+
+
+def test_the_status_of_a_killed_run(survivor: Survivor) -> None:
+    assert survivor.status.code == 0, survivor.status.err
+    states = {words[0]: words[1:] for line in survivor.status.out.splitlines() if (words := _words(line))}
+    assert states["select"][:3] == ["finished", "12", "0"]
+    assert states["select/labels"][:3] == ["finished", "14", "0"]
+    state, done, left, *_ = states["iteration_1/annotate"]
+    assert state == "begun"
+    assert 0 < int(done) < 14
+    assert int(done) + int(left) == 14
+    assert states["iteration_2/evaluate"] == ["to", "do"]
+
+
+def _words(line: str) -> list[str]:
+    return [word for word in line.replace("│", " ").replace("┃", " ").split() if word]
+
+
+def test_a_finished_run_is_left_alone(ste: Any, finished: Path, tmp_path: Path) -> None:
+    workdir = copied(finished, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.jsonl")}
+    again = ste.run("run", workdir)
+    assert again.code == 0, again.err
+    assert "rec/s" not in again.err
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*.jsonl")}
+    assert parts(workdir) == parts(finished)
+    assert summary(workdir) == summary(finished)
+    assert "seed" in again.out
+
+
+def test_a_changed_configuration_stops_until_it_is_redone(ste: Any, finished: Path, tmp_path: Path) -> None:
+    workdir = copied(finished, tmp_path / "run")
+    stale = ste.run("run", workdir, "--config.annotate.samples=2")
+    assert stale.code == 1
+    assert stale.err.startswith(
+        f"ste: {workdir}/iteration_1/annotate was made with other settings or inputs:\n"
+    )
+    assert "\n  config.samples: 3 -> 2\n" in stale.err
+    assert "--redo=iteration_1/annotate" in stale.err
+    assert parts(workdir) == parts(finished)
+
+    # One stage alone; what follows from it is gone, what it follows from is not.
+    redone = ste.run("annotate", workdir, "--config.annotate.samples=2", "--redo=iteration_1/annotate")
+    assert redone.code == 0, redone.err
+    assert json.loads(redone.out)["yield"]["judgments"] == 28
+    made, old = parts(workdir), parts(finished)
+    name = "iteration_1/annotate/part-00000-of-00001.jsonl"
+    # Every draw belongs to its sample: fewer samples are the same samples.
+    kept = [line for line in old[name].splitlines() if json.loads(line)["sample"] < 2]
+    assert made.pop(name).splitlines() == kept
+    before = ("select", "pairs", "iteration_0")
+    assert made == {part: content for part, content in old.items() if part.startswith(before)}
+    assert not list(workdir.glob("iteration_*/model"))
+
+
+def test_other_validation_pairs_make_training_stale(ste: Any, finished: Path, tmp_path: Path) -> None:
+    workdir = copied(finished, tmp_path / "run")
+    config = read_config(runpy.run_path(str(ste.config))["get_config"]().to_dict())
+    context = Context(config, epath.Path(workdir))
+    splits = pairs.split(config, read_records(context.workdir / "pairs", Pair))
+    judgments = read_records(context.workdir / "iteration_1/annotate", Judgment)
+    train.run(context, 1, judgments, splits)  # the very same: nothing to do
+    other = dataclasses.replace(splits, validation=splits.validation[:1])
+    with pytest.raises(StaleStage, match=r"inputs\.validation: .*\n.*--redo=iteration_1/train"):
+        train.run(context, 1, judgments, other)
+
+
+@pytest.fixture(scope="module")
+def starved(ste: Any, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run whose judge never gives a verdict, and is not forced to."""
+    workdir = tmp_path_factory.mktemp("starved") / "run"
+    copied(finished, workdir, "iteration_0", "iteration_1", "iteration_2")
+    return workdir, ste.run("run", workdir, "--config.annotate.force_verdict=False")
+
+
+def test_a_run_without_correct_judgments_stops_and_keeps_them(starved: tuple[Path, Any]) -> None:
+    workdir, end = starved
+    assert end.code == 1
+    message = end.err.splitlines()[-1]
+    assert message.startswith(
+        "ste: iteration 1: none of 42 judgments can be trained on. Correct ones: 0 that say A, 0 that say B "
+        "(both are needed, to balance them); without a verdict: 42. "
+    )
+    assert "Mend: more annotate.samples" in message
+    assert "Traceback" not in end.err
+    judgments = parts(workdir)["iteration_1/annotate/part-00000-of-00001.jsonl"].splitlines()
+    assert len(judgments) == 42
+    assert {json.loads(line)["status"] for line in judgments} <= {"truncated", "missing"}
+    assert not (workdir / "iteration_1/model").exists()
+
+
+def test_the_report_of_a_half_finished_run(ste: Any, starved: tuple[Path, Any]) -> None:
+    workdir, _ = starved
+    end = ste.run("report", workdir)
+    assert end.code == 0, end.err
+    made = summary(workdir)
+    assert [model["iteration"] for model in made["models"]] == [0]
+    assert [one["kept"] for one in made["yields"]] == [0]
+    assert made["training"] == []
+    assert "tiny" in (workdir / "report.html").read_text()
+
+
+class Disk:
+    """A file system of a few kilobytes in memory."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def resize(self, size: str, *options: str) -> None:
+        mount = ["mount", "-t", "tmpfs", "-o", ",".join((*options, f"size={size}")), "tmpfs"]
+        subprocess.run([*mount, str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can make a small file system")
+    made = Disk(tmp_path / "disk")
+    made.folder.mkdir()
+    try:
+        made.resize("120k")
+    except subprocess.CalledProcessError:
+        pytest.skip("no right to mount a file system here")
+    yield made
+    subprocess.run(["umount", str(made.folder)], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ste: Any, finished: Path, disk: Disk) -> None:
+    workdir = disk.folder / "run"
+    small = ste.run("run", workdir, "--config.iterations=1")
+    # 2 MB hold all records and no model.
+    disk.resize("2m", "remount")
+    larger = ste.run("run", workdir, "--config.iterations=1")
+    for end in (small, larger):
+        assert end.code == 1
+        last = end.err.splitlines()[-1]
+        assert last.startswith("ste: cannot write "), end.err
+        assert "No space left on device. What was finished is safe; make room" in last
+    assert "Traceback" not in small.err
+    disk.resize("200m", "remount")
+    end = ste.run("run", workdir, "--config.iterations=1")
+    assert end.code == 0, end.err
+    expected = {n: content for n, content in parts(finished).items() if not n.startswith("iteration_2")}
+    assert parts(workdir) == expected
+    assert weights(workdir) == weights(finished)[:1]
