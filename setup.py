@@ -37,7 +37,16 @@ REQUIRED = [
 EXTRAS = {
     "tpu": ["jax[tpu]==0.10.2"],
     "tfds": ["tensorflow-datasets"],
-    "test": ["accelerate", "pytest", "ruff", "pyright", "selenium", "tensorflow-datasets", "torch==2.13.0"],
+    "test": [
+        "accelerate",
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "pyright",
+        "selenium",
+        "tensorflow-datasets",
+        "torch==2.13.0",
+    ],
 }
 
 setup(

@@ -213,7 +213,7 @@ def _yield(iteration: int, report: dict[str, Any]) -> dict[str, Any]:
             histogram.get(str(n), 0) for n in range(max(map(int, histogram), default=0) + 1)
         ],
         "kept_verdicts": report["verdicts_kept"],
-        "kept_before_balance": report["verdicts_correct"],
+        "kept_before_balance": report["examples_correct"],
     }
 
 

@@ -80,6 +80,7 @@ class YieldReport:
       too_easy: examples of which all asked samples are correct.
       verdicts: all verdicts by label.
       verdicts_correct: the correct ones by label.
+      examples_correct: examples with a correct judgment, by its label: what balancing starts from.
       verdicts_kept: those trained on by label.
       length_difference: mean of better minus worse response in characters, over judged examples.
       length_difference_kept: the same over kept judgments.
@@ -96,6 +97,7 @@ class YieldReport:
     too_easy: int
     verdicts: dict[str, int]
     verdicts_correct: dict[str, int]
+    examples_correct: dict[str, int]
     verdicts_kept: dict[str, int]
     length_difference: float | None
     length_difference_kept: float | None
@@ -134,6 +136,7 @@ def yield_report(
         too_easy=histogram[samples],
         verdicts=_labels(judgments),
         verdicts_correct=_labels([j for j in judgments if j.correct]),
+        examples_correct=_labels({(j.pair_id, j.order): j for j in judgments if j.correct}.values()),
         verdicts_kept=_labels(kept),
         length_difference=_mean([longer[pair_id] for pair_id, _ in correct]),
         length_difference_kept=_mean([longer[j.pair_id] for j in kept]),
