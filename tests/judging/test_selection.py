@@ -113,6 +113,7 @@ def test_yield_report():
     assert (report.dropped, report.too_easy) == (2, 1)
     assert report.verdicts == {"A": 7, "B": 2}
     assert report.verdicts_correct == {"A": 3, "B": 1}
+    assert sum(report.examples_correct.values()) == report.examples - report.dropped
     assert report.verdicts_kept == {"A": 1, "B": 1}
     assert report.length_difference == pytest.approx((6 + 6 - 5 - 5) / 4)
     assert report.length_difference_kept == 6.0
