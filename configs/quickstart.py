@@ -30,8 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.mesh = (1, 1, 1)
 
     c.select = ConfigDict()
-    c.select.pool = 16 if small else 80
-    c.select.size = 12 if small else 54
+    c.select.pool = 16 if small else 64
+    c.select.size = 12 if small else 48
     c.select.max_tokens = 96
     c.select.max_new_tokens = 32
     c.select.filters = ConfigDict(
@@ -57,9 +57,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.learning_rate = 3e-5
     c.train.warmup_steps = 2
     c.train.epochs = 1.0
-    c.train.batch_rows = 4
+    c.train.batch_rows = 2
     c.train.micro_rows = 1
-    c.train.row_length = 512
+    # Examples have about 270 tokens: three fill a row.
+    c.train.row_length = 832
     c.train.loss_chunk = 64
     c.train.evaluate_every = 4
     c.train.checkpoint_every = 4
