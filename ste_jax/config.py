@@ -150,6 +150,14 @@ class RunConfig:
             ),
             (0 <= self.select.min_complexity <= 10, "select.min_complexity must be from 0 to 10"),
             (
+                all(0.0 <= weight < math.inf for weight in self.select.quotas.values()),
+                "select.quotas must be weights of 0 or more",
+            ),
+            (
+                all(n >= 1 or n == -1 for n in self.mesh) and self.mesh.count(-1) <= 1,
+                f"mesh must hold sizes of 1 or more, at most one of them -1, not {self.mesh}",
+            ),
+            (
                 set(self.select.quotas) <= {*self.select.categories, "unlabelled"},
                 f"select.quotas names categories that select.categories has not: "
                 f"{sorted(set(self.select.quotas) - set(self.select.categories))}",

@@ -20,8 +20,11 @@ def shipped(path: Path, argument: str = "") -> ConfigDict:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """Returns the quickstart's values with others at dotted names, `__` for the dot."""
+    """Returns the quickstart's values, its sizes fixed, with others at dotted names, `__` for the dot."""
     value = copy.deepcopy(shipped(QUICKSTART).to_dict())
+    value["select"] |= {"size": 64, "pool": 120}
+    value["pairs"] |= {"validation": 8, "test": 16}
+    value["train"] |= {"batch_rows": 2, "micro_rows": 2}
     for name, new in changes.items():
         *path, last = name.split("__")
         inner = value
@@ -163,6 +166,9 @@ def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
         ({"annotate__max_per_example": 0}, "annotate.max_per_example must be 1 or more"),
         ({"annotate__max_new_tokens": 0}, "annotate.max_new_tokens must be 1 or more"),
         ({"evaluate__votes": -1}, "evaluate.votes must be 0 or more"),
+        ({"mesh": (0, 1, 1)}, r"mesh must hold sizes of 1 or more"),
+        ({"mesh": (-1, -1, 1)}, r"at most one of them -1"),
+        ({"select__quotas": {"Coding": -1.0}}, r"select.quotas must be weights of 0 or more"),
         ({"mesh": (2, 3, 1)}, r"train.micro_rows \(2\) is not a multiple of mesh data x fsdp \(6\)"),
         ({"annotate__sampling": {"temperature": -0.1}}, "temperature must be 0 or more"),
         ({"pairs__sampling": {"top_p": 0.0}}, "top_p must be above 0"),
@@ -212,13 +218,13 @@ def test_overrides_keep_their_types(overridden: Callable[..., RunConfig]) -> Non
         "--config.train.learning_rate=1e-5",
         "--config.annotate.force_verdict=False",
         "--config.decode.buckets=(64,128)",
-        "--config.mesh=(1,2,1)",
+        "--config.mesh=(1,1,2)",
         "--config.select.filters.languages=('en','de')",
         "--config.labelled_pairs=ours.csv",
     )
     assert (config.seed, config.model, config.train.learning_rate) == (7, "some model", 1e-5)
     assert not config.annotate.force_verdict
-    assert (config.decode.buckets, config.mesh) == ((64, 128), (1, 2, 1))
+    assert (config.decode.buckets, config.mesh) == ((64, 128), (1, 1, 2))
     assert config.select.filters.languages == ("en", "de")
     assert config.labelled_pairs == "ours.csv"
 
