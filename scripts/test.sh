@@ -12,6 +12,6 @@ if ! command -v chromium > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get
 fi
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check --quiet .
-"$VENV/bin/pyright" --level error
+"$VENV/bin/pyright" --pythonpath "$VENV/bin/python" --level error
 # Two workers: most of the time goes into compilation, which uses one core.
 exec "$VENV/bin/python" -m pytest --numprocesses=2 --dist=loadfile "$@"
