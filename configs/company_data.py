@@ -7,7 +7,7 @@ anchor.
 `instructions`: .jsonl, .csv, .parquet (a column instruction, prompt, text or question), .txt (one a line) or
 tfds:NAME. `labelled_pairs` (optional): instruction, response_a, response_b, label (A or B). They are never
 trained on: half of them choose the checkpoint of every iteration, on the other half every model is evaluated.
-`:runlocal` shrinks it to two CPU cores and the starter instructions.
+`:runlocal` shrinks it to two CPU cores and the starter instructions (add `--config.model=` a small model).
 """
 
 from pathlib import Path

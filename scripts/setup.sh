@@ -15,17 +15,17 @@ MODEL_NAME="SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 setup_venv() {
-  local extra="$1" stamp="$VENV/.installed" wanted
+  local extra="$1" stamp="$VENV/.installed-${1//[^a-z]/}" wanted
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "ste_jax needs Python 3.11 or newer; name one with PYTHON=python3.11 bash $0" >&2
     exit 1
   }
-  [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+  "$VENV/bin/python" -m pip --version > /dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
   wanted="$(cat "$ROOT/setup.py" <(echo "$extra") | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
   if [ ! -f "$stamp" ] || ! grep -qx "$wanted" "$stamp"; then
     echo "installing ste_jax$extra into $VENV ..."
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e "$ROOT$extra"
-    echo "$wanted" >> "$stamp"
+    echo "$wanted" > "$stamp"
   fi
 }
 
@@ -56,6 +56,6 @@ path, wanted = sys.argv[1:]
 with open(path, "rb") as file:
     found = hashlib.file_digest(file, "sha256").hexdigest()
 if found != wanted:
-    sys.exit(f"{path}: sha256 is {found}, wanted {wanted}; delete the file and start again")
+    sys.exit(f"{path}: sha256 is {found}, wanted {wanted}; move the file away and start again")
 PY
 }

@@ -29,8 +29,7 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
   status              what is done, what is left, how fast it goes
   report              writes summary.json and report.html of what is finished
 
-  --redo=STAGE        deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows from it,
-  first
+  --redo=STAGE        first deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows
 """
 # How orbax says it, which writes by other means than Python's files.
 _NO_SPACE = os.strerror(errno.ENOSPC)
@@ -48,6 +47,9 @@ def _main(argv: list[str]) -> None:
     if _CONFIG.value is None or not _WORKDIR.value:
         raise app.UsageError("--config and --workdir are needed")
     context = Context(read_config(_CONFIG.value.to_dict()), epath.Path(_WORKDIR.value).absolute())
+    first = 0 if command == "evaluate" else 1
+    if not first <= _ITERATION.value <= context.config.iterations:
+        raise app.UsageError(f"--iteration must be from {first} to config.iterations")
     if command == "status":
         Console().print(render_status(context.workdir, pipeline.stage_folders(context.config)))
         return
@@ -78,14 +80,18 @@ def _guarded(argv: list[str]) -> None:
             raise
         sys.exit(_unwritable(error.filename or "a file", error.strerror))
     except KeyboardInterrupt:
-        sys.exit("ste: interrupted; what was finished is safe, the same command goes on from there")
+        sys.exit(f"ste: interrupted; what was finished is safe, {_again()} goes on from there")
 
 
-def _unwritable(what: str, why: str) -> str:
+def _unwritable(what: str, why: str | None) -> str:
     return (
-        f"ste: cannot write {what}: {why}. What was finished is safe; make room (or choose a workdir that "
-        "can be written) and start the same command again"
+        f"ste: cannot use {what}: {why}. What was finished is safe; make room, or choose a place that may be "
+        f"read and written; {_again()} goes on from there"
     )
+
+
+def _again() -> str:
+    return "the same command without --redo" if _REDO.value else "the same command"
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

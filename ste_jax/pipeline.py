@@ -44,6 +44,7 @@ def run(context: Context) -> dict[str, Any]:
     instructions = select.run(context)
     splits = pairs.split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
+    report(context)
     for iteration in range(1, config.iterations + 1):
         judgments = annotate.run(context, iteration, splits.train)
         train.run(context, iteration, judgments, splits)
@@ -100,9 +101,15 @@ def redo(context: Context, name: str) -> None:
     leaf = name.endswith(("evaluate", "votes"))
     for doomed in [name] if leaf else names[names.index(name) :]:
         folder = context.workdir / doomed
-        for path in (folder, folder.parent / "model") if doomed.endswith("/train") else (folder,):
+        paths = [folder]
+        paths += [folder.parent / "model"] if doomed.endswith("/train") else []
+        paths += [folder.parent / "votes"] if doomed.endswith("/evaluate") else []
+        for path in paths:
             if path.exists():
-                path.rmtree()
+                # Out of the way first: a kill must not leave half of a stage under its name.
+                gone = path.parent / f".{path.name}.deleted.{os.getpid()}"
+                path.rename(gone)
+                gone.rmtree()
 
 
 @contextlib.contextmanager
@@ -160,14 +167,19 @@ def summarize(context: Context) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
         "models": _models(context, {k: s.summary["yield"] for k, s in annotated.items()}),
         **{name: labels[name] for name in ("funnel", "categories", "labels")},
-        "pairs": paired.summary if paired else {},
-        "yields": [_yield(k, s.summary["yield"]) for k, s in annotated.items()],
+        "pairs": {**paired.summary, "splits": _split_sizes(context)} if paired else {},
+        "yields": [_yield(k, s.summary["yield"], len(s.summary["too_long"])) for k, s in annotated.items()],
         "training": [_training(context, k) for k in done if _success(context, f"iteration_{k}/train")],
         "seconds": seconds,
         "tokens": tokens,
         "total_seconds": sum(seconds.values()),
         "peak_rss_mib": _peak_rss_mib(context),
     }
+
+
+def _split_sizes(context: Context) -> dict[str, int]:
+    splits = pairs.split(context.config, _read(context, "pairs", Pair))
+    return {name: len(part) for name, part in vars(splits).items()}
 
 
 def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
@@ -184,15 +196,15 @@ def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
             continue
         numbers = evaluate.finished(context, k, splits)
         greedy = evaluate.greedy_evaluation(context, k, splits)
-        seed = seed or greedy
+        seed = greedy if k == 0 else seed
         made = yields.get(k, {"judgments": 0, "parse_rate": 0.0, "kept": 0})
         models.append(
             {
                 "iteration": k,
                 **numbers,
-                "p_value_vs_seed": None
-                if k == 0
-                else paired_test(seed, greedy, seed=context.config.seed).p_value,
+                "p_value_vs_seed": paired_test(seed, greedy, seed=context.config.seed).p_value
+                if k and seed
+                else None,
                 "judgments": made["judgments"],
                 "parsed": round(made["judgments"] * (made["parse_rate"] or 0.0)),
                 "kept": made["kept"],
@@ -201,12 +213,13 @@ def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
     return models
 
 
-def _yield(iteration: int, report: dict[str, Any]) -> dict[str, Any]:
+def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, Any]:
     """Returns the yield of an iteration with plain counts."""
     judgments, histogram = report["judgments"], report["correct_histogram"]
     return {
         "iteration": iteration,
         **report,
+        "too_long": too_long,
         "parsed": round(judgments * (report["parse_rate"] or 0.0)),
         "forced": round(judgments * (report["forced"] or 0.0)),
         "correct_histogram": [

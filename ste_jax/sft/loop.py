@@ -18,7 +18,7 @@ from ste_jax.sft.step import abstract_state, check_rows, init_state, make_optimi
 from ste_jax.sharding import Rules
 
 # What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
-_FREE_ON_RESUME = ("micro_rows", "remat", "unroll", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+FREE_ON_RESUME = ("micro_rows", "remat", "unroll", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 
 
 class DivergedError(ValueError):
@@ -147,7 +147,7 @@ def train(
 
 
 def _describe(batches: Batches, settings: TrainSettings) -> dict[str, Any]:
-    fixed = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _FREE_ON_RESUME}
+    fixed = {k: v for k, v in dataclasses.asdict(settings).items() if k not in FREE_ON_RESUME}
     return {**fixed, "total_steps": batches.total_steps, "examples": batches.fingerprint}
 
 

@@ -11,7 +11,7 @@ from ste_jax.records import ORDERS, Judgment, Order, Pair
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge
-from ste_jax.store import RecordSet, read_records, read_success, require_success
+from ste_jax.store import RecordSet, digest, read_records, read_success
 
 
 def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
@@ -22,7 +22,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     fingerprint = context.fingerprint(
         "annotate",
         settings,
-        pairs=require_success(context.workdir / "pairs").content_hash,
+        pairs=digest([pair.to_json() for pair in pairs]),
         model=source.digest(),
         prompt=context.prompt.digest(),
     )
@@ -49,6 +49,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
         records,
         judge.maker(pairs),
         label=f"annotate {iteration}",
+        first="/0",
         tail=judge.tail,
         enough=enough if settings.stop_when_correct else None,
     )

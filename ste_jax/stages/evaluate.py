@@ -17,7 +17,7 @@ from ste_jax.stages.context import Context
 from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge, evaluation_of
 from ste_jax.stages.pairs import Splits
-from ste_jax.store import RecordSet, digest, read_records, read_success
+from ste_jax.store import RecordSet, digest, read_records, read_success, require_success
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
@@ -34,12 +34,19 @@ def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
 def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
     """Returns the numbers of a model whose judgments are there, without any model."""
     seed, folder = context.config.seed, context.iteration(iteration)
+    success = require_success(folder / "evaluate")
+    if success.fingerprint["inputs"]["pairs"] != _digest_of([*splits.test, *splits.labelled]):
+        raise ValueError(
+            f"{folder / 'evaluate'} judged other pairs than the configuration's: seed, pairs.test or "
+            f"labelled_pairs were changed; set them back, or pass --redo={folder.name}/evaluate"
+        )
     judgments = read_records(folder / "evaluate", Judgment)
     result = evaluation_of(splits.test, judgments, seed).to_json()
     labelled = evaluation_of(splits.labelled, judgments, seed).to_json() if splits.labelled else None
     result["benchmarks"] = {"labelled": labelled} if labelled else {}
     result["majority"] = None
-    if read_success(folder / "votes"):
+    result["too_long"] = len(success.summary["too_long"])
+    if context.config.evaluate.votes and read_success(folder / "votes"):
         votes = read_records(folder / "votes", Judgment)
         result["majority"] = _majority(seed, splits.test, votes)
     return result
@@ -49,6 +56,10 @@ def greedy_evaluation(context: Context, iteration: int, splits: Splits) -> Evalu
     """Returns the finished greedy evaluation on the test pairs, for paired tests."""
     judgments = read_records(context.iteration(iteration) / "evaluate", Judgment)
     return evaluation_of(splits.test, judgments, context.config.seed)
+
+
+def _digest_of(pairs: Sequence[Pair]) -> str:
+    return digest([pair.to_json() for pair in pairs])
 
 
 def _judge(
@@ -65,7 +76,7 @@ def _judge(
     fingerprint = context.fingerprint(
         "evaluate",
         settings,
-        pairs=digest([p.to_json() for p in pairs]),
+        pairs=_digest_of(pairs),
         model=source.digest(),
         prompt=context.prompt.digest(),
     )
@@ -77,7 +88,7 @@ def _judge(
     # The same draws for every model: what differs between them is the model alone.
     requests, too_long = judge.requests(pairs, name, samples, engine)
     label = f"{name} {'seed' if iteration == 0 else iteration}"
-    serve(engine, requests, sampling, records, judge.maker(pairs), label=label, tail=judge.tail)
+    serve(engine, requests, sampling, records, judge.maker(pairs), label=label, first="/0", tail=judge.tail)
     order = [f"{r.id}/{i}" for r in requests for i in range(samples)]
     records.finish(order, {"iteration": iteration, "too_long": too_long})
 
@@ -93,7 +104,7 @@ def _majority(seed: int, pairs: Sequence[Pair], judgments: Sequence[Judgment]) -
             continue
         votes = [Example(f"{pair.id}/{o}", pair.shown(o)[2], by_example[pair.id, o]) for o in ORDERS]
         examples += votes
-        verdicts = [majority(vote.verdicts, seed_key=(seed, vote.key)) for vote in votes]
+        verdicts: list[Label | None] = [majority(vote.verdicts, seed_key=(seed, vote.key)) for vote in votes]
         given, swapped = verdicts
         judged.append(
             JudgedPair(

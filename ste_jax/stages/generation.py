@@ -23,14 +23,15 @@ def serve(
     make: Callable[[Group], Sequence[Record]],
     *,
     label: str,
+    first: str = "",
     tail: Tail | None = None,
     enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
 ) -> None:
     """Serves the requests that have no records yet; all records of a request are stored together.
 
-    The first record of a request has the request's id, or that id with "/0".
+    A request is done if there is a record with its id and `first` appended.
     """
-    done = {r.id for r in requests if r.id in records.found or f"{r.id}/0" in records.found}
+    done = {request.id for request in requests if request.id + first in records.found}
     lengths = {r.id: len(r.prompt) for r in requests}
     records.work.total, records.work.done = len(requests), len(done)
     with Progress(label, len(requests), len(done)) as progress:

@@ -50,16 +50,14 @@ class Worse:
 
 
 def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
-    """Returns the pairs of the run, made now or before.
-
-    Raises:
-      ValueError: too few pairs are left for training beside the held-out ones.
-    """
+    """Returns the pairs of the run, made now or before."""
     folder, settings = context.workdir / "pairs", context.config.pairs
     source = context.seed_model
+    # How many are held out later does not change them.
+    made_by = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("validation", "test")}
     fingerprint = context.fingerprint(
         "pairs",
-        settings,
+        made_by,
         select=require_success(context.workdir / "select").content_hash,
         model=source.digest(),
     )
@@ -86,7 +84,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     records.work.generated_tokens = sum(one["generated_tokens"] for one in work)
     for pair in pairs:
         records.add([pair])
-    records.finish([p.id for p in pairs], _summary(context.config, len(instructions), pairs, rejected))
+    records.finish([p.id for p in pairs], _summary(settings.mode, len(instructions), pairs, rejected))
     return pairs
 
 
@@ -132,6 +130,7 @@ class _Asker:
 
     def __init__(self, context: Context, fingerprint: dict):
         self._context, self._fingerprint = context, fingerprint
+        self.tokenizer = context.seed_model.tokenizer
 
     def ask(self, name: str, conversations: Mapping[str, list[Message]], most: int) -> dict[str, Generation]:
         """Returns the answers by id; `most` tokens each."""
@@ -178,8 +177,14 @@ def _modified_one_call(
         if i.id in chosen
     }
     found = asker.ask("modified", asked, settings.max_modified_tokens + settings.max_response_tokens)
-    read = {id_: parse_modified_and_answer(g.text) for id_, g in found.items()}
-    return {id_: Worse(*both, found[id_].tokens) if both else None for id_, both in read.items()}
+    # What the budget cut short is not a whole answer.
+    read = {
+        id_: parse_modified_and_answer(g.text) if g.finish == "stop" else None for id_, g in found.items()
+    }
+    return {
+        id_: Worse(*both, asker.tokenizer.encode_plain(both[1])) if both else None
+        for id_, both in read.items()
+    }
 
 
 def _worse(
@@ -228,16 +233,14 @@ def _pair(
     )
 
 
-def _summary(config: RunConfig, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
-    splits = split(config, pairs)
+def _summary(mode: str, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
     better = [len(p.tokens_a if p.label == "A" else p.tokens_b) for p in pairs]
     worse = [len(p.tokens_b if p.label == "A" else p.tokens_a) for p in pairs]
     return {
         "asked": asked,
         "made": len(pairs),
         "rejected": dict(sorted(rejected.items())),
-        "mode": config.pairs.mode,
-        "chosen_tokens_mean": sum(better) / len(better),
-        "rejected_tokens_mean": sum(worse) / len(worse),
-        "splits": {field: len(part) for field, part in vars(splits).items()},
+        "mode": mode,
+        "chosen_tokens_mean": sum(better) / max(1, len(better)),
+        "rejected_tokens_mean": sum(worse) / max(1, len(worse)),
     }

@@ -8,6 +8,8 @@ while it runs) and the model with the best held-out pairwise accuracy as `iterat
 import dataclasses
 from pathlib import Path
 
+from etils import epath
+
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource, save_model
@@ -16,7 +18,7 @@ from ste_jax.models.llama import Llama
 from ste_jax.progress import Progress
 from ste_jax.records import Judgment, Pair, TrainingExample
 from ste_jax.sft.batch import Batches
-from ste_jax.sft.loop import TrainResult, train
+from ste_jax.sft.loop import FREE_ON_RESUME, TrainResult, train
 from ste_jax.sft.metrics import MetricsLog
 from ste_jax.sharding import DECODE, TRAIN
 from ste_jax.stages import annotate
@@ -25,6 +27,18 @@ from ste_jax.stages.evaluate import GREEDY
 from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_success, require_success
+
+
+class _Ticker:
+    """Tells the terminal and the record set, which `ste status` reads, how far training is."""
+
+    def __init__(self, progress: Progress, records: RecordSet):
+        self._progress, self._records = progress, records
+
+    def advance(self, records: int = 0, tokens: int = 0) -> None:
+        self._progress.advance(records, tokens)
+        self._records.work.done += records
+        self._records.flush()
 
 
 class NothingToLearn(ValueError):
@@ -40,16 +54,19 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     config = context.config
     folder = context.iteration(iteration) / "train"
     source = context.model(0 if config.train_from == "seed" else iteration - 1)
-    settings = {"train": dataclasses.asdict(config.train), "max_per_example": config.annotate.max_per_example}
+    fixed = {k: v for k, v in dataclasses.asdict(config.train).items() if k not in FREE_ON_RESUME}
+    settings = {"train": fixed, "max_per_example": config.annotate.max_per_example}
     fingerprint = context.fingerprint(
         "train",
         settings,
         judgments=require_success(context.iteration(iteration) / "annotate").content_hash,
         model=source.digest(),
+        prompt=context.prompt.digest(),
         validation=digest([pair.to_json() for pair in splits.validation]),
     )
     records = RecordSet(folder, TrainingExample, fingerprint)
     if read_success(folder):
+        _drop_checkpoints(folder)
         return
     judge = Judge(context, source.tokenizer)
     chosen = annotate.kept(context, judgments, splits.train)
@@ -58,13 +75,20 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
         raise NothingToLearn(_why_nothing(iteration, judgments))
     context.release()
     batches = Batches(examples, config.train, config.seed, iteration)
-    result = _fit(context, iteration, source, batches, splits.validation)
+    records.work.total = batches.total_steps
+    result = _fit(context, iteration, source, batches, splits.validation, records)
+    records.work.done = 0
     for example in examples:
         records.add([example])
     records.work.prompt_tokens = batches.packing.tokens * max(1, round(config.train.epochs))
     records.finish([e.id for e in examples], _summary(iteration, config.train.epochs, batches, result))
-    # Last: half of a checkpoint would stop whoever goes on after a kill.
-    (folder / "checkpoints").rmtree()
+    _drop_checkpoints(folder)
+
+
+def _drop_checkpoints(folder: epath.Path) -> None:
+    """Removes the optimizer's state; after SUCCESS only, since nobody can go on from half of a checkpoint."""
+    if (folder / "checkpoints").exists():
+        (folder / "checkpoints").rmtree()
 
 
 def _examples(
@@ -99,7 +123,12 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
 
 
 def _fit(
-    context: Context, iteration: int, source: ModelSource, batches: Batches, validation: list[Pair]
+    context: Context,
+    iteration: int,
+    source: ModelSource,
+    batches: Batches,
+    validation: list[Pair],
+    records: RecordSet,
 ) -> TrainResult:
     config = context.config
     folder = context.iteration(iteration)
@@ -130,7 +159,8 @@ def _fit(
     checkpoints = TrainCheckpoints(folder / "train" / "checkpoints", config.train.keep_checkpoints)
     metrics = MetricsLog(Path(folder / "train"))
     label = f"train {iteration}"
-    with Progress(label, batches.total_steps, checkpoints.latest_step() or 0, unit="step") as progress:
+    records.work.done = checkpoints.latest_step() or 0
+    with Progress(label, batches.total_steps, records.work.done, unit="step") as progress:
         try:
             return train(
                 load,
@@ -143,7 +173,7 @@ def _fit(
                 evaluate=accuracy if validation else None,
                 save_best=save,
                 metrics=metrics,
-                progress=progress,
+                progress=_Ticker(progress, records),
             )
         finally:
             metrics.close()
