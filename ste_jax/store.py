@@ -109,8 +109,11 @@ def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
 
 
 def _stage_name(folder: epath.Path) -> str:
-    inside = folder.parent.name.startswith("iteration_")
-    return f"{folder.parent.name}/{folder.name}" if inside else folder.name
+    """Returns the name that --redo takes for a folder: the calls inside a stage go by the stage's name."""
+    parent = folder.parent.name
+    if parent.startswith("iteration_"):
+        return f"{parent}/{folder.name}"
+    return parent if parent in ("select", "pairs") else folder.name
 
 
 def _short(value: Any) -> str:

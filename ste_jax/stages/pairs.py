@@ -52,15 +52,7 @@ class Worse:
 def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     """Returns the pairs of the run, made now or before."""
     folder, settings = context.workdir / "pairs", context.config.pairs
-    source = context.seed_model
-    # How many are held out later does not change them.
-    made_by = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("validation", "test")}
-    fingerprint = context.fingerprint(
-        "pairs",
-        made_by,
-        select=require_success(context.workdir / "select").content_hash,
-        model=source.digest(),
-    )
+    fingerprint = made_from(context)
     records = RecordSet(folder, Pair, fingerprint)
     if read_success(folder):
         return read_records(folder, Pair)
@@ -86,6 +78,17 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
         records.add([pair])
     records.finish([p.id for p in pairs], _summary(settings.mode, len(instructions), pairs, rejected))
     return pairs
+
+
+def made_from(context: Context) -> dict:
+    """Returns the fingerprint of the pairs; how many of them are held out later does not change them."""
+    settings = dataclasses.asdict(context.config.pairs)
+    return context.fingerprint(
+        "pairs",
+        {name: value for name, value in settings.items() if name not in ("validation", "test")},
+        select=require_success(context.workdir / "select").content_hash,
+        model=context.seed_model.digest(),
+    )
 
 
 def split(config: RunConfig, pairs: list[Pair]) -> Splits:

@@ -136,12 +136,7 @@ def prepared(context: Context, texts: dict[str, dict[str, str]], cut: str = "") 
     """Stores instructions and the completions of each kind of call; the budget ended that of `cut`."""
     instructions = [Instruction(id=i, text=f"Why does {i} freeze?", source="t") for i in ANSWERS]
     store(context, "select", instructions, {})
-    fingerprint = context.fingerprint(
-        "pairs",
-        context.config.pairs,
-        select=require_success(context.workdir / "select").content_hash,
-        model=context.seed_model.digest(),
-    )
+    fingerprint = pairs.made_from(context)
     for name, by_id in texts.items():
         generations = [
             Generation(id=i, text=text, tokens=[len(text), 7], finish="length" if i == cut else "stop")
@@ -179,7 +174,8 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
         "responses_near": 1,
         "too_long": 1,
     }
-    assert summary["splits"] == {"train": 4, "validation": 1, "test": 1, "labelled": 0}
+    splits = split(context.config, made)
+    assert [len(part) for part in vars(splits).values()] == [4, 1, 1, 0]
     assert pairs.run(context, []) == made  # finished: read, not made
 
 
