@@ -274,7 +274,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ste: Any, finished: Pa
     for end in (small, larger):
         assert end.code == 1
         last = end.err.splitlines()[-1]
-        assert last.startswith("ste: cannot write "), end.err
+        assert last.startswith("ste: cannot use "), end.err
         assert "No space left on device. What was finished is safe; make room" in last
     assert "Traceback" not in small.err
     disk.resize("200m", "remount")
