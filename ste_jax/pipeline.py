@@ -44,13 +44,13 @@ def run(context: Context) -> dict[str, Any]:
     instructions = select.run(context)
     splits = pairs.split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
-    report(context)
+    summary = report(context)
     for iteration in range(1, config.iterations + 1):
         judgments = annotate.run(context, iteration, splits.train)
         train.run(context, iteration, judgments, splits)
         evaluate.run(context, iteration, splits)
-        report(context)
-    return report(context)
+        summary = report(context)
+    return summary
 
 
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:

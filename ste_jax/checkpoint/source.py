@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
@@ -169,7 +168,7 @@ def save_model(folder: str | Path, model: Llama, card: ModelCard, tokenizer: Tok
 
 def parameters(model: Llama) -> dict[str, jax.Array]:
     """Returns the parameters of a model by the names of `parameter_table`."""
-    return {name: operator.attrgetter(name)(model)[...] for name in parameter_table(model.cfg)}
+    return {name: model.parameter(name) for name in parameter_table(model.cfg)}
 
 
 def fingerprint(arrays: Mapping[str, jax.Array]) -> str:

@@ -25,6 +25,9 @@ class Sampling:
             raise ValueError(f"sampling: top_p must be above 0 and at most 1, not {self.top_p}")
 
 
+GREEDY = Sampling(temperature=0.0, top_p=1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Tail:
     """What is appended to a sample that ended while `needed(tokens)`: `opening`, then one of `choices`,

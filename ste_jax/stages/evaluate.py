@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ste_jax.decode.protocol import Sampling
+from ste_jax.decode.protocol import GREEDY, Sampling
 from ste_jax.judging.stats import Evaluation, JudgedPair, evaluate_judgments
 from ste_jax.judging.vote import Example, majority, vote_curve
 from ste_jax.records import ORDERS, Judgment, Label, Order, Pair
@@ -18,8 +18,6 @@ from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge, evaluation_of
 from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_records, read_success, require_success
-
-GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 
 def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from etils import epath
 
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.config import SelectConfig
-from ste_jax.decode.protocol import Sampling
+from ste_jax.decode.protocol import GREEDY
 from ste_jax.instructions.filters import FunnelStep, filter_instructions
 from ste_jax.instructions.labels import label_prompt, parse_label
 from ste_jax.instructions.sampler import Selection, sample
@@ -21,8 +21,6 @@ from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
 from ste_jax.store import RecordSet, Work, digest, read_records, read_success, require_success
 from ste_jax.text.chat import to_messages
-
-GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 
 def run(context: Context) -> list[Instruction]:

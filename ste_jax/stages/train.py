@@ -13,6 +13,7 @@ from etils import epath
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource, save_model
+from ste_jax.decode.protocol import GREEDY
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.progress import Progress
@@ -23,7 +24,6 @@ from ste_jax.sft.metrics import MetricsLog
 from ste_jax.sharding import DECODE, TRAIN
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
-from ste_jax.stages.evaluate import GREEDY
 from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_success, require_success
