@@ -36,8 +36,11 @@ REQUIRED = [
 
 EXTRAS = {
     "tpu": ["jax[tpu]==0.10.2"],
+    # The TPU compiler, which needs no TPU; the version that jax[tpu] pins.
+    "plan": ["libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'"],
     "tfds": ["tensorflow-datasets"],
     "test": [
+        "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "accelerate",
         "pytest",
         "pytest-xdist",

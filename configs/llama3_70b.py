@@ -71,9 +71,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.decode = ConfigDict()
     c.decode.sequences = 240
     c.decode.prefix_tokens = 65536
-    c.decode.prefill_tokens = 8192
+    c.decode.prefill_tokens = 4096
     c.decode.buckets = (1024, 2048, 4096)
-    c.decode.columns = 256
+    c.decode.columns = 128  # fills a tile of the TPU's memory
     c.decode.wave = 15
     c.decode.dtype = "bfloat16"
 
@@ -92,6 +92,6 @@ def shrink(c: ConfigDict) -> None:
     c.train.row_length, c.train.batch_rows, c.train.micro_rows = 1536, 1, 1
     c.train.dtype, c.train.warmup_steps, c.train.epochs, c.train.remat = "float32", 1, 1.0, "none"
     c.evaluate.votes = 4
-    c.decode.sequences, c.decode.prefix_tokens, c.decode.prefill_tokens = 32, 16384, 2048
+    c.decode.sequences, c.decode.prefix_tokens, c.decode.prefill_tokens = 32, 16384, 512
     c.decode.buckets, c.decode.columns, c.decode.wave = (256, 512, 1024), 32, 4
     c.decode.dtype = "float32"

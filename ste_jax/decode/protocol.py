@@ -66,10 +66,14 @@ class Completion:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """All samples of the request `id`, by sample number (fewer than asked where `enough` ended it early)."""
+    """The samples of the request `id`, by sample number.
+
+    They are fewer than asked where `enough` ended the request, or where it failed: `error` says why.
+    """
 
     id: str
     completions: tuple[Completion, ...]
+    error: Exception | None = None
 
 
 class Backend(Protocol):
@@ -91,13 +95,16 @@ class Backend(Protocol):
     ) -> Iterator[Group]:
         """Yields a group for every request that is not `done`.
 
+        A request that cannot be served, or on which `enough` or `tail.needed` fails, gives a group with an
+        error; the others go on.
+
         Args:
           requests: all that the stage has, so that the shapes of a restart are those of the first start.
           sampling: temperature and top-p.
           done: ids of requests that were served before a restart.
           tail: see `Tail`.
-          enough: asked with (request id, finished samples) after every wave of samples; True ends the
-            request.
-          on_tokens: told the number of new tokens, as they are made.
+          enough: asked with (request id, the first m samples) as soon as they have ended, for m = 1, 2, ...;
+            True ends the request with these m, whatever others are in flight.
+          on_tokens: told the number of new tokens, as they are made; what it raises ends the call.
         """
         ...

@@ -1,44 +1,21 @@
-"""Drawing the next token: temperature, then top-p without sorting the vocabulary, one uniform number a token.
+"""Drawing the next token: temperature, then top-p, without sorting the vocabulary or gathering it.
 
 Nucleus sampling is Holtzman et al. 2019 (arXiv 1904.09751): the smallest set of most likely tokens whose
-mass reaches top_p. Its threshold is found by bisection over the bits of the probabilities: non-negative
-floats order like their bits.
+mass reaches top_p. It is done by rejection: a token is drawn in proportion to its mass and accepted if the
+tokens likelier than it weigh less than top_p; if not, it and all that are not likelier are out, and the next
+round draws among the rest. What is accepted follows the nucleus exactly; a round costs two passes.
+A vocabulary that lies on several devices stays there: only sums of blocks and one block a sample leave them.
 """
+
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
-
-_ONE_BITS = 0x3F800000
-# From one down to (1 - top_p) / V there are fewer than 2**29 floats for any vocabulary and top_p in use.
-_BISECTIONS = 29
 _BLOCK = 256
-
-
-def nucleus_threshold(mass: Array, top_p: Array) -> Array:
-    """Returns the smallest mass that is kept, [B, T], of unnormalised masses [B, T, V] whose maximum is one.
-
-    Tokens of equal mass stay or go together.
-    """
-    total = jnp.sum(mass, axis=-1)
-    target = top_p * total
-    # Tokens below this floor weigh less than 1 - top_p all together, so that the threshold cannot lie under
-    # it.
-    floor = (1.0 - top_p) * total / mass.shape[-1]
-    low = jax.lax.bitcast_convert_type(jnp.minimum(floor, 1.0), jnp.int32)
-    high = jnp.full_like(low, _ONE_BITS) + 1
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = low + (high - low) // 2
-        threshold = jax.lax.bitcast_convert_type(middle, jnp.float32)
-        kept = jnp.sum(jnp.where(mass >= threshold[..., None], mass, 0.0), axis=-1)
-        enough = kept >= target
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-    low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
-    return jax.lax.bitcast_convert_type(low, jnp.float32)
 
 
 def _pick(mass: Array, target: Array) -> tuple[Array, Array]:
@@ -54,22 +31,93 @@ def _pick(mass: Array, target: Array) -> tuple[Array, Array]:
     return index, jnp.sum(jnp.where(here, running - mass, 0.0), axis=-1)
 
 
-def draw_from_mass(mass: Array, uniform: Array) -> Array:
-    """Draws an index, int32 [B, T], in proportion to mass [B, T, V] with one number in [0, 1) each, [B,
-    T].
+def _in_blocks(mass: Array) -> tuple[Array, Array]:
+    """Returns mass [B, T, V] as blocks [B, T, n, _BLOCK], and the first id of each, int32 [n].
+
+    Each device's share of the vocabulary is padded by itself, so that no id changes its device.
     """
     B, T, V = mass.shape
-    padding = -V % _BLOCK
-    padded = jnp.pad(mass, ((0, 0), (0, 0), (0, padding)))
-    axes = jax.typeof(mass).sharding.spec
-    blocks = jnp.reshape(padded, (B, T, -1, _BLOCK), out_sharding=jax.P(*axes[:2], None, None))
-    sums = jnp.sum(blocks, axis=-1)
-    target = uniform * jnp.sum(sums, axis=-1)
-    block, before = _pick(sums, target)
-    chosen = jnp.arange(blocks.shape[2])[None, None, :, None] == block[..., None, None]
-    inside = jnp.sum(jnp.where(chosen, blocks, 0.0), axis=2)
-    offset, _ = _pick(inside, target - before)
-    return (block * _BLOCK + offset).astype(jnp.int32)
+    sharding = jax.typeof(mass).sharding
+    batch, samples, vocab = sharding.spec
+    names = (vocab,) if isinstance(vocab, str) else vocab or ()
+    shares = math.prod(sharding.mesh.shape[name] for name in names)
+    share, count = V // shares, -(-(V // shares) // _BLOCK)
+    split = jnp.reshape(mass, (B, T, shares, share), out_sharding=jax.P(batch, samples, vocab, None))
+    padded = jnp.pad(split, ((0, 0), (0, 0), (0, 0), (0, count * _BLOCK - share)))
+    shape = (B, T, shares * count, _BLOCK)
+    blocks = jnp.reshape(padded, shape, out_sharding=jax.P(batch, samples, vocab, None))
+    starts = np.arange(shares)[:, None] * share + np.arange(count) * _BLOCK
+    return blocks, jnp.asarray(starts.reshape(-1), jnp.int32)
+
+
+class _Round(NamedTuple):
+    """State of the rejection: what is drawn among is heavier than `floor` [B, T]; `sums` [B, T, n] are the
+    blocks' masses of it.
+    """
+
+    number: Array
+    floor: Array
+    sums: Array
+    index: Array
+    accepted: Array
+
+
+def draw_nucleus(mass: Array, seeds: Array, top_p: Array) -> Array:
+    """Draws from the nucleus: int32 [B, T].
+
+    Args:
+      mass: unnormalised, float32 [B, T, V].
+      seeds: threefry keys [B, T]; round r draws with r folded in.
+      top_p: scalar in (0, 1].
+    """
+    blocks, starts = _in_blocks(mass)
+    rows = jax.typeof(blocks).sharding.spec[:2]
+    nothing = jnp.full(mass.shape[:2], -1.0, out_sharding=jax.P(*rows))
+
+    def sums_above(floor: Array) -> Array:
+        kept = jnp.where(blocks > floor[..., None, None], blocks, 0.0)
+        return jax.sharding.reshard(jnp.sum(kept, axis=-1), jax.P(*rows, None))
+
+    everything = sums_above(nothing)
+    limit = top_p * jnp.sum(everything, axis=-1)
+
+    def attempt(state: _Round) -> _Round:
+        fold = jax.vmap(jax.vmap(lambda seed: jax.random.uniform(jax.random.fold_in(seed, state.number))))
+        target = fold(seeds) * jnp.sum(state.sums, axis=-1)
+        block, before = _pick(state.sums, target)
+        chosen = jnp.arange(len(starts))[None, None] == block[..., None]
+        first = jnp.sum(jnp.where(chosen, starts[None, None], 0), axis=-1)
+        inside = jnp.sum(
+            jnp.where(chosen[..., None] & (blocks > state.floor[..., None, None]), blocks, 0.0), axis=2
+        )
+        offset, _ = _pick(inside, target - before)
+        drawn = jnp.sum(jnp.where(jnp.arange(_BLOCK)[None, None] == offset[..., None], inside, 0.0), axis=-1)
+        sums = sums_above(drawn)
+        # Not "less than": masses that are not numbers must end the loop, too.
+        accepted = state.accepted | ~(jnp.sum(sums, axis=-1) >= limit)
+        return _Round(
+            number=state.number + 1,
+            floor=jnp.where(accepted, state.floor, drawn),
+            sums=jnp.where(accepted[..., None], state.sums, sums),
+            index=jnp.where(state.accepted, state.index, first + offset),
+            accepted=accepted,
+        )
+
+    start = _Round(
+        number=jnp.int32(0),
+        floor=nothing,
+        sums=everything,
+        index=jnp.zeros_like(limit, jnp.int32),
+        accepted=jnp.zeros_like(limit, bool),
+    )
+    return jax.lax.while_loop(lambda state: ~jnp.all(state.accepted), attempt, start).index
+
+
+def most_likely(logits: Array) -> Array:
+    """Returns the first id of the highest logit, int32 [B, T], of float32 [B, T, V]."""
+    ids = jax.lax.broadcasted_iota(jnp.int32, (1, 1, logits.shape[-1]), 2)
+    highest = logits == jnp.max(logits, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(highest, ids, logits.shape[-1]), axis=-1)
 
 
 def draw(logits: Array, keys: Array, positions: Array, temperature: Array, top_p: Array) -> Array:
@@ -82,14 +130,10 @@ def draw(logits: Array, keys: Array, positions: Array, temperature: Array, top_p
       temperature: scalar; 0 takes the most likely token.
       top_p: scalar in (0, 1].
     """
-    greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-
-    def uniform(key: Array, position: Array) -> Array:
-        return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), position))
 
     def sample() -> Array:
         mass = jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
-        kept = jnp.where(mass >= nucleus_threshold(mass, top_p)[..., None], mass, 0.0)
-        return draw_from_mass(kept, jax.vmap(jax.vmap(uniform))(keys, positions))
+        fold = jax.vmap(jax.vmap(lambda key, at: jax.random.fold_in(jax.random.wrap_key_data(key), at)))
+        return draw_nucleus(mass, fold(keys, positions), top_p)
 
-    return jax.lax.cond(temperature > 0.0, sample, lambda: greedy)
+    return jax.lax.cond(temperature > 0.0, sample, lambda: most_likely(logits))

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ste_jax.decode.attention import merge, own_partial, shared_partial
-from ste_jax.decode.cache import Chunk, Prefix, commit_chunk, empty_chunk, insert_prefixes
+from ste_jax.decode.attention import Part, attend_parts
+from ste_jax.decode.cache import Chunk, Prefix, by_layer, insert_prefixes, map_layers, write_column
 from ste_jax.decode.sampling import draw
-from ste_jax.models.llama import Llama, causal_attention
+from ste_jax.models.attention import causal_attention
+from ste_jax.models.llama import Llama
 
 Array = jax.Array
 
@@ -26,7 +27,7 @@ class Samples:
 
     `token` is fed next, at `position`; `budget` counts the tokens that it may still make. `tail` is NO_TAIL,
     or the number of forced tokens that were fed already. `status` is RUNNING, STOPPED (stop id), EXHAUSTED
-    (budget) or CHOSEN (end of the tail). `used` counts the finished chunks of the group, [B].
+    (budget) or CHOSEN (end of the tail). `used` counts the chunks that it has filled.
     """
 
     token: Any
@@ -41,40 +42,31 @@ class Samples:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Controls:
-    """What holds for all requests of a call: temperature, top_p [], stop ids and choices bool [V], opening
-    int32 [O].
+    """What holds for all requests of a call: temperature, top_p [], stop ids int32 [E], choices bool [V],
+    opening int32 [O].
     """
 
     temperature: Array
     top_p: Array
-    is_stop: Array
+    stop_ids: Array
     is_choice: Array
     opening: Array
 
 
-@partial(jax.jit, static_argnames="unroll", donate_argnames="prefix")
-def prefill(
-    model: Llama, prefix: Prefix, tokens: Array, length: Array, source: Array, *, unroll: bool
-) -> Prefix:
-    """Reads prompts int32 [b, P] (real ones: the first length[b]) into the groups that `source` [B] sends
-    them to.
-    """
+@partial(jax.jit, donate_argnames="prefix")
+def prefill(model: Llama, prefix: Prefix, tokens: Array, length: Array, groups: Array) -> Prefix:
+    """Reads prompts int32 [b, P] (real ones: the first length[b]) into the groups [b]; group B drops one."""
     rows, P = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32)[None], (rows, P))
     positions = jax.sharding.reshard(positions, model.rules.spec("batch", None))
     segments = (positions < length[:, None]).astype(jnp.int32)
-    _, (k, v) = model.run_layers(
-        model.embed_tokens(tokens),
-        positions,
-        lambda q, k, v, _: causal_attention(q, k, v, segments),
-        unroll=unroll,
+    _, layers = model.run_layers(
+        model.embed_tokens(tokens), positions, lambda q, k, v, _: causal_attention(q, k, v, segments)
     )
-    new = Prefix(
-        k=jnp.einsum("LBTKH->LBKHT", k).astype(prefix.k.dtype),
-        v=jnp.einsum("LBTKH->LBKTH", v).astype(prefix.v.dtype),
-        length=length,
+    rotated = map_layers(
+        lambda kv: (jnp.einsum("...TKH->...KHT", kv[0]), jnp.einsum("...TKH->...KTH", kv[1])), layers
     )
-    return insert_prefixes(prefix, new, source, model.rules)
+    return insert_prefixes(prefix, rotated, length, groups)
 
 
 def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Samples, Array]:
@@ -85,7 +77,7 @@ def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Sample
     if len(controls.opening):
         at = jnp.clip(samples.tail, 0, len(controls.opening) - 1)
         drawn = jnp.where(forced, controls.opening.at[at].get(out_sharding=jax.typeof(at).sharding), drawn)
-    stop = controls.is_stop.at[drawn].get(out_sharding=jax.typeof(drawn).sharding) & ~in_tail
+    stop = jnp.any(drawn[..., None] == controls.stop_ids[None, None], axis=-1) & ~in_tail
     made = running & ~stop
     budget = samples.budget - (made & ~in_tail).astype(jnp.int32)
     status = jnp.where(stop, STOPPED, jnp.where(~in_tail & (budget <= 0), EXHAUSTED, RUNNING))
@@ -102,78 +94,77 @@ def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Sample
 
 
 def _step_logits(
-    model: Llama, prefix: Prefix, chunks: tuple[Chunk, ...], buffer: Chunk, samples: Samples, unroll: bool
-) -> tuple[Array, tuple[Array, Array]]:
-    """Feeds each sample's token: float32 logits [B, T, V], and its keys and values [L, B, T, K, H]."""
-    in_prefix = jnp.arange(prefix.k.shape[-1])[None] < prefix.length[:, None]
-    # Whoever has used all chunks but one stores this call's columns in the last: nobody can have filled it
-    # yet.
-    chunks = chunks[:-1]
-    in_chunk = [c.written & (samples.used > i)[:, None, None] for i, c in enumerate(chunks)]
+    model: Llama, prefix: Prefix, chunks: tuple[Chunk, ...], buffer: Chunk, samples: Samples
+) -> tuple[Array, Any]:
+    """Feeds each sample's token: float32 logits [B, T, V], and the new keys and values of `run_layers`."""
+    P = jax.tree.leaves(prefix.layers)[0].shape[-1]
+    in_prefix = jnp.arange(P)[None] < prefix.length[:, None]
+    ages = range(len(chunks), 0, -1)
+    in_chunk = [c.written & (samples.used >= age)[..., None] for c, age in zip(chunks, ages, strict=True)]
     itself = jnp.ones_like(samples.token, bool)[..., None]
 
     def attend(q: Array, k: Array, v: Array, caches: Any) -> Array:
-        (prefix_k, prefix_v), of_chunks, (buffer_k, buffer_v) = caches
-        q = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
-        parts = [shared_partial(q, prefix_k, prefix_v, in_prefix)]
-        parts += [own_partial(q, k_, v_, mask) for (k_, v_), mask in zip(of_chunks, in_chunk, strict=True)]
-        parts.append(own_partial(q, buffer_k, buffer_v, buffer.written))
-        parts.append(own_partial(q, k[..., None], v[:, :, :, None], itself))
-        return merge(parts, model.dtype)
+        of_prefix, *of_chunks, of_buffer = caches
+        k, v = jnp.einsum("BTKH->BKTH", k), jnp.einsum("BTKH->BKTH", v)
+        parts = [
+            Part(of_prefix[0], of_prefix[1], in_prefix),
+            *[Part(kv[0], kv[1], mask) for kv, mask in zip(of_chunks, in_chunk, strict=True)],
+            Part(of_buffer[0], of_buffer[1], buffer.written),
+            Part(k[..., None], v[:, :, :, None], itself),
+        ]
+        scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
+        return attend_parts(scaled, parts).astype(model.dtype)
 
-    caches = ((prefix.k, prefix.v), [(c.k, c.v) for c in chunks], (buffer.k, buffer.v))
-    x = model.embed_tokens(samples.token)
-    x, (k, v) = model.run_layers(x, samples.position, attend, caches, unroll=unroll)
-    return model.unembed_hidden(model.normalize(x)), (k, v)
+    caches = by_layer(prefix.layers, *[chunk.layers for chunk in chunks], buffer.layers)
+    x, layers = model.run_layers(model.embed_tokens(samples.token), samples.position, attend, caches)
+    return model.unembed_hidden(model.normalize(x)), layers
 
 
-@partial(jax.jit, static_argnames=("columns", "unroll"), donate_argnames="chunks")
+@partial(jax.jit, donate_argnames="buffer")
 def decode_chunk(
     model: Llama,
     prefix: Prefix,
     chunks: tuple[Chunk, ...],
+    buffer: Chunk,
     samples: Samples,
     controls: Controls,
-    *,
-    columns: int,
-    unroll: bool,
-) -> tuple[tuple[Chunk, ...], Samples, Array, Array]:
-    """Makes up to `columns` tokens of every running sample.
+) -> tuple[Chunk, Samples, Array, Array, Array]:
+    """Makes up to S tokens of every running sample.
+
+    Args:
+      model: under decoding rules.
+      prefix: of B groups.
+      chunks: those that were filled before, the oldest first; a sample sees the newest `samples.used`.
+      buffer: the chunk of S columns to fill; what it held is given up.
+      samples: where the samples stand.
+      controls: what holds for all of them.
 
     Returns:
-      the chunks with the new columns stored, the samples, the ids made, int32 [B, T, columns] (NO_TOKEN:
-      none), and the number of steps taken.
+      the filled chunk, the samples, the ids made, int32 [B, T, S] (NO_TOKEN: none), the number of steps
+      taken, and how many of them each sample was running, int32 [B, T].
     """
-    B, T = samples.token.shape
+    B, T, columns = buffer.written.shape
     rules = model.rules
-    buffer = empty_chunk(model.cfg, rules, model.dtype, B, T, columns)
     made = jnp.full((B, T, columns), NO_TOKEN, jnp.int32, out_sharding=rules.spec("batch", None, None))
 
     def unfinished(carry):
-        step, _, samples, _ = carry
+        step, _, samples, *_ = carry
         return (step < columns) & jnp.any(samples.status == RUNNING)
 
     def advance(carry):
-        step, buffer, samples, made = carry
-        logits, (k, v) = _step_logits(model, prefix, chunks, buffer, samples, unroll)
-        logits = jax.sharding.reshard(logits, rules.spec("batch", None, None))
-        choosing = samples.tail == len(controls.opening)
-        excluded = choosing[..., None] & ~controls.is_choice[None, None]
-        logits = jnp.where(excluded, -jnp.inf, logits)
+        step, buffer, samples, made, ran = carry
+        running = samples.status == RUNNING
+        logits, layers = _step_logits(model, prefix, chunks, buffer, samples)
+        if len(controls.opening):
+            choosing = samples.tail == len(controls.opening)
+            logits = jnp.where(choosing[..., None] & ~controls.is_choice[None, None], -jnp.inf, logits)
         drawn = draw(logits, samples.keys, samples.position, controls.temperature, controls.top_p)
-        column = (jnp.arange(columns) == step)[None, None]
-        buffer = Chunk(
-            k=jax.lax.dynamic_update_slice_in_dim(buffer.k, k[..., None].astype(buffer.k.dtype), step, 5),
-            v=jax.lax.dynamic_update_slice_in_dim(
-                buffer.v, v[:, :, :, :, None].astype(buffer.v.dtype), step, 4
-            ),
-            written=buffer.written | (column & (samples.status == RUNNING)[..., None]),
-        )
+        buffer = write_column(buffer, layers, step, running)
         samples, ids = _advance(samples, drawn, controls)
-        return step + 1, buffer, samples, jnp.where(column, ids[..., None], made)
+        made = jnp.where((jnp.arange(columns) == step)[None, None], ids[..., None], made)
+        return step + 1, buffer, samples, made, ran + running.astype(jnp.int32)
 
-    step, buffer, samples, made = jax.lax.while_loop(
-        unfinished, advance, (jnp.int32(0), buffer, samples, made)
-    )
-    chunks = commit_chunk(chunks, buffer, samples.used)
-    return chunks, dataclasses.replace(samples, used=samples.used + 1), made, step
+    start = dataclasses.replace(buffer, written=jnp.zeros_like(buffer.written))
+    carry = (jnp.int32(0), start, samples, made, jnp.zeros_like(samples.used))
+    step, buffer, samples, made, ran = jax.lax.while_loop(unfinished, advance, carry)
+    return buffer, dataclasses.replace(samples, used=samples.used + 1), made, step, ran

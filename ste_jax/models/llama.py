@@ -6,6 +6,7 @@ Axes, everywhere in the project:
 Decoding runs the same layer with B = groups and T = samples of a group, one new token each.
 """
 
+import copy
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ste_jax.models.attention import causal_attention
 from ste_jax.models.rope import RopeScaling, apply_rope, rope_tables
 from ste_jax.sharding import Rules
 
@@ -149,7 +151,7 @@ class Llama(nnx.Module):
         self.rules = rules
         self.dtype = dtype
         self.embed = nnx.Param(arrays["embed"])
-        self.blocks = Blocks(arrays)
+        self.blocks: Blocks | nnx.List[Blocks] = Blocks(arrays)
         self.final_norm = nnx.Param(arrays["final_norm"])
         self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
 
@@ -168,6 +170,22 @@ class Llama(nnx.Module):
                 for name, p in parameter_table(self.cfg).items()
             },
         )
+
+    def unroll(self) -> "Llama":
+        """Returns the same model with a copy of each layer's parameters apart, for `run_layers` to unroll.
+
+        CPU programs copy what they slice from a stack, at every step; XLA on TPU reads it in place.
+        """
+        model = copy.copy(self)
+        model.blocks = nnx.List(
+            [jax.tree.map(operator.itemgetter(i), self.blocks) for i in range(self.cfg.num_layers)]
+        )
+        return model
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether the layers lie apart."""
+        return isinstance(self.blocks, nnx.List)
 
     def parameter(self, name: str) -> Array:
         """Returns a parameter by its name in `parameter_table`."""
@@ -201,20 +219,20 @@ class Llama(nnx.Module):
         layer_inputs: Any = None,
         *,
         remat: Callable | None = None,
-        unroll: bool = False,
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Runs all layers.
+    ) -> tuple[Array, Any]:
+        """Runs all layers: a loop in the compiled program, or one copy of the layer each if unrolled.
 
         Args:
           x: [B, T, D].
           positions: int32 [B, T].
           attend: attention over whatever keys the caller has; the new keys are rotated already.
-          layer_inputs: a pytree with a leading axis L, of which `attend` gets each layer's slice.
+          layer_inputs: of which `attend` gets each layer's share: a pytree with a leading axis L, or, of an
+            unrolled model, a list of L pytrees.
           remat: wraps the layer for rematerialisation in the backward pass.
-          unroll: one copy of the layer per step in the program: faster on CPU, slower to compile.
 
         Returns:
-          [B, T, D] before the final norm, and the new keys and values, each [L, B, T, K, H].
+          [B, T, D] before the final norm, and the new keys and values: each [L, B, T, K, H], or, of an
+          unrolled model, a list of L pairs, each [B, T, K, H].
         """
         tables = rope_tables(positions, self.cfg.head_dim, self.cfg.rope_theta, self.cfg.rope_scaling)
 
@@ -223,7 +241,13 @@ class Llama(nnx.Module):
             return self._layer(block, x, tables, lambda q, k, v: attend(q, k, v, inputs))
 
         body = remat(layer) if remat else layer
-        return jax.lax.scan(body, x, (self.blocks, layer_inputs), unroll=self.cfg.num_layers if unroll else 1)
+        if isinstance(self.blocks, Blocks):
+            return jax.lax.scan(body, x, (self.blocks, layer_inputs))
+        made = []
+        for slice_ in zip(self.blocks, layer_inputs or [None] * self.cfg.num_layers, strict=True):
+            x, new = body(x, slice_)
+            made.append(new)
+        return x, made
 
     def _layer(self, block: Blocks, x: Array, tables: tuple[Array, Array], attend: Callable):
         dtype, eps = self.dtype, self.cfg.rms_norm_eps
@@ -253,21 +277,6 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     return (wide * scale * weight).astype(x.dtype)
 
 
-def causal_attention(q: Array, k: Array, v: Array, segments: Array) -> Array:
-    """Causal attention inside segments: q [B,T,K,G,H], k and v [B,T,K,H], segments int32 [B,T] ->
-    [B,T,K,G,H].
-
-    Scores and softmax are float32. A position sees the earlier ones of its own segment; segment 0 is padding.
-    """
-    T = q.shape[1]
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32)
-    same = segments[:, :, None] == segments[:, None, :]
-    visible = same & jnp.tril(jnp.ones((T, T), bool))[None]
-    scores = jnp.where(visible[:, None, None], scores * (q.shape[-1] ** -0.5), -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v)
-
-
 def hidden_states(
     model: Llama,
     tokens: Array,
@@ -275,7 +284,6 @@ def hidden_states(
     segments: Array,
     *,
     remat: Callable | None = None,
-    unroll: bool = False,
 ) -> Array:
     """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm."""
     x, _ = model.run_layers(
@@ -283,7 +291,6 @@ def hidden_states(
         positions,
         lambda q, k, v, _: causal_attention(q, k, v, segments),
         remat=remat,
-        unroll=unroll,
     )
     return model.normalize(x)
 

@@ -49,7 +49,9 @@ def apply_rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
     layout).
     """
     middle = (1,) * (x.ndim - 3)
-    cos, sin = (t.reshape(t.shape[:2] + middle + t.shape[2:]) for t in tables)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
+    cos, sin = (t.reshape(t.shape[:2] + middle + (1, t.shape[2])) for t in tables)
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
+    # Reversing the halves and turning a sign fuses into one pass; splitting and joining them would copy.
+    sign = jnp.array([[-1.0], [1.0]], jnp.float32).reshape((1,) * (x.ndim - 1) + (2, 1))
+    rotated = halves * cos + jnp.flip(halves, axis=-2) * (sin * sign)
+    return rotated.reshape(x.shape).astype(x.dtype)

@@ -18,7 +18,7 @@ from ste_jax.sft.step import abstract_state, check_rows, init_state, make_optimi
 from ste_jax.sharding import Rules
 
 # What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
-FREE_ON_RESUME = ("micro_rows", "remat", "unroll", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+FREE_ON_RESUME = ("micro_rows", "remat", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 
 
 class DivergedError(ValueError):

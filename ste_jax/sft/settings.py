@@ -23,7 +23,6 @@ class TrainSettings:
       dtype: of the computation; norms, softmax and losses are float32 in any case.
       moment_dtype: of the first moments.
       remat: what the backward pass recomputes: nothing, all but the matrix products ("dots"), or each layer.
-      unroll: one copy of the layer each in the program: faster on CPU, slower to compile.
       loss_chunk: targets of a row whose logits exist at once.
       evaluate_every: steps between evaluations, 0: only at the end.
       checkpoint_every: steps between checkpoints.
@@ -45,7 +44,6 @@ class TrainSettings:
     dtype: Dtype = "float32"
     moment_dtype: Dtype = "float32"
     remat: Remat = "none"
-    unroll: bool = False
     loss_chunk: int = 256
     evaluate_every: int = 0
     checkpoint_every: int = 100

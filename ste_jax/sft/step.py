@@ -129,7 +129,6 @@ def _loss(model: Llama, batch: Mapping[str, Array], *, settings: TrainSettings, 
         batch["positions"],
         batch["segments"],
         remat=_remat(settings),
-        unroll=settings.unroll,
     )
     return target_loss(model, hidden, batch, chunk=settings.loss_chunk) / targets
 
@@ -138,8 +137,8 @@ def _remat(settings: TrainSettings) -> Callable | None:
     if settings.remat == "none":
         return None
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if settings.remat == "dots" else None
-    # A loop keeps recomputation apart from the forward pass by itself; unrolled, only this barrier does.
-    return partial(jax.checkpoint, policy=policy, prevent_cse=settings.unroll)
+    # The loop over layers keeps recomputation apart from the forward pass by itself.
+    return partial(jax.checkpoint, policy=policy, prevent_cse=False)
 
 
 def _accumulate(

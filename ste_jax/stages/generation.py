@@ -30,6 +30,9 @@ def serve(
     """Serves the requests that have no records yet; all records of a request are stored together.
 
     A request is done if there is a record with its id and `first` appended.
+
+    Raises:
+      Exception: the error of the first request that failed, after all others were served.
     """
     done = {request.id for request in requests if request.id + first in records.found}
     lengths = {r.id: len(r.prompt) for r in requests}
@@ -43,13 +46,19 @@ def serve(
             enough=enough,
             on_tokens=lambda n: progress.advance(tokens=n),
         )
+        failure = None
         try:
             for group in groups:
+                if group.error is not None:
+                    failure = failure or group.error
+                    continue
                 made = sum(len(completion.tokens) for completion in group.completions)
                 records.add(make(group), prompt_tokens=lengths[group.id], generated_tokens=made)
                 progress.advance(records=1)
         finally:
             records.flush()
+    if failure is not None:
+        raise failure
 
 
 def generate_texts(

@@ -105,6 +105,8 @@ def judge_now(
     requests, _ = judge.requests(pairs, stage, 1, backend)
     make = judge.maker(pairs)
     for group in backend.generate(requests, sampling, tail=judge.tail):
+        if group.error is not None:
+            raise group.error
         yield from make(group)
 
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ste_jax.decode.attention import merge, own_partial, shared_partial
+from ste_jax.decode.attention import Part, attend_parts
 
 B, T, K, G, H, P, S = 2, 3, 2, 4, 8, 12, 5
 
@@ -26,12 +26,12 @@ def test_merged_attention_equals_plain_attention():
     own_k, own_v = _random(B, T, K, S, H), _random(B, T, K, S, H) - 1
     in_prefix = jnp.arange(P)[None] < jnp.array([7, 12])[:, None]
     written = jnp.asarray(np.random.default_rng(0).random((B, T, S)) < 0.6)
-    merged = merge(
+    merged = attend_parts(
+        q,
         [
-            shared_partial(q, prefix_k.swapaxes(-1, -2), prefix_v, in_prefix),
-            own_partial(q, own_k.swapaxes(-1, -2), own_v, written),
+            Part(prefix_k.swapaxes(-1, -2), prefix_v, in_prefix),
+            Part(*(jnp.swapaxes(x, 1, 2) for x in (own_k.swapaxes(-1, -2), own_v)), written),
         ],
-        "float32",
     )
     spread = lambda x: jnp.broadcast_to(x[:, None], (B, T, K, P, H))  # noqa: E731
     visible = jnp.concatenate([jnp.broadcast_to(in_prefix[:, None], (B, T, P)), written], axis=-1)
@@ -46,8 +46,8 @@ def test_merged_attention_equals_plain_attention():
 
 def test_a_part_without_visible_keys_changes_no_bit():
     q, k, v = _random(B, T, K, G, H), _random(B, K, H, P), _random(B, K, P, H)
-    own = own_partial(q, _random(B, T, K, H, S), _random(B, T, K, S, H), jnp.ones((B, T, S), bool))
-    nothing = shared_partial(q, k, v, jnp.zeros((B, P), bool))
-    alone = merge([own], "float32")
-    np.testing.assert_array_equal(merge([nothing, own], "float32"), alone)
-    np.testing.assert_array_equal(merge([own, nothing], "float32"), alone)
+    own = Part(_random(B, K, T, H, S), _random(B, K, T, S, H), jnp.ones((B, T, S), bool))
+    nothing = Part(k, v, jnp.zeros((B, P), bool))
+    alone = attend_parts(q, [own])
+    np.testing.assert_array_equal(attend_parts(q, [nothing, own]), alone)
+    np.testing.assert_array_equal(attend_parts(q, [own, nothing]), alone)

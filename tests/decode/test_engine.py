@@ -114,8 +114,9 @@ def test_a_mesh_of_eight_devices_equals_one(model, shape):
     assert _serve(_engine(_model(shape), **settings), requests, GREEDY) == wanted
 
 
-def test_unrolled_layers_give_the_same_tokens(model):
-    requests = _requests(count=6)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+def test_unrolled_layers_give_the_same_tokens(shape):
+    requests, model = _requests(count=6), _model(shape)
     assert _serve(_engine(model, unroll=True), requests) == _serve(_engine(model), requests)
 
 
@@ -170,10 +171,10 @@ def test_tokens_are_reported_as_they_are_made(model):
 
 
 def test_no_program_is_compiled_twice(model):
-    engine, requests = _engine(model), _requests(count=12)
+    engine, requests = _engine(model), _requests(count=24)
     _serve(engine, requests)
     before = steps.prefill._cache_size(), steps.decode_chunk._cache_size()
-    _serve(engine, _requests(count=40), Sampling(0.3, 0.5))
+    assert len(_serve(engine, _requests(count=1000), Sampling(0.3, 0.5))) == 1000
     assert (steps.prefill._cache_size(), steps.decode_chunk._cache_size()) == before
 
 
@@ -182,13 +183,74 @@ def test_no_program_is_compiled_twice(model):
     [
         (Request("r", (), np.zeros((1, 2), np.uint32), 4), "request r: the prompt is empty"),
         (Request("r", (1,) * 70, np.zeros((1, 2), np.uint32), 4), "decode.buckets end at 64"),
-        (Request("r", (1,) * 60, np.zeros((1, 2), np.uint32), 100), r"60 \+ 100 tokens, the context 128"),
+        (Request("r", (1,) * 60, np.zeros((1, 2), np.uint32), 100), "60 + 100 tokens, the context 128"),
         (Request("r", (1, 2), np.zeros((0, 2), np.uint32), 4), "n must be 1 or more"),
+        (Request("r", (1, 2), np.zeros((1, 2), np.uint32), 0), "max_new_tokens must be 1 or more"),
     ],
 )
-def test_what_cannot_be_served_is_refused(model, request_, message):
-    with pytest.raises(ValueError, match=message):
-        _serve(_engine(model), [request_])
+def test_what_cannot_be_served_is_refused_and_the_others_go_on(model, request_, message):
+    others = _requests(count=3)
+    served = _serve(_engine(model), [others[0], request_, *others[1:]])
+    refused = served.pop("r")
+    assert not refused.completions
+    assert message in str(refused.error)
+    assert served == _serve(_engine(model), others)
+
+
+@pytest.mark.parametrize("which", ["enough", "tail"])
+def test_a_failing_callback_ends_its_request_alone_and_keeps_what_is_finished(model, which):
+    requests = _requests(n=5)
+
+    def enough(id_, done):
+        if which == "enough" and id_ == "3" and len(done) == 2:
+            raise RuntimeError("no verdict parser")
+        return False
+
+    asked = []
+
+    def needed(tokens):
+        asked.append(tokens)
+        if which == "tail" and len(asked) == 30:
+            raise RuntimeError("no verdict parser")
+        return False
+
+    served = _serve(_engine(model), requests, enough=enough, tail=Tail((1,), (7,), needed))
+    everything = _serve(_engine(model), requests)
+    failed = [g for g in served.values() if g.error]
+    assert [str(g.error) for g in failed] == ["no verdict parser"]
+    assert failed[0].completions == everything[failed[0].id].completions[: len(failed[0].completions)]
+    assert which == "tail" or len(failed[0].completions) == 2
+    rest = {k: g for k, g in served.items() if not g.error}
+    assert rest == {k: everything[k] for k in rest}
+    assert len(rest) == len(requests) - 1
+
+
+def test_a_failing_report_comes_after_what_is_finished(model):
+    found = []
+
+    def report(count):
+        raise OSError("terminal gone")
+
+    groups = _engine(model).generate(_requests(n=3, count=3, new=4), SAMPLED, on_tokens=report)
+    with pytest.raises(OSError, match="terminal gone"):
+        found.extend(found.append(group) for group in groups)
+    assert found
+
+
+def test_usage_adds_up(model):
+    engine, requests = _engine(model), _requests(n=7)
+    groups = _serve(engine, requests, enough=lambda id_, done: id_ in {"1", "3", "5"} and len(done) == 2)
+    usage = engine.usage
+    assert usage.prompts == len(requests)
+    assert usage.prompt_tokens == sum(len(r.prompt) - 1 for r in requests) <= usage.prompt_positions
+    assert usage.samples == sum(len(g.completions) for g in groups.values())
+    assert usage.tokens == sum(len(c.tokens) for g in groups.values() for c in g.completions)
+    assert usage.saved_samples == 3 * 5
+    assert usage.dropped_tokens > 0
+    stopped = sum(c.finish == "stop" for g in groups.values() for c in g.completions)
+    assert usage.used_steps >= usage.tokens + stopped
+    assert usage.occupancy == pytest.approx(usage.used_steps / usage.slot_steps)
+    assert 0.2 < usage.occupancy <= 1.0
 
 
 def test_settings_are_checked():

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 from ste_jax.checkpoint.source import open_model
+from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import (
     Llama,
     LlamaConfig,
-    causal_attention,
     hidden_states,
     initialize,
     parameter_table,
@@ -172,7 +172,7 @@ def test_parity_with_transformers_on_smollm2(smollm2_path: Path, one_device: jax
 def test_unrolled_equals_scanned() -> None:
     tokens = random_tokens(CFG.vocab_size, 2, 16)
     scanned = logits(random_model(), tokens)
-    np.testing.assert_allclose(logits(random_model(), tokens, unroll=True), scanned, atol=1e-4)
+    np.testing.assert_allclose(logits(random_model().unroll(), tokens), scanned, atol=1e-4)
     np.testing.assert_allclose(logits(random_model(), tokens, remat=jax.checkpoint), scanned, atol=1e-4)
 
 

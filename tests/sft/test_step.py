@@ -65,9 +65,9 @@ def test_any_mesh_equals_one_device(shape, micro_rows):
     assert_same(one_update(plain(micro_rows=micro_rows), shape), one_update(plain()))
 
 
-@pytest.mark.parametrize(("remat", "unroll"), [("full", False), ("dots", True)])
-def test_remat_and_unrolling_change_no_value(remat, unroll):
-    assert_same(one_update(plain(remat=remat, unroll=unroll)), one_update(plain()))
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_remat_changes_no_value(remat):
+    assert_same(one_update(plain(remat=remat)), one_update(plain()))
 
 
 def test_bfloat16_is_near_float32_and_keeps_its_dtypes():

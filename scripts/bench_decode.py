@@ -1,0 +1,107 @@
+"""Times the decoding engine: N samples of exactly M new tokens of every prompt, with prefill and sampling.
+
+  python scripts/bench_decode.py --model=MODEL --prompts=FILE --samples=16 --new-tokens=64 --json
+
+FILE is a JSON list of lists of token ids. End-of-text is ignored, temperature 0.7, top-p 0.9. The first call
+compiles and is reported apart; `output_tokens_per_s` is that of the median of the calls after it.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ste_jax.checkpoint.source import open_model
+from ste_jax.decode.engine import DecodeSettings, Engine
+from ste_jax.decode.protocol import Request, Sampling
+from ste_jax.randomness import key_data
+from ste_jax.sharding import DECODE, make_mesh
+
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+
+
+def read_prompts(path: Path) -> list[list[int]]:
+    """Reads a JSON list of non-empty lists of ids."""
+    prompts = json.loads(path.read_text())
+    if not prompts or not all(p and all(isinstance(i, int) for i in p) for p in prompts):
+        raise SystemExit(f"{path}: wants a list of non-empty lists of token ids")
+    return prompts
+
+
+def make_requests(prompts: Sequence[Sequence[int]], samples: int, new_tokens: int) -> list[Request]:
+    """Returns a request for each prompt."""
+    return [
+        Request(
+            str(i), tuple(p), np.stack([key_data(0, "bench", str(i), s) for s in range(samples)]), new_tokens
+        )
+        for i, p in enumerate(prompts)
+    ]
+
+
+def open_engine(model: str, settings: DecodeSettings) -> Engine:
+    """Opens a model on the first device; nothing stops a sample but its budget."""
+    mesh = make_mesh((1, 1, 1))
+    loaded = open_model(model).load(DECODE, mesh, param_dtype=settings.dtype, dtype=settings.dtype)
+    return Engine(loaded, mesh, settings, stop_ids=())
+
+
+def time_calls(engine: Engine, requests: list[Request], repeats: int) -> tuple[float, list[float]]:
+    """Returns the seconds of the first call, and of those after it."""
+    seconds = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        groups = list(engine.generate(requests, SAMPLING))
+        seconds.append(time.perf_counter() - start)
+        assert all(len(c.tokens) == requests[0].max_new_tokens for group in groups for c in group.completions)
+    return seconds[0], seconds[1:]
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--sequences", type=int, default=64, help="samples in flight")
+    parser.add_argument("--columns", type=int, default=32, help="steps of a chunk")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--loop", action="store_true", help="keep the layers in a loop instead of unrolling them"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    a = parser.parse_args()
+
+    prompts = read_prompts(a.prompts)
+    settings = DecodeSettings(
+        sequences=max(a.sequences, a.samples),
+        prefix_tokens=1 << 20,
+        buckets=tuple(sorted({max(1, len(p) - 1) for p in prompts})),
+        columns=a.columns,
+        wave=a.samples,
+        unroll=not a.loop,
+    )
+    engine = open_engine(a.model, settings)
+    first, seconds = time_calls(engine, make_requests(prompts, a.samples, a.new_tokens), a.repeats)
+    made = len(prompts) * a.samples * a.new_tokens
+    result = {
+        "output_tokens_per_s": round(made / statistics.median(seconds), 1),
+        "seconds": [round(s, 2) for s in seconds],
+        "first_call_s": round(first, 2),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "prompts": len(prompts),
+        "samples": a.samples,
+        "new_tokens": a.new_tokens,
+    }
+    print(json.dumps(result) if a.json else "\n".join(f"{k:20} {v}" for k, v in result.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Times the engine on real work: judgments of labelled pairs, stop ids on, lengths mixed.
+
+  python scripts/bench_judging.py --model=MODEL --pairs=FILE.jsonl [--pairs=...] --prompts=64 --samples=8
+
+Files hold `instruction, response_a, response_b, label` a line. Prompts come from the files in turn; those
+that do not fit 1,024 tokens are left out. Prints one JSON object: seconds, slot occupancy (the share of slot
+steps that fed a running sample), tokens.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from bench_decode import SAMPLING, make_requests
+
+from ste_jax.checkpoint.source import open_model
+from ste_jax.decode.engine import DecodeSettings, Engine
+from ste_jax.judging.prompts import load_prompt
+from ste_jax.sharding import DECODE, make_mesh
+from ste_jax.text.chat import Message, encode_chat
+
+
+def read_prompts(
+    tokenizer, files: list[Path], judge_prompt: str, wanted: int, most: int
+) -> list[tuple[int, ...]]:
+    """Returns judge prompts of pairs, the files in turn."""
+    template = load_prompt(judge_prompt, "")
+    rows = itertools.chain.from_iterable(itertools.zip_longest(*[f.read_text().splitlines() for f in files]))
+    prompts = []
+    for row in (json.loads(line) for line in rows if line):
+        user = template.fill(row["instruction"], row["response_a"], row["response_b"])
+        system = [Message("system", template.system)] if template.system else []
+        ids = tuple(encode_chat(tokenizer, [*system, Message("user", user)]))
+        if len(ids) <= most:
+            prompts.append(ids)
+        if len(prompts) == wanted:
+            return prompts
+    raise SystemExit(f"the files have only {len(prompts)} prompts of up to {most} tokens")
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--pairs", type=Path, action="append", required=True)
+    parser.add_argument("--judge-prompt", default="short")
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--new-tokens", type=int, default=256)
+    parser.add_argument("--wave", type=int, default=4)
+    parser.add_argument("--columns", type=int, default=16)
+    a = parser.parse_args()
+
+    source, mesh = open_model(a.model), make_mesh((1, 1, 1))
+    prompts = read_prompts(source.tokenizer, a.pairs, a.judge_prompt, a.prompts, 1024)
+    settings = DecodeSettings(buckets=(512, 1024), columns=a.columns, wave=a.wave)
+    model = source.load(DECODE, mesh, param_dtype="float32", dtype="float32")
+    engine = Engine(model, mesh, settings, source.tokenizer.stop_ids)
+    requests = make_requests(prompts, a.samples, a.new_tokens)
+    start = time.perf_counter()
+    groups = list(engine.generate(requests, SAMPLING))
+    seconds = time.perf_counter() - start
+    lengths = [len(c.tokens) for g in groups for c in g.completions]
+    result = {
+        "seconds": round(seconds, 1),
+        "occupancy": round(engine.usage.occupancy, 3),
+        "output_tokens_per_s": round(sum(lengths) / seconds, 1),
+        "median_new_tokens": statistics.median(lengths),
+        "stopped": round(np.mean([c.finish == "stop" for g in groups for c in g.completions]), 3),
+        **dataclasses.asdict(engine.usage),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

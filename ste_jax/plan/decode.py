@@ -1,0 +1,156 @@
+"""Compiles the engine's own two programs for a TPU slice that is not here, and costs a step by counting."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from ste_jax.decode.cache import empty_chunk, empty_prefix
+from ste_jax.decode.schedule import Shape
+from ste_jax.decode.steps import Controls, Samples, decode_chunk, prefill
+from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
+from ste_jax.plan.chips import Chip, parse_slice, topology_name
+from ste_jax.sharding import DECODE, make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler said of a program: peak bytes a device (None: it does not fit), its text or error."""
+
+    peak_bytes: int | None
+    text: str
+
+
+def slice_mesh(name: str) -> jax.sharding.Mesh:
+    """Returns the mesh of a slice, all chips on the axis `tensor`; libtpu must be installed."""
+    parse_slice(name)
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology_name(name)).devices
+    return make_mesh((1, 1, len(devices)), devices)
+
+
+def compile_decode(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> Compiled:
+    """Compiles a chunk of decoding steps in bfloat16, every chunk of the longest samples in use."""
+    with jax.set_mesh(mesh):
+        model, prefix, chunk = _abstract(cfg, mesh, shape)
+        groups, wave = shape.groups, shape.wave
+        column = _array(mesh, (groups, wave), "int32", "batch", None)
+        samples = Samples(
+            token=column,
+            position=column,
+            budget=column,
+            tail=column,
+            status=column,
+            keys=_array(mesh, (groups, wave, 2), "uint32", "batch", None, None),
+            used=column,
+        )
+        scalar = _array(mesh, (), "float32")
+        controls = Controls(
+            temperature=scalar,
+            top_p=scalar,
+            stop_ids=_array(mesh, (2,), "int32", None),
+            is_choice=_array(mesh, (cfg.vocab_size,), "bool", "vocab"),
+            opening=_array(mesh, (0,), "int32", None),
+        )
+        chunks = (chunk,) * (shape.chunks - 1)
+        return _compile(decode_chunk.lower(model, prefix, chunks, chunk, samples, controls))
+
+
+def compile_prefill(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> Compiled:
+    """Compiles a prefill in bfloat16; its peak does not count the suffix caches that lie beside it."""
+    with jax.set_mesh(mesh):
+        model, prefix, _ = _abstract(cfg, mesh, shape)
+        tokens = _array(mesh, (shape.rows, shape.prompt), "int32", "batch", None)
+        rows = _array(mesh, (shape.rows,), "int32", "batch")
+        return _compile(prefill.lower(model, prefix, tokens, rows, rows))
+
+
+def suffix_bytes(cfg: LlamaConfig, shape: Shape) -> int:
+    """Returns the bytes of all suffix caches in bfloat16."""
+    return shape.groups * shape.wave * shape.chunks * shape.columns * token_bytes(cfg)
+
+
+def token_bytes(cfg: LlamaConfig) -> int:
+    """Returns the bytes of one token's keys and values in bfloat16."""
+    return 2 * 2 * cfg.num_layers * cfg.num_kv_heads * cfg.head_dim
+
+
+def _abstract(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> tuple[Llama, Any, Any]:
+    arrays = {name: _array(mesh, p.shape, "bfloat16", *p.axes) for name, p in parameter_table(cfg).items()}
+    model: Any = Llama(cfg, DECODE, "bfloat16", arrays)  # shapes in the place of arrays
+    prefix = jax.eval_shape(lambda: empty_prefix(model, shape.groups, shape.prompt))
+    chunk = jax.eval_shape(lambda: empty_chunk(model, shape.groups, shape.wave, shape.columns))
+    return model, _concrete(mesh, prefix), _concrete(mesh, chunk)
+
+
+def _array(mesh: jax.sharding.Mesh, shape: tuple[int, ...], dtype: str, *axes: str | None) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, DECODE.spec(*axes)))
+
+
+def _concrete(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    """Ties the shardings of abstract arrays to the devices of a mesh."""
+
+    def tie(x: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, x.sharding.spec))
+
+    return jax.tree.map(tie, tree)
+
+
+def _compile(lowered: Any) -> Compiled:
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(None, str(error))
+    return Compiled(compiled.memory_analysis().peak_memory_in_bytes, compiled.as_text())
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Bytes and FLOPs of a step over all chips, counted; seconds at published speeds.
+
+    The step takes as long as the slower of reading the weights and of the products with them, then reading
+    the caches: a bound from below, without communication between chips.
+    """
+
+    sequences: int
+    weight_bytes: float
+    cache_bytes: float
+    flops: float
+    seconds: float
+    tokens_per_chip: float
+
+
+def roofline(
+    cfg: LlamaConfig,
+    chip: Chip,
+    chips: int,
+    *,
+    sequences: int,
+    wave: int,
+    prompt: int,
+    suffix: int,
+    shared: bool,
+) -> Roofline:
+    """Costs one decoding step of `sequences` samples with `suffix` own tokens each, in bfloat16.
+
+    Args:
+      cfg: the model.
+      chip: published figures.
+      chips: all share every tensor.
+      sequences: samples in flight.
+      wave: samples of one prompt.
+      prompt: tokens of a prompt.
+      suffix: own tokens of a sample, on average.
+      shared: whether a prompt's keys and values are kept and read once for its samples.
+    """
+    matrices = cfg.parameter_count - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.hidden_size)
+    prompts = sequences / wave if shared else sequences
+    weights = 2.0 * matrices
+    cache = token_bytes(cfg) * (prompts * prompt + sequences * suffix)
+    attention = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * (prompt + suffix)
+    flops = sequences * (2.0 * matrices + attention)
+    compute = sequences * 2.0 * matrices / (chips * chip.flops)
+    seconds = max(weights / (chips * chip.bandwidth), compute) + cache / (chips * chip.bandwidth)
+    return Roofline(sequences, weights, cache, flops, seconds, sequences / seconds / chips)
