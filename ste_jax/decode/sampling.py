@@ -93,8 +93,9 @@ def draw_nucleus(mass: Array, seeds: Array, top_p: Array) -> Array:
         offset, _ = _pick(inside, target - before)
         drawn = jnp.sum(jnp.where(jnp.arange(_BLOCK)[None, None] == offset[..., None], inside, 0.0), axis=-1)
         sums = sums_above(drawn)
-        # Not "less than": masses that are not numbers must end the loop, too.
-        accepted = state.accepted | ~(jnp.sum(sums, axis=-1) >= limit)
+        above = jnp.sum(sums, axis=-1)
+        # The heaviest is always in. Masses that are not numbers have nothing above them: they end the loop.
+        accepted = state.accepted | (above < limit) | ~(above > 0.0)
         return _Round(
             number=state.number + 1,
             floor=jnp.where(accepted, state.floor, drawn),
