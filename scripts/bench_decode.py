@@ -11,12 +11,12 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ste_jax.checkpoint.source import open_model
+from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import Request, Sampling
 from ste_jax.randomness import key_data
@@ -43,11 +43,11 @@ def make_requests(prompts: Sequence[Sequence[int]], samples: int, new_tokens: in
     ]
 
 
-def open_engine(model: str, settings: DecodeSettings) -> Engine:
-    """Opens a model on the first device; nothing stops a sample but its budget."""
+def open_engine(source: ModelSource, settings: DecodeSettings, stop_ids: Collection[int]) -> Engine:
+    """Returns the engine of a model on the first device."""
     mesh = make_mesh((1, 1, 1))
-    loaded = open_model(model).load(DECODE, mesh, param_dtype=settings.dtype, dtype=settings.dtype)
-    return Engine(loaded, mesh, settings, stop_ids=())
+    model = source.load(DECODE, mesh, param_dtype=settings.dtype, dtype=settings.dtype)
+    return Engine(model, mesh, settings, stop_ids)
 
 
 def time_calls(engine: Engine, requests: list[Request], repeats: int) -> tuple[float, list[float]]:
@@ -88,7 +88,7 @@ def main() -> None:
         wave=a.samples,
         unroll=not a.loop,
     )
-    engine = open_engine(a.model, settings)
+    engine = open_engine(open_model(a.model), settings, stop_ids=())
     first, seconds = time_calls(engine, make_requests(prompts, a.samples, a.new_tokens), a.repeats)
     made = len(prompts) * a.samples * a.new_tokens
     result = {

@@ -16,12 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_decode import SAMPLING, make_requests
+from bench_decode import SAMPLING, make_requests, open_engine
 
 from ste_jax.checkpoint.source import open_model
-from ste_jax.decode.engine import DecodeSettings, Engine
+from ste_jax.decode.engine import DecodeSettings
 from ste_jax.judging.prompts import load_prompt
-from ste_jax.sharding import DECODE, make_mesh
 from ste_jax.text.chat import Message, encode_chat
 
 
@@ -58,11 +57,10 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=16)
     a = parser.parse_args()
 
-    source, mesh = open_model(a.model), make_mesh((1, 1, 1))
+    source = open_model(a.model)
     prompts = read_prompts(source.tokenizer, a.pairs, a.judge_prompt, a.prompts, 1024)
     settings = DecodeSettings(buckets=(512, 1024), columns=a.columns, wave=a.wave)
-    model = source.load(DECODE, mesh, param_dtype="float32", dtype="float32")
-    engine = Engine(model, mesh, settings, source.tokenizer.stop_ids)
+    engine = open_engine(source, settings, source.tokenizer.stop_ids)
     requests = make_requests(prompts, a.samples, a.new_tokens)
     start = time.perf_counter()
     groups = list(engine.generate(requests, SAMPLING))

@@ -12,7 +12,15 @@ import sys
 from ste_jax.decode.schedule import Shape
 from ste_jax.models.presets import PRESETS
 from ste_jax.plan.chips import parse_slice
-from ste_jax.plan.decode import Compiled, compile_decode, compile_prefill, roofline, slice_mesh, suffix_bytes
+from ste_jax.plan.decode import (
+    Compiled,
+    compile_decode,
+    compile_prefill,
+    roofline,
+    slice_mesh,
+    suffix_bytes,
+    token_bytes,
+)
 
 GIB = 2**30
 ROOFLINE_SLICES = ("v5e-16", "v5p-8", "v6e-8")
@@ -81,11 +89,7 @@ def main() -> None:
         chip, chips = parse_slice(slice_)
         for shared in (False, True):
             room = 0.9 * chip.hbm * chips - 2 * cfg.parameter_count
-            own = roofline(
-                cfg, chip, chips, sequences=1, wave=1, prompt=a.prompt, suffix=a.suffix, shared=True
-            )
-            prefix = own.cache_bytes * a.prompt / (a.prompt + a.suffix)
-            suffix = own.cache_bytes - prefix
+            prefix, suffix = a.prompt * token_bytes(cfg), a.suffix * token_bytes(cfg)
             groups = int(room / (prefix * (1 if shared else a.wave) + suffix * a.wave))
             r = roofline(
                 cfg,

@@ -10,7 +10,7 @@ from ste_jax.decode.cache import empty_chunk, empty_prefix
 from ste_jax.decode.schedule import Shape
 from ste_jax.decode.steps import Controls, Samples, decode_chunk, prefill
 from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
-from ste_jax.plan.chips import Chip, parse_slice, topology_name
+from ste_jax.plan.chips import Chip, topology_name
 from ste_jax.sharding import DECODE, make_mesh
 
 
@@ -24,7 +24,6 @@ class Compiled:
 
 def slice_mesh(name: str) -> jax.sharding.Mesh:
     """Returns the mesh of a slice, all chips on the axis `tensor`; libtpu must be installed."""
-    parse_slice(name)
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology_name(name)).devices
     return make_mesh((1, 1, len(devices)), devices)
 

@@ -233,7 +233,7 @@ def test_a_failing_report_comes_after_what_is_finished(model):
 
     groups = _engine(model).generate(_requests(n=3, count=3, new=4), SAMPLED, on_tokens=report)
     with pytest.raises(OSError, match="terminal gone"):
-        found.extend(found.append(group) for group in groups)
+        found.extend(groups)
     assert found
 
 

@@ -40,15 +40,13 @@ def _draws(logits, n, temperature, top_p, record="r"):
 def _check_frequencies(logits, drawn, temperature, top_p):
     counts = np.bincount(drawn, minlength=len(logits))
     expected = _nucleus(logits, temperature, top_p) * len(drawn)
-    # Float32 sums may put the border one token further; the mass of that one is all that may be outside.
-    assert np.count_nonzero(counts[expected == 0]) <= 1
+    assert counts[expected == 0].sum() == 0
     common = expected >= 10
     observed = np.append(counts[common], counts[~common].sum())
     wanted = np.append(expected[common], expected[~common].sum())
-    keep = wanted >= 5
+    keep = wanted > 0
     assert keep.sum() > 3
-    scale = observed[keep].sum() / wanted[keep].sum()
-    assert stats.chisquare(observed[keep], wanted[keep] * scale).pvalue > 1e-4
+    assert stats.chisquare(observed[keep], wanted[keep]).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (1.6, 0.6)])
