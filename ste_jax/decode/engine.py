@@ -109,6 +109,11 @@ def _segments(columns: int, tokens: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def _room(tail: Tail | None) -> int:
+    """Returns how many tokens a tail may take."""
+    return len(tail.opening) + 1 if tail else 0
+
+
 class Engine:
     """Samples from a model that lies on this process's mesh (see `protocol.Backend`).
 
@@ -139,6 +144,19 @@ class Engine:
             return f"prompt and answer take {prompt_length} + {max_new_tokens} tokens, the context {context}"
         return None
 
+    def shape(self, requests: Sequence[Request], tail: Tail | None = None) -> Shape:
+        """Returns the sizes of the programs that serve requests which it does not refuse."""
+        return decode_shape(
+            self._settings,
+            self._buckets,
+            longest=max(len(request.prompt) - 1 for request in requests),
+            requests=len(requests),
+            samples=max(request.n for request in requests),
+            new_tokens=max(request.max_new_tokens for request in requests),
+            room=_room(tail),
+            multiple=self._shards,
+        )
+
     def generate(
         self,
         requests: Sequence[Request],
@@ -150,7 +168,7 @@ class Engine:
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Group]:
         """Yields a group for every request that is not `done`; see `protocol.Backend`."""
-        room = len(tail.opening) + 1 if tail else 0
+        room = _room(tail)
         able, done = [], set(done)
         for request in requests:
             if why := self._refusal(request, room):
@@ -159,7 +177,7 @@ class Engine:
                 able.append(request)
         if waiting := [r for r in able if r.id not in done]:
             # Shapes follow from all requests, done or not, so that a restart computes the same bits.
-            shape, controls = self._shape(able, room), self._controls(sampling, tail)
+            shape, controls = self.shape(able, tail), self._controls(sampling, tail)
             run = Run(self._model, self._mesh, shape, controls, self.usage, tail, enough, on_tokens)
             yield from run.serve(waiting)
 
@@ -169,18 +187,6 @@ class Engine:
         if request.max_new_tokens < 1:
             return "max_new_tokens must be 1 or more"
         return self.refusal(len(request.prompt), request.max_new_tokens + room)
-
-    def _shape(self, requests: Sequence[Request], room: int) -> Shape:
-        return decode_shape(
-            self._settings,
-            self._buckets,
-            longest=max(len(request.prompt) - 1 for request in requests),
-            requests=len(requests),
-            samples=max(request.n for request in requests),
-            new_tokens=max(request.max_new_tokens for request in requests),
-            room=room,
-            multiple=self._shards,
-        )
 
     def _controls(self, sampling: Sampling, tail: Tail | None) -> Controls:
         is_choice = np.zeros(self._model.cfg.vocab_size, bool)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
-from ste_jax.decode.engine import DecodeSettings
 from ste_jax.decode.protocol import Request
+from ste_jax.decode.schedule import Shape
 
 _LADDER = (
     *(128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
@@ -46,7 +46,7 @@ class Estimate:
 def measure(
     parts: Sequence[Sequence[Request]],
     done: Collection[str],
-    settings: DecodeSettings,
+    shape_of: Callable[[Sequence[Request]], Shape],
     serve: Callable[[str, Sequence[Request], Collection[str]], None],
     started: float,
 ) -> Estimate:
@@ -55,29 +55,24 @@ def measure(
     Args:
       parts: the rounds.
       done: ids of the requests that were served before.
-      settings: of the engine.
+      shape_of: tells the sizes of the programs that serve a round.
       serve: serves some ids of a round; its first argument names the progress line.
       started: `time.monotonic()` at the start of the evaluation.
     """
     left = 0.0
     for number, part in enumerate(parts, 1):
         waiting = sorted((r for r in part if r.id not in done), key=lambda r: (len(r.prompt), r.id))
-        first = {_bucket(r, settings): r.id for r in waiting}
+        shape = shape_of(part)
+        first = {shape.bucket(r): r.id for r in waiting}
         if not first:
             continue
         serve(f"compile {number}/{len(parts)}", part, first.values())
         rest = [r.id for r in waiting if r.id not in first.values()]
-        longest = max(_bucket(r, settings) for r in part)
-        in_flight = max(1, min(settings.sequences // settings.wave, settings.prefix_tokens // longest))
         # Evenly over the lengths: what takes time is how long a prompt is.
-        timed = rest[:: -(-len(rest) // in_flight)] if rest else []
+        timed = rest[:: max(1, -(-len(rest) // (shape.slots * shape.prompts)))]
         if timed:
             begun = time.monotonic()
             serve(f"time {number}/{len(parts)}", part, timed)
             left += (time.monotonic() - begun) / len(timed) * (len(rest) - len(timed))
     passed = time.monotonic() - started
     return Estimate(passed + left, passed)
-
-
-def _bucket(request: Request, settings: DecodeSettings) -> int:
-    return next(bucket for bucket in settings.buckets if len(request.prompt) - 1 <= bucket)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
     try:
         done = {r.id for r in requests if f"{r.id}/0" in file.found}
         parts = rounds(requests)
-        estimate = measure(parts, done, job.decode, some, started)
+        estimate = measure(parts, done, partial(engine.shape, tail=judge.tail), some, started)
         session["estimated_seconds"] = round(estimate.total, 1)
         _say(estimate, len(requests) * job.settings.votes)
         for number, part in enumerate(parts, 1):

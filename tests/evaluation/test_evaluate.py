@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ste_jax.checkpoint.source import open_model
-from ste_jax.decode.engine import DecodeSettings
+from ste_jax.decode.engine import DecodeSettings, decode_shape
 from ste_jax.decode.protocol import Request
 from ste_jax.evaluation.estimate import buckets_below, measure, rounds
 from ste_jax.evaluation.result import read_result
@@ -133,6 +133,11 @@ def test_the_estimate_is_what_the_rest_then_takes():
     settings = DecodeSettings(sequences=8, wave=1, buckets=(128, 256, 1024))
     served: list[str] = []
 
+    def shape_of(part):
+        longest = max(len(r.prompt) - 1 for r in part)
+        sizes = {"requests": len(part), "samples": 1, "new_tokens": 4}
+        return decode_shape(settings, settings.buckets, longest=longest, **sizes)
+
     def serve(label, part, only):
         assert {r.id for r in part} >= set(only)
         time.sleep(0.1 if label.startswith("compile") else 0.0)
@@ -143,7 +148,7 @@ def test_the_estimate_is_what_the_rest_then_takes():
     started = time.monotonic()
     parts = rounds(requests)
     assert [len(part) for part in parts] == [70, 20]
-    estimate = measure(parts, {"r0", "r1"}, settings, serve, started)
+    estimate = measure(parts, {"r0", "r1"}, shape_of, serve, started)
     assert len(served) == len(set(served)) <= 3 + 2 * 8
     for part in parts:
         serve("evaluate", part, [r.id for r in part if r.id not in served and r.id not in ("r0", "r1")])
