@@ -3,7 +3,8 @@
   python scripts/plan_tables.py --rows=plan_rows.jsonl
 
 Needs the TPU compiler (`pip install -e '.[plan]'`), no TPU: about half an hour and 6 GB on two cores. Rows
-that the file holds already are not compiled again; `--only=v5p` keeps to slices with that in their name.
+that the file holds already are not compiled again; `--only=v5p` keeps to slices with that in their name,
+`--phase=sft` to one of the three programs.
 """
 
 import argparse
@@ -58,10 +59,11 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--only", default="")
+    parser.add_argument("--phase", action="append", choices=PHASES)
     a = parser.parse_args()
     rows = [json.loads(line) for line in a.rows.read_text().splitlines()] if a.rows.exists() else []
     done = {(row["config"], row["topology"], row["phase"]) for row in rows}
-    for phase, (name, argument, topology) in itertools.product(PHASES, RUNS):
+    for phase, (name, argument, topology) in itertools.product(a.phase or PHASES, RUNS):
         if (name, topology, phase) in done or a.only not in topology or (name == BIG and phase != "sft"):
             continue
         config, cfg = load(name, argument)

@@ -26,6 +26,19 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where programs are kept once compiled: for all tests of a run, and the processes that they start."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(compiled: Path):
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 @pytest.fixture
 def one_device():
     """Sets the mesh of a single device."""
@@ -156,7 +169,7 @@ def ended(process: subprocess.Popen[str]) -> Ended:
 
 
 @pytest.fixture(scope="session")
-def ste(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ste:
+def ste(tiny_model: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Ste:
     """The command `ste` on a tiny configuration of two iterations."""
     folder = tmp_path_factory.mktemp("ste")
     instructions = folder / "instructions.jsonl"
@@ -166,7 +179,7 @@ def ste(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ste:
     instructions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = folder / "tiny.py"
     config.write_text(_TINY_CONFIG.format(model=str(tiny_model), instructions=str(instructions)))
-    return Ste(config, folder / "compiled")
+    return Ste(config, compiled)
 
 
 @pytest.fixture(scope="session")
