@@ -77,6 +77,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.param_dtype = "float32"  # an update of 1e-6 is lost in bfloat16
     c.train.batch_rows = 64
     c.train.micro_rows = slice_["rows"]
+    c.train.attention = "splash"
     c.train.remat = "full"
     c.train.evaluate_every = 50  # the checkpoint is the one with the best held-out accuracy (section 4.1)
     c.train.checkpoint_every = 50
@@ -109,7 +110,8 @@ def shrink(c: ConfigDict) -> None:
     c.pairs.validation, c.pairs.test = 2, 3
     c.annotate.samples, c.annotate.max_new_tokens, c.annotate.force_verdict = 4, 32, True
     c.train.row_length, c.train.batch_rows, c.train.micro_rows = 1536, 1, 1
-    c.train.dtype, c.train.warmup_steps, c.train.epochs, c.train.remat = "float32", 1, 1.0, "none"
+    c.train.dtype, c.train.attention, c.train.remat = "float32", "xla", "none"
+    c.train.warmup_steps, c.train.epochs = 1, 1.0
     c.evaluate.votes = 4
     c.decode.sequences, c.decode.prefix_tokens, c.decode.prefill_tokens = 32, 16384, 512
     c.decode.buckets, c.decode.columns, c.decode.wave = (256, 512, 1024), 32, 4

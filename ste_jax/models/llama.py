@@ -258,13 +258,17 @@ def hidden_states(
     positions: Array,
     segments: Array,
     *,
+    attention: Callable[..., Array] = causal_attention,
     remat: Callable | None = None,
 ) -> Array:
-    """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm."""
+    """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm.
+
+    `attention` maps (q, k, v, segments) to what `causal_attention` returns.
+    """
     x, _ = model.run_layers(
         model.embed_tokens(tokens),
         positions,
-        lambda q, k, v, _: causal_attention(q, k, v, segments),
+        lambda q, k, v, _: attention(q, k, v, segments),
         remat=remat,
     )
     return model.normalize(x)

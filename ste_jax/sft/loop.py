@@ -15,11 +15,22 @@ from ste_jax.models.llama import Llama, LlamaConfig
 from ste_jax.sft.batch import Batches
 from ste_jax.sft.metrics import MetricsLog
 from ste_jax.sft.settings import TrainSettings
-from ste_jax.sft.step import abstract_state, check_rows, init_state, make_optimizer, place_batch, train_step
+from ste_jax.sft.step import (
+    abstract_state,
+    check_attention,
+    check_rows,
+    init_state,
+    make_optimizer,
+    place_batch,
+    train_step,
+)
 from ste_jax.sharding import Rules
 
 # What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
-FREE_ON_RESUME = ("micro_rows", "remat", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+FREE_ON_RESUME = (
+    *("micro_rows", "attention", "remat"),
+    *("evaluate_every", "checkpoint_every", "keep_checkpoints"),
+)
 
 
 class DivergedError(ValueError):
@@ -86,6 +97,7 @@ def train(
       Stopped: it was asked to stop; the last step is on disk.
     """
     check_rows(settings, rules, mesh.shape)
+    check_attention(settings, mesh)
     total = batches.total_steps
     run = _describe(batches, settings)
     evaluations: list[tuple[int, float]] = []

@@ -4,8 +4,11 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
+from ste_jax.models.splash import LANES
+
 Dtype = Literal["float32", "bfloat16"]
 Method = Literal["sft", "dpo"]
+Attention = Literal["xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -30,6 +33,7 @@ class TrainSettings:
       param_dtype: of the parameters and the second moments; small learning rates vanish in bfloat16.
       dtype: of the computation; norms, softmax and losses are float32 in any case.
       moment_dtype: of the first moments.
+      attention: "xla" on any device, or "splash", the Pallas kernel, on TPU; the same up to rounding.
       remat: what the backward pass recomputes: nothing, all but the products with weights ("dots"), or each
         layer; attention scores and logits in any case.
       loss_chunk: targets of a row whose logits exist at once.
@@ -59,6 +63,7 @@ class TrainSettings:
     param_dtype: Dtype = "float32"
     dtype: Dtype = "float32"
     moment_dtype: Dtype = "float32"
+    attention: Attention = "xla"
     remat: Remat = "none"
     loss_chunk: int = 256
     evaluate_every: int = 0
@@ -82,6 +87,7 @@ class TrainSettings:
         for name, choice in (
             *((name, Dtype) for name in ("param_dtype", "dtype", "moment_dtype")),
             ("method", Method),
+            ("attention", Attention),
             ("remat", Remat),
             ("optimizer", Optimizer),
             ("schedule", Schedule),
@@ -91,6 +97,12 @@ class TrainSettings:
             raise ValueError(
                 f"train: batch_rows {self.batch_rows} is not a multiple of micro_rows {self.micro_rows}; "
                 "choose a micro_rows that divides it"
+            )
+
+        if self.attention == "splash" and self.row_length % LANES:
+            raise ValueError(
+                f"train: attention 'splash' wants a row_length that is a multiple of {LANES}, not "
+                f"{self.row_length}; change it, or set attention to 'xla'"
             )
 
     def _check(self, name: str, good: bool, wanted: str) -> None:

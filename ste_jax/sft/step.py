@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
 from ste_jax.models.product import PRODUCT
+from ste_jax.models.splash import splash_attention
 from ste_jax.sft.loss import target_losses
 from ste_jax.sft.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
 from ste_jax.sft.settings import TrainSettings
@@ -83,6 +85,20 @@ def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, i
         )
 
 
+def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
+    """Refuses a kernel that the mesh's devices cannot run.
+
+    Raises:
+      ValueError: names the setting and the devices.
+    """
+    platform = mesh.devices.flat[0].platform
+    if settings.attention == "splash" and platform != "tpu":
+        raise ValueError(
+            f"train: attention 'splash' runs on TPU only, and these devices are of platform {platform!r}; "
+            "set train.attention to 'xla'"
+        )
+
+
 def place_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
     """Puts a batch's rows on the devices; every host knows the whole batch and hands over its own part."""
     sharding = jax.sharding.NamedSharding(mesh, rules.spec("batch", None))
@@ -141,6 +157,7 @@ def _losses(model: Llama, batch: Mapping[str, Array], settings: TrainSettings) -
         batch["tokens"],
         batch["positions"],
         batch["segments"],
+        attention=_attention(model, settings),
         remat=_remat(settings),
     )
     return target_losses(model, hidden, batch, chunk=settings.loss_chunk)
@@ -175,6 +192,12 @@ def _narrow_layers(model: Llama) -> Llama:
         lambda p, is_matrix: p.astype(model.dtype) if is_matrix else p, model.blocks, _is_matrix(model.blocks)
     )
     return narrow
+
+
+def _attention(model: Llama, settings: TrainSettings) -> Callable[..., Array]:
+    if settings.attention == "splash":
+        return partial(splash_attention, rules=model.rules)
+    return causal_attention
 
 
 def _remat(settings: TrainSettings) -> Callable | None:

@@ -20,6 +20,7 @@ from sft_cases import settings
         ("param_dtype", "float16"),
         ("dtype", "int8"),
         ("moment_dtype", "f32"),
+        ("attention", "flash"),
         ("remat", "some"),
         ("optimizer", "adam"),
         ("schedule", "step"),
