@@ -25,6 +25,8 @@ from sft_cases import settings
         ("optimizer", "adam"),
         ("schedule", "step"),
         ("patience", -1),
+        ("lora_rank", -1),
+        ("lora_alpha", 0.0),
         ("loss_chunk", 0),
         ("evaluate_every", -1),
         ("checkpoint_every", 0),
