@@ -179,8 +179,9 @@ def _preferences(
         for e, (_, wrong) in zip(correct, matched, strict=True)
     ]
     batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
-    model = source.load(TRAIN, context.mesh, param_dtype=settings.model_dtype, dtype=settings.dtype)
-    known = reference_log_probs(model, batches, settings, context.mesh)
+    mesh = context.train_mesh
+    model = source.load(TRAIN, mesh, param_dtype=settings.model_dtype, dtype=settings.dtype)
+    known = reference_log_probs(model, batches, settings, mesh)
     # An example that no row holds is left out of training and has none.
     examples = [dataclasses.replace(e, reference=known.get(e.id, [])) for e in examples]
     records.add(examples)
