@@ -166,7 +166,7 @@ def yield_report(
     correct: Counter[Example] = Counter({(j.pair_id, j.order): 0 for j in judgments})
     correct.update((j.pair_id, j.order) for j in judgments if j.correct)
     histogram = Counter(correct.values())
-    found = {(j.pair_id, j.order): j for j in judgments if j.correct}
+    found: dict[Example, Judgment] = {(j.pair_id, j.order): j for j in judgments if j.correct}
     one_order = _in_one_order(found) if both_orders else set()
     longer = {pair.id: len(pair.chosen) - len(pair.rejected) for pair in pairs}
     return YieldReport(
