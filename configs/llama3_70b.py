@@ -3,8 +3,8 @@
   ste run --config=configs/llama3_70b.py:v5p-128 --workdir=/mnt/runs/70b --config.instructions=prompts.jsonl
   ste plan --config=configs/llama3_70b.py:v5p-128 --topology=v5p-128
 
-Slices that it is sized for: v5p-32, v5p-128, 2xv5p-64, v6e-64; and v5e-128, which trains the model but is too
-small a chip to decode with it. Without a name it is sized for v6e-64.
+Slices that it is sized for: v5p-32, v5p-128, 2xv5p-64, v6e-64; and two that train but are of too small a chip
+to decode a model of this size: v5e-128, and v5e-16, which trains adapters. Without a name it is for v6e-64.
 
 Each value of the paper says where it stands; `:runlocal` keeps the settings and shrinks the sizes, so that
 the same file runs on a CPU with a small model (`--config=configs/llama3_70b.py:runlocal
@@ -21,6 +21,7 @@ _SLICES = {
     "v5p-128": {"mesh": (1, 8, 8), "train_mesh": (1, 64, 1), "rows": 64, "slots": 192},
     "2xv5p-64": {"mesh": (2, 4, 8), "train_mesh": (2, 32, 1), "rows": 64, "slots": 192},
     "v6e-64": {"mesh": (1, 8, 8), "train_mesh": (1, 64, 1), "rows": 64, "slots": 32},
+    "v5e-16": {"mesh": (1, 2, 8), "train_mesh": (1, 4, 4), "rows": 4, "slots": 2, "rank": 16},
     "v5e-128": {"mesh": (1, 16, 8), "train_mesh": (1, 64, 2), "rows": 64, "slots": 16},
 }
 
@@ -73,10 +74,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.row_length = 4096
     c.train.b1, c.train.b2 = 0.9, 0.95
     c.train.weight_decay = 0.1
+    c.train.lora_rank = slice_.get("rank", 0)  # 0: the whole model, as in the paper
     c.train.dtype = "bfloat16"
     c.train.param_dtype = "float32"  # an update of 1e-6 is lost in bfloat16
     c.train.batch_rows = 64
     c.train.micro_rows = slice_["rows"]
+    c.train.attention = "splash"
     c.train.remat = "full"
     c.train.evaluate_every = 50  # the checkpoint is the one with the best held-out accuracy (section 4.1)
     c.train.checkpoint_every = 50
@@ -109,7 +112,8 @@ def shrink(c: ConfigDict) -> None:
     c.pairs.validation, c.pairs.test = 2, 3
     c.annotate.samples, c.annotate.max_new_tokens, c.annotate.force_verdict = 4, 32, True
     c.train.row_length, c.train.batch_rows, c.train.micro_rows = 1536, 1, 1
-    c.train.dtype, c.train.warmup_steps, c.train.epochs, c.train.remat = "float32", 1, 1.0, "none"
+    c.train.dtype, c.train.attention, c.train.remat = "float32", "xla", "none"
+    c.train.warmup_steps, c.train.epochs = 1, 1.0
     c.evaluate.votes = 4
     c.decode.sequences, c.decode.prefix_tokens, c.decode.prefill_tokens = 32, 16384, 512
     c.decode.buckets, c.decode.columns, c.decode.wave = (256, 512, 1024), 32, 4

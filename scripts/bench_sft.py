@@ -10,6 +10,9 @@ that is timed just before.
 `--peer PYTHON SCRIPT` first runs another trainer's script in a process of its own, with the same --batch,
 --length, --target-fraction and --steps, and prints a table of both; the script prints one JSON object with
 tokens_per_s and peak_rss_mib.
+
+`--remat-table` runs itself once for every way of recomputing, each in a process of its own, and prints time
+against memory.
 """
 
 import argparse
@@ -17,7 +20,9 @@ import json
 import resource
 import statistics
 import subprocess
+import sys
 import time
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +33,7 @@ from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.cost import attention_flops, matrix_parameters
 from ste_jax.records import TrainingExample
 from ste_jax.sft.batch import Batches
-from ste_jax.sft.settings import TrainSettings
+from ste_jax.sft.settings import Remat, TrainSettings
 from ste_jax.sft.step import init_state, make_optimizer, place_batch, train_step
 from ste_jax.sharding import TRAIN, make_mesh
 
@@ -87,6 +92,21 @@ def print_table(ours: dict, peer: dict) -> None:
         print(f"| {name} | {speed:.0f} | {speed / base:.2f} | {memory} |")
 
 
+def print_remat_table(a: argparse.Namespace) -> None:
+    """Measures every rematerialisation policy and prints time and memory in Markdown."""
+    own = [sys.executable, __file__, f"--model={a.model}", f"--loss-chunk={a.loss_chunk}", "--json"]
+    own += [f"--micro={a.micro}"] if a.micro else []
+    print("| `remat` | s a step, median | all steps | tokens/s | peak memory MiB |\n|---|---|---|---|---|")
+    for remat in get_args(Remat):
+        row = run_peer([*own, f"--remat={remat}"], a)
+        steps = ", ".join(map(str, row["step_s"]))
+        print(
+            f"| {remat} | {statistics.median(row['step_s']):.2f} | {steps} | {row['tokens_per_s']} | "
+            f"{row['peak_rss_mib']:,} |",
+            flush=True,
+        )
+
+
 def time_steps(
     source: ModelSource, settings: TrainSettings, target_fraction: float, steps: int
 ) -> list[float]:
@@ -122,9 +142,13 @@ def main() -> None:
     parser.add_argument("--remat", default="none")
     parser.add_argument("--loss-chunk", type=int, default=256)
     parser.add_argument("--peer", nargs=2, metavar=("PYTHON", "SCRIPT"), help="what to print a table beside")
+    parser.add_argument("--remat-table", action="store_true", help="print time and memory of every --remat")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     a = parser.parse_args()
 
+    if a.remat_table:
+        print_remat_table(a)
+        return
     peer = run_peer(a.peer, a) if a.peer else None
     settings = TrainSettings(
         learning_rate=1e-6,

@@ -36,6 +36,7 @@ RUNS = [
     ("llama3_70b", "v5p-32", "v5p-32"),
     ("llama3_70b", "v6e-64", "v6e-64"),
     ("llama3_70b", "v5e-128", "v5e-128"),
+    ("llama3_70b", "v5e-16", "v5e-16"),  # adapters
     ("llama3_70b", "2xv5p-64", "2xv5p-64"),
     ("llama3_70b", "v5p-128", "v5p-128"),
     (BIG, "", "v5p-512"),

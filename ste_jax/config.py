@@ -78,6 +78,7 @@ class AnnotateConfig:
       force_verdict: appends the verdict's opening to a judgment that ended without one, and draws the
         verdict.
       max_per_example: correct judgments that are kept of a pair in one order.
+      both_orders: leaves out pairs that were judged correctly in one order only.
     """
 
     samples: int = 15
@@ -86,6 +87,7 @@ class AnnotateConfig:
     sampling: Sampling = Sampling()
     force_verdict: bool = False
     max_per_example: int = 1
+    both_orders: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ _SHOWN_JUDGMENTS = 10
 def run(context: Context) -> dict[str, Any]:
     """Runs what is left of a run, and returns its summary."""
     config = context.config
+    train.check(context)
     instructions = select.run(context)
     splits = pairs.split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
@@ -218,6 +219,7 @@ def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, A
         "iteration": iteration,
         **report,
         "too_long": too_long,
+        "one_order": report.get("one_order", 0),
         "parsed": round(judgments * (report["parse_rate"] or 0.0)),
         "forced": round(judgments * (report["forced"] or 0.0)),
         "correct_histogram": [

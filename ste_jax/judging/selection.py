@@ -7,7 +7,7 @@ matter.
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ste_jax.randomness import generator
@@ -17,7 +17,12 @@ Example = tuple[str, Order]
 
 
 def keep_correct(
-    judgments: Iterable[Judgment], pairs: Iterable[Pair], *, seed: int, max_per_example: int = 1
+    judgments: Iterable[Judgment],
+    pairs: Iterable[Pair],
+    *,
+    seed: int,
+    max_per_example: int = 1,
+    both_orders: bool = False,
 ) -> list[Judgment]:
     """Returns the judgments to train on, sorted by id.
 
@@ -29,6 +34,7 @@ def keep_correct(
       pairs: the pairs that were judged.
       seed: of the run.
       max_per_example: how many correct judgments are kept of each example.
+      both_orders: leaves out examples whose pair has no correct judgment in the other order.
 
     Raises:
       ValueError: if a judgment's pair is missing, or its `correct` contradicts the pair's label.
@@ -40,11 +46,20 @@ def keep_correct(
         if judgment.correct:
             correct[judgment.pair_id, judgment.order].append(judgment)
     kept = []
+    one_order = _in_one_order(correct) if both_orders else set()
     for (pair_id, order), candidates in correct.items():
+        if (pair_id, order) in one_order:
+            continue
         candidates.sort(key=lambda judgment: judgment.sample)
         drawn = generator(seed, "keep", pair_id, order).permutation(len(candidates))[:max_per_example]
         kept += [candidates[i] for i in drawn]
     return _balance(kept, seed)
+
+
+def _in_one_order(correct: Collection[Example]) -> set[Example]:
+    """Returns those examples, of those with a correct judgment, whose pair has none in the other order."""
+    orders = Counter(pair_id for pair_id, _ in correct)
+    return {example for example in correct if orders[example[0]] == 1}
 
 
 def with_wrong(
@@ -96,10 +111,12 @@ class YieldReport:
       statuses: judgments by status.
       correct_histogram: examples by their number of correct judgments.
       dropped: examples without a correct judgment.
+      one_order: examples left out because their pair was judged correctly in this order only.
       too_easy: examples of which all asked samples are correct.
       verdicts: all verdicts by label.
       verdicts_correct: the correct ones by label.
-      examples_correct: examples with a correct judgment, by its label: what balancing starts from.
+      examples_correct: examples with a correct judgment and not left out, by its label: what balancing starts
+        from.
       verdicts_kept: those trained on by label.
       length_difference: mean of better minus worse response in characters, over judged examples.
       length_difference_kept: the same over kept judgments.
@@ -113,6 +130,7 @@ class YieldReport:
     statuses: dict[str, int]
     correct_histogram: dict[int, int]
     dropped: int
+    one_order: int
     too_easy: int
     verdicts: dict[str, int]
     verdicts_correct: dict[str, int]
@@ -129,7 +147,12 @@ class YieldReport:
 
 
 def yield_report(
-    judgments: Sequence[Judgment], kept: Sequence[Judgment], pairs: Iterable[Pair], *, samples: int
+    judgments: Sequence[Judgment],
+    kept: Sequence[Judgment],
+    pairs: Iterable[Pair],
+    *,
+    samples: int,
+    both_orders: bool = False,
 ) -> YieldReport:
     """Returns the yield of an annotation.
 
@@ -138,10 +161,13 @@ def yield_report(
       kept: what `keep_correct` made of them.
       pairs: the pairs that were judged.
       samples: how many samples were asked of an example (fewer may have been drawn where it ended early).
+      both_orders: as `keep_correct` was asked.
     """
     correct: Counter[Example] = Counter({(j.pair_id, j.order): 0 for j in judgments})
     correct.update((j.pair_id, j.order) for j in judgments if j.correct)
     histogram = Counter(correct.values())
+    found: dict[Example, Judgment] = {(j.pair_id, j.order): j for j in judgments if j.correct}
+    one_order = _in_one_order(found) if both_orders else set()
     longer = {pair.id: len(pair.chosen) - len(pair.rejected) for pair in pairs}
     return YieldReport(
         examples=len(correct),
@@ -152,10 +178,11 @@ def yield_report(
         statuses=dict(sorted(Counter(j.status for j in judgments).items())),
         correct_histogram=dict(sorted(histogram.items())),
         dropped=histogram[0],
+        one_order=len(one_order),
         too_easy=histogram[samples],
         verdicts=_labels(judgments),
         verdicts_correct=_labels([j for j in judgments if j.correct]),
-        examples_correct=_labels({(j.pair_id, j.order): j for j in judgments if j.correct}.values()),
+        examples_correct=_labels(j for example, j in found.items() if example not in one_order),
         verdicts_kept=_labels(kept),
         length_difference=_mean([longer[pair_id] for pair_id, _ in correct]),
         length_difference_kept=_mean([longer[j.pair_id] for j in kept]),

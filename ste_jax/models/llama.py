@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 
+from ste_jax.models.adapters import Adapters
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.product import product
 from ste_jax.models.rope import RopeScaling, apply_rope, rope_tables
@@ -129,9 +131,13 @@ def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int
 
 
 class Blocks(nnx.Module):
-    """All layers, stacked on a leading axis L; `jax.lax.scan` hands them out one by one."""
+    """All layers, stacked on a leading axis L; `jax.lax.scan` hands them out one by one.
 
-    def __init__(self, arrays: Mapping[str, Array]):
+    `adapters` are there while they are trained, the matrices being frozen.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], adapters: Adapters | None = None):
+        self.adapters = adapters
         self.attention_norm = nnx.Param(arrays["blocks.attention_norm"])
         self.wq = nnx.Param(arrays["blocks.wq"])
         self.wk = nnx.Param(arrays["blocks.wk"])
@@ -146,12 +152,19 @@ class Blocks(nnx.Module):
 class Llama(nnx.Module):
     """A Llama's parameters with the rules they are sharded by and the dtype it computes in."""
 
-    def __init__(self, cfg: LlamaConfig, rules: Rules, dtype: str, arrays: Mapping[str, Array]):
+    def __init__(
+        self,
+        cfg: LlamaConfig,
+        rules: Rules,
+        dtype: str,
+        arrays: Mapping[str, Array],
+        adapters: Adapters | None = None,
+    ):
         self.cfg = cfg
         self.rules = rules
         self.dtype = dtype
         self.embed = nnx.Param(arrays["embed"])
-        self.blocks = Blocks(arrays)
+        self.blocks = Blocks(arrays, adapters)
         self.final_norm = nnx.Param(arrays["final_norm"])
         self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
 
@@ -171,8 +184,17 @@ class Llama(nnx.Module):
             },
         )
 
+    def with_adapters(self, adapters: Adapters | None) -> "Llama":
+        """Returns the same model with these adapters in the place of its own; nothing is copied."""
+        arrays = {name: self._stored(name) for name in parameter_table(self.cfg)}
+        return Llama(self.cfg, self.rules, self.dtype, arrays, adapters)
+
     def parameter(self, name: str) -> Array:
-        """Returns a parameter by its name in `parameter_table`."""
+        """Returns a parameter by its name in `parameter_table`, with its adapters merged in."""
+        array, adapters = self._stored(name), self.blocks.adapters
+        return array if adapters is None else adapters.merge(name.removeprefix("blocks."), array)
+
+    def _stored(self, name: str) -> Array:
         return operator.attrgetter(name)(self)[...]
 
     def embed_tokens(self, tokens: Array) -> Array:
@@ -225,22 +247,29 @@ class Llama(nnx.Module):
         return jax.lax.scan(remat(layer) if remat else layer, x, (self.blocks, layer_inputs))
 
     def _layer(self, block: Blocks, x: Array, tables: tuple[Array, Array], attend: Callable):
-        dtype, eps = self.dtype, self.cfg.rms_norm_eps
-        residual = self.rules.spec("batch", None, None)
+        eps, residual = self.cfg.rms_norm_eps, self.rules.spec("batch", None, None)
+
+        def multiply(name: str, spec: str, x: Array, out_sharding: Any = None) -> Array:
+            w = getattr(block, name)[...].astype(self.dtype)
+            if block.adapters is None:
+                return product(spec, x, w, out_sharding)
+            # As it lies in memory: the TPU compiler would else keep a copy of some in another order.
+            w = with_layout_constraint(w, Layout(tuple(range(w.ndim))))
+            y = product(spec, x, w, out_sharding)
+            return y + block.adapters.change(name, spec, x, narrow=residual, out_sharding=out_sharding)
+
         with jax.named_scope("attention"):
             h = rms_norm(x, block.attention_norm[...], eps)
-            q = product("BTD,DKGH->BTKGH", h, block.wq[...].astype(dtype))
-            k = product("BTD,DKH->BTKH", h, block.wk[...].astype(dtype))
-            v = product("BTD,DKH->BTKH", h, block.wv[...].astype(dtype))
+            q = multiply("wq", "BTD,DKGH->BTKGH", h)
+            k = multiply("wk", "BTD,DKH->BTKH", h)
+            v = multiply("wv", "BTD,DKH->BTKH", h)
             q, k = apply_rope(q, tables), apply_rope(k, tables)
-            y = attend(q, k, v)
-            x = x + product("BTKGH,KGHD->BTD", y, block.wo[...].astype(dtype), residual)
+            x = x + multiply("wo", "BTKGH,KGHD->BTD", attend(q, k, v), residual)
         with jax.named_scope("mlp"):
             h = rms_norm(x, block.mlp_norm[...], eps)
-            gate = product("BTD,DF->BTF", h, block.w_gate[...].astype(dtype))
-            up = product("BTD,DF->BTF", h, block.w_up[...].astype(dtype))
-            down = block.w_down[...].astype(dtype)
-            x = x + product("BTF,FD->BTD", jax.nn.silu(gate) * up, down, residual)
+            gate = multiply("w_gate", "BTD,DF->BTF", h)
+            up = multiply("w_up", "BTD,DF->BTF", h)
+            x = x + multiply("w_down", "BTF,FD->BTD", jax.nn.silu(gate) * up, residual)
         return x, (k, v)
 
 
@@ -258,13 +287,17 @@ def hidden_states(
     positions: Array,
     segments: Array,
     *,
+    attention: Callable[..., Array] = causal_attention,
     remat: Callable | None = None,
 ) -> Array:
-    """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm."""
+    """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm.
+
+    `attention` maps (q, k, v, segments) to what `causal_attention` returns.
+    """
     x, _ = model.run_layers(
         model.embed_tokens(tokens),
         positions,
-        lambda q, k, v, _: causal_attention(q, k, v, segments),
+        lambda q, k, v, _: attention(q, k, v, segments),
         remat=remat,
     )
     return model.normalize(x)
@@ -272,13 +305,15 @@ def hidden_states(
 
 def initialize(cfg: LlamaConfig, rules: Rules, key: Array, *, param_dtype: str, dtype: str) -> Llama:
     """Returns a randomly initialised model, every array born under its sharding (a mesh must be set)."""
-
-    def make(key: Array, p: Parameter) -> Array:
-        out = rules.spec(*p.axes)
-        if p.std is None:
-            return jnp.ones(p.shape, param_dtype, out_sharding=out)
-        return jax.random.normal(key, p.shape, jnp.dtype(param_dtype), out_sharding=out) * p.std
-
     table = parameter_table(cfg)
     keys = dict(zip(table, jax.random.split(key, len(table)), strict=True))
-    return Llama(cfg, rules, dtype, {name: make(keys[name], p) for name, p in table.items()})
+    arrays = {name: random_parameter(keys[name], p, rules, param_dtype) for name, p in table.items()}
+    return Llama(cfg, rules, dtype, arrays)
+
+
+def random_parameter(key: Array, parameter: Parameter, rules: Rules, dtype: str) -> Array:
+    """Returns a new parameter, born under its sharding."""
+    out, shape = rules.spec(*parameter.axes), parameter.shape
+    if parameter.std is None:
+        return jnp.ones(shape, dtype, out_sharding=out)
+    return jax.random.normal(key, shape, jnp.dtype(dtype), out_sharding=out) * parameter.std

@@ -12,14 +12,16 @@ Array = jax.Array
 PRODUCT = "product"
 
 
-def product(spec: str, x: Array, w: Array, out_sharding: Any = None) -> Array:
+def product(spec: str, x: Array, w: Array, out_sharding: Any = None, *, saved: bool = True) -> Array:
     """Returns `jnp.einsum(spec, x, w, out_sharding=...)` of activations and a weight.
 
     The gradient of `w` contracts all rows of x and of the output's gradient, and XLA on CPU copies the left
     one of the two transposed, with whatever elementwise work made it: for the feed-forward layers that took
     longer than the products. Here the left one is the narrower, which is of the model's width and plain.
+    Rematerialisation policies see it where it is `saved`.
     """
-    return checkpoint_name(cast(Array, _product(spec, x, w, out_sharding)), PRODUCT)
+    y = cast(Array, _product(spec, x, w, out_sharding))
+    return checkpoint_name(y, PRODUCT) if saved else y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 3))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.chips import Chip
 from ste_jax.plan.topology import Topology
+from ste_jax.sft.lora import adapter_table
 from ste_jax.sft.settings import TrainSettings
 
 # Bytes/s of a host's network between slices ("How to Scale Your Model", chapter TPUs); a host has four chips.
@@ -82,6 +83,13 @@ def matrix_parameters(cfg: LlamaConfig) -> int:
     return cfg.parameter_count - tables * cfg.vocab_size * cfg.hidden_size
 
 
+def trained_parameters(cfg: LlamaConfig, settings: TrainSettings) -> int:
+    """Returns how many parameters have gradients and moments."""
+    if not settings.lora_rank:
+        return cfg.parameter_count
+    return sum(p.size for p in adapter_table(cfg, settings.lora_rank).values())
+
+
 def attention_flops(cfg: LlamaConfig, length: int) -> float:
     """Returns the FLOPs of causal attention, a token of a row of `length`: scores and weighted sum."""
     return 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * length / 2
@@ -116,7 +124,10 @@ def train_cost(
     again = 1.0 if settings.remat == "full" else 0.0
     # Scores are never kept; recomputing a layer makes them once more.
     scores_again = 1.0 if settings.remat == "none" else 2.0
-    useful = 3 * tokens * (matrices + attention + logits)
+    # Forward, back to the activations, back to the weights; a frozen model lacks the last.
+    passes = 2 if settings.lora_rank else 3
+    adapters = 3 * 2.0 * trained_parameters(cfg, settings) if settings.lora_rank else 0.0
+    useful = tokens * (passes * (matrices + logits) + 3 * attention + adapters)
     flops = useful + tokens * (again * matrices + scores_again * attention + logits)
     devices = math.prod(mesh.values())
     return _cost(
@@ -124,8 +135,8 @@ def train_cost(
         tokens=tokens,
         flops=flops,
         useful=useful,
-        hbm=_train_traffic(cfg, settings, mesh, passes=3 + again),
-        slices=_slice_network(cfg, mesh, topology),
+        hbm=_train_traffic(cfg, settings, mesh, passes=passes + again),
+        slices=_slice_network(trained_parameters(cfg, settings), mesh, topology),
         network=_train_network(cfg, settings, mesh, passes=2 + again),
         devices=devices,
         efficiency=training_efficiency(topology.chip),
@@ -139,7 +150,7 @@ def _train_traffic(
     shards = mesh["fsdp"] * mesh["tensor"]
     size = {"float32": 4, "bfloat16": 2}
     state = 3 * size[settings.param_dtype] + size[settings.moment_dtype] + 4  # gradients in float32
-    optimizer = 2.0 * cfg.parameter_count * state / shards
+    optimizer = 2.0 * trained_parameters(cfg, settings) * state / shards
     weights = passes * settings.micro_batches * matrix_parameters(cfg) * 2.0 / mesh["tensor"]
     tokens = settings.batch_rows * settings.row_length / (mesh["data"] * mesh["fsdp"])
     activations = passes * tokens * _activation_traffic(cfg, mesh["tensor"])
@@ -155,14 +166,15 @@ def _train_network(
     rows = settings.batch_rows / (mesh["data"] * fsdp)
     sums = tensor_sums(cfg, rows * settings.row_length, tensor)
     # Gathered in the forward pass, again in the backward pass; then the gradients are scattered.
-    return 3 * weights * settings.micro_batches + passes * sums
+    times = 2 if settings.lora_rank else 3
+    return times * weights * settings.micro_batches + passes * sums
 
 
-def _slice_network(cfg: LlamaConfig, mesh: Mapping[str, int], topology: Topology) -> float:
+def _slice_network(gradients: int, mesh: Mapping[str, int], topology: Topology) -> float:
     """Seconds to sum the gradients, in float32, over the network between slices."""
     if topology.slices == 1:
         return 0.0
-    share = 4.0 * cfg.parameter_count / (mesh["fsdp"] * mesh["tensor"])
+    share = 4.0 * gradients / (mesh["fsdp"] * mesh["tensor"])
     device_speed = _HOST_NETWORK / (_HOST_CHIPS * topology.chip.devices)
     return 2 * share * (topology.slices - 1) / topology.slices / device_speed
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ste_jax.config import RunConfig
 from ste_jax.models.llama import LlamaConfig, check_divisible
 from ste_jax.plan.compile import in_child
-from ste_jax.plan.cost import matrix_parameters, train_cost
+from ste_jax.plan.cost import matrix_parameters, train_cost, trained_parameters
 from ste_jax.plan.phases import Lengths, phase_mesh, plan_phase
 from ste_jax.plan.topology import Topology
 from ste_jax.sft.settings import Remat
@@ -88,7 +88,9 @@ def least_bytes(cfg: LlamaConfig, config: RunConfig) -> float:
     # Parameters and gradients, of adamw second moments too; first moments.
     wide = 3 if train.optimizer == "adamw" else 2
     state = wide * size[train.param_dtype] + size[train.moment_dtype]
-    parameters = cfg.parameter_count * state / (fsdp * tensor)
+    parameters = trained_parameters(cfg, train) * state / (fsdp * tensor)
+    if train.lora_rank:
+        parameters += cfg.parameter_count * size[train.dtype] / (fsdp * tensor)
     tokens = train.micro_rows / (data * fsdp) * train.row_length
     kept = float(cfg.hidden_size)
     if train.remat != "full":

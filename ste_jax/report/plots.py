@@ -199,10 +199,11 @@ def _plain_rows(axes: Axes, places: Sequence[float], labels: Sequence[str]) -> N
 
 def _yield_parts(row: dict[str, Any]) -> dict[str, int]:
     unbalanced = max(0, sum(row["kept_before_balance"].values()) - row["kept"])
-    other = max(0, row["examples"] - row["kept"] - unbalanced - row["dropped"])
+    other = max(0, row["examples"] - row["kept"] - unbalanced - row["one_order"] - row["dropped"])
     return {
         "kept": row["kept"],
         "cut for balance": unbalanced,
+        "correct in one order only": row["one_order"],
         "not used": other,
         "none correct": row["dropped"],
     }
@@ -211,6 +212,7 @@ def _yield_parts(row: dict[str, Any]) -> dict[str, int]:
 _YIELD_STYLES = {
     "kept": {"color": ACCENT},
     "cut for balance": {"color": ACCENT, "alpha": 0.3},
+    "correct in one order only": {"color": MUTED, "alpha": 0.6},
     "not used": {"color": MUTED, "alpha": 0.3},
     "none correct": {"color": BAD},
 }

@@ -13,13 +13,26 @@ from ste_jax import stopping
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.models.llama import Llama, LlamaConfig
 from ste_jax.sft.batch import Batches
+from ste_jax.sft.lora import trained, with_trained
 from ste_jax.sft.metrics import MetricsLog
 from ste_jax.sft.settings import TrainSettings
-from ste_jax.sft.step import abstract_state, check_rows, init_state, make_optimizer, place_batch, train_step
+from ste_jax.sft.step import (
+    TrainState,
+    abstract_state,
+    check_attention,
+    check_rows,
+    init_state,
+    make_optimizer,
+    place_batch,
+    train_step,
+)
 from ste_jax.sharding import Rules
 
 # What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
-FREE_ON_RESUME = ("micro_rows", "remat", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+FREE_ON_RESUME = (
+    *("micro_rows", "attention", "remat"),
+    *("evaluate_every", "checkpoint_every", "keep_checkpoints"),
+)
 
 
 class DivergedError(ValueError):
@@ -67,7 +80,8 @@ def train(
     """Trains until `batches.total_steps`, or the patience ends, from the latest checkpoint if there is one.
 
     Args:
-      load_model: makes the model to start from, in `settings.param_dtype` on `mesh`; not called on resume.
+      load_model: makes the model to start from, in `settings.model_dtype` on `mesh` and prepared (see
+        `sft.lora`); on resume it is called for its frozen part, if it has one.
       cfg: its architecture.
       batches: step -> arrays.
       settings: see `TrainSettings`.
@@ -86,6 +100,7 @@ def train(
       Stopped: it was asked to stop; the last step is on disk.
     """
     check_rows(settings, rules, mesh.shape)
+    check_attention(settings, mesh)
     total = batches.total_steps
     run = _describe(batches, settings)
     evaluations: list[tuple[int, float]] = []
@@ -97,9 +112,11 @@ def train(
         if resumed_from is None:
             step, state = 0, init_state(load_model(), make_optimizer(settings, total))
         else:
-            shapes = on_mesh(abstract_state(cfg, rules, settings, total), mesh)
+            shapes = stored(on_mesh(abstract_state(cfg, rules, settings, total), mesh))
             state, meta = checkpoints.restore(resumed_from, shapes)
             _refuse_other_run(meta["run"], run)
+            if settings.lora_rank:
+                state = dataclasses.replace(state, model=with_trained(load_model(), state.model))
             step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
         metrics.begin(step)
         last_checkpoint = resumed_from
@@ -146,13 +163,18 @@ def train(
             # ---- checkpoint ------------------------------------------------------------------------------
             stop = stopping.any_asked()
             if stop or ended or step % settings.checkpoint_every == 0:
-                checkpoints.save(step, state, {"run": run, "evaluations": evaluations})
+                checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
                 last_checkpoint = step
             if stop and not ended:
                 raise stopping.Stopped
 
     best_step = max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else step
     return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step)
+
+
+def stored(state: TrainState) -> TrainState:
+    """Returns what of a state a checkpoint holds: a frozen model lies on disk already."""
+    return dataclasses.replace(state, model=trained(state.model))
 
 
 def _impatient(evaluations: Sequence[tuple[int, float]], patience: int) -> bool:

@@ -1,6 +1,7 @@
 """Cross-entropy on the target tokens, without an array of [all tokens, vocabulary]."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +33,14 @@ def target_losses(model: Llama, hidden: Array, batch: Mapping[str, Array], *, ch
     def chunked(x: Array) -> Array:
         return reshape(x, x.shape[0], x.shape[1] // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
 
+    # Around the branch, not in it: what a branch keeps, the table among it, is stacked for all chunks.
+    @partial(jax.checkpoint, prevent_cse=False)
     def one(_: None, xs: tuple[Array, Array, Array]) -> tuple[None, Array]:
         weights = xs[2]
         return None, jax.lax.cond(
             jnp.any(weights > 0.0), lambda: chunk_losses(*xs), lambda: jnp.zeros_like(weights)
         )
 
-    @jax.checkpoint
     def chunk_losses(h: Array, ids: Array, weights: Array) -> Array:
         logits = model.unembed_hidden(h)
         return weights * (jax.nn.logsumexp(logits, axis=-1) - select(logits, ids))

@@ -4,8 +4,11 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
+from ste_jax.models.splash import LANES
+
 Dtype = Literal["float32", "bfloat16"]
 Method = Literal["sft", "dpo"]
+Attention = Literal["xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -27,9 +30,13 @@ class TrainSettings:
       batch_rows: packed rows of one optimizer step, over all devices.
       micro_rows: rows that go through the model at once; gradients of a step's micro-batches are accumulated.
       row_length: tokens of a packed row; longer examples are left out.
-      param_dtype: of the parameters and the second moments; small learning rates vanish in bfloat16.
+      lora_rank: trains adapters of this rank for the matrices of the layers; the model itself is frozen and
+        kept in `dtype`; 0: trains the model.
+      lora_alpha: their changes are multiplied by `lora_alpha / lora_rank`.
+      param_dtype: of the trained parameters and the second moments; small learning rates vanish in bfloat16.
       dtype: of the computation; norms, softmax and losses are float32 in any case.
       moment_dtype: of the first moments.
+      attention: "xla" on any device, or "splash", the Pallas kernel, on TPU; the same up to rounding.
       remat: what the backward pass recomputes: nothing, all but the products with weights ("dots"), or each
         layer; attention scores and logits in any case.
       loss_chunk: targets of a row whose logits exist at once.
@@ -56,9 +63,12 @@ class TrainSettings:
     b2: float = 0.95
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
     param_dtype: Dtype = "float32"
     dtype: Dtype = "float32"
     moment_dtype: Dtype = "float32"
+    attention: Attention = "xla"
     remat: Remat = "none"
     loss_chunk: int = 256
     evaluate_every: int = 0
@@ -67,11 +77,11 @@ class TrainSettings:
     keep_checkpoints: int = 1
 
     def __post_init__(self):
-        for name in ("learning_rate", "epochs", "clip_norm", "beta"):
+        for name in ("learning_rate", "epochs", "clip_norm", "beta", "lora_alpha"):
             self._check(name, 0.0 < getattr(self, name) < math.inf, "a number above 0")
         for name in ("batch_rows", "micro_rows", "loss_chunk", "checkpoint_every", "keep_checkpoints"):
             self._check(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("warmup_steps", "evaluate_every", "patience"):
+        for name in ("warmup_steps", "evaluate_every", "patience", "lora_rank"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("row_length", self.row_length >= 2, "2 or more")
         self._check("final_learning_rate_ratio", 0.0 <= self.final_learning_rate_ratio <= 1.0, "from 0 to 1")
@@ -82,6 +92,7 @@ class TrainSettings:
         for name, choice in (
             *((name, Dtype) for name in ("param_dtype", "dtype", "moment_dtype")),
             ("method", Method),
+            ("attention", Attention),
             ("remat", Remat),
             ("optimizer", Optimizer),
             ("schedule", Schedule),
@@ -93,9 +104,20 @@ class TrainSettings:
                 "choose a micro_rows that divides it"
             )
 
+        if self.attention == "splash" and self.row_length % LANES:
+            raise ValueError(
+                f"train: attention 'splash' wants a row_length that is a multiple of {LANES}, not "
+                f"{self.row_length}; change it, or set attention to 'xla'"
+            )
+
     def _check(self, name: str, good: bool, wanted: str) -> None:
         if not good:
             raise ValueError(f"train: {name} must be {wanted}, not {getattr(self, name)!r}")
+
+    @property
+    def model_dtype(self) -> Dtype:
+        """The dtype that the model is held in: that of what is trained, or of what only computes."""
+        return self.dtype if self.lora_rank else self.param_dtype
 
     @property
     def micro_batches(self) -> int:

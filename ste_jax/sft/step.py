@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
 from ste_jax.models.product import PRODUCT
+from ste_jax.models.splash import splash_attention
+from ste_jax.sft.lora import prepared, trained, with_trained
 from ste_jax.sft.loss import target_losses
 from ste_jax.sft.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
 from ste_jax.sft.settings import TrainSettings
@@ -25,10 +28,13 @@ Array = jax.Array
 @partial(jax.tree_util.register_dataclass, data_fields=["step", "model", "opt_state"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step changes: `step` counts the updates made (int32)."""
+    """All that a step changes: `step` counts the updates made (int32).
+
+    On disk `model` is what of it is trained (see `sft.lora`).
+    """
 
     step: Array
-    model: Llama
+    model: Any
     opt_state: Any
 
 
@@ -65,7 +71,7 @@ def _is_matrix(tree: Any) -> Any:
 def init_state(model: Llama, tx: optax.GradientTransformation) -> TrainState:
     """Returns the state before the first update; the optimizer's arrays are sharded like the model's."""
     step = jnp.zeros((), jnp.int32, out_sharding=jax.P())
-    return TrainState(step=step, model=model, opt_state=jax.jit(tx.init)(model))
+    return TrainState(step=step, model=model, opt_state=jax.jit(tx.init)(trained(model)))
 
 
 def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
@@ -80,6 +86,20 @@ def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, i
         raise ValueError(
             f"train: micro_rows {settings.micro_rows} do not spread evenly over the {parts} devices of the "
             f"mesh axes {axes}; choose a multiple of {parts}"
+        )
+
+
+def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
+    """Refuses a kernel that the mesh's devices cannot run.
+
+    Raises:
+      ValueError: names the setting and the devices.
+    """
+    platform = mesh.devices.flat[0].platform
+    if settings.attention == "splash" and platform != "tpu":
+        raise ValueError(
+            f"train: attention 'splash' runs on TPU only, and these devices are of platform {platform!r}; "
+            "set train.attention to 'xla'"
         )
 
 
@@ -104,16 +124,17 @@ def train_step(
     Returns:
       The next state and float32 scalars: loss, grad_norm (before clipping), learning_rate, target_tokens.
     """
-    loss_of = jax.value_and_grad(_loss_of(settings, batch))
+    loss_at = _loss_of(settings, batch)
+    loss_of = jax.value_and_grad(lambda part, micro: loss_at(with_trained(state.model, part), micro))
+    # A pytree is all that optax asks for; its types say more.
+    tx, params = make_optimizer(settings, total_steps), cast(Any, trained(state.model))
     if settings.micro_batches == 1:
-        loss, grads = loss_of(state.model, batch)
+        loss, grads = loss_of(params, batch)
     else:
-        loss, grads = _accumulate(loss_of, state.model, batch, settings)
-    # A Llama is a pytree, which is all that optax asks for; its types say more.
-    tx, params = make_optimizer(settings, total_steps), cast(Any, state.model)
+        loss, grads = _accumulate(loss_of, params, batch, settings, state.model.rules)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer count
-        updates, opt_state = tx.update(cast(Any, grads), state.opt_state, params)
-        model = cast(Llama, optax.apply_updates(params, updates))
+        updates, opt_state = tx.update(grads, state.opt_state, params)
+        model = with_trained(state.model, cast(Any, optax.apply_updates(params, updates)))
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
@@ -141,6 +162,7 @@ def _losses(model: Llama, batch: Mapping[str, Array], settings: TrainSettings) -
         batch["tokens"],
         batch["positions"],
         batch["segments"],
+        attention=_attention(model, settings),
         remat=_remat(settings),
     )
     return target_losses(model, hidden, batch, chunk=settings.loss_chunk)
@@ -177,6 +199,12 @@ def _narrow_layers(model: Llama) -> Llama:
     return narrow
 
 
+def _attention(model: Llama, settings: TrainSettings) -> Callable[..., Array]:
+    if settings.attention == "splash":
+        return partial(splash_attention, rules=model.rules)
+    return causal_attention
+
+
 def _remat(settings: TrainSettings) -> Callable | None:
     if settings.remat == "none":
         return None
@@ -186,26 +214,27 @@ def _remat(settings: TrainSettings) -> Callable | None:
 
 
 def _accumulate(
-    loss_of: Callable[[Llama, Mapping[str, Array]], tuple[Array, Llama]],
-    model: Llama,
+    loss_of: Callable[[Any, Mapping[str, Array]], tuple[Array, Any]],
+    params: Any,
     batch: Mapping[str, Array],
     settings: TrainSettings,
-) -> tuple[Array, Llama]:
+    rules: Rules,
+) -> tuple[Array, Any]:
     """Sums losses and gradients over micro-batches in float32; gradients return in the parameters' dtype."""
 
     def split(x: Array) -> Array:
         # Micro-batch i takes the rows i, i + n, ...: no row leaves its device, whatever the mesh.
         shape = (settings.micro_rows, settings.micro_batches, x.shape[1])
-        return jnp.reshape(x, shape, out_sharding=model.rules.spec("batch", None, None)).swapaxes(0, 1)
+        return jnp.reshape(x, shape, out_sharding=rules.spec("batch", None, None)).swapaxes(0, 1)
 
-    def add(total: tuple[Array, Llama], micro: Mapping[str, Array]) -> tuple[tuple[Array, Llama], None]:
-        one = loss_of(model, micro)
+    def add(total: tuple[Array, Any], micro: Mapping[str, Array]) -> tuple[tuple[Array, Any], None]:
+        one = loss_of(params, micro)
         return jax.tree.map(lambda t, x: t + x.astype(jnp.float32), total, one), None
 
-    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), model)
+    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
     micros = {name: split(array) for name, array in batch.items()}
     (loss, grads), _ = jax.lax.scan(add, (jnp.float32(0.0), zeros), micros)
-    return loss, jax.tree.map(lambda g, p: g.astype(p.dtype), grads, model)
+    return loss, jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
 
 
 def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, total_steps: int) -> TrainState:
@@ -213,7 +242,7 @@ def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, tota
 
     def make() -> TrainState:
         key = jax.random.key(0)
-        model = initialize(cfg, rules, key, param_dtype=settings.param_dtype, dtype=settings.dtype)
-        return init_state(model, make_optimizer(settings, total_steps))
+        model = initialize(cfg, rules, key, param_dtype=settings.model_dtype, dtype=settings.dtype)
+        return init_state(prepared(model, settings, key), make_optimizer(settings, total_steps))
 
     return jax.eval_shape(make)

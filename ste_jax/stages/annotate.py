@@ -63,13 +63,21 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
 
 def kept(context: Context, judgments: list[Judgment], pairs: list[Pair]) -> list[Judgment]:
     """Returns the judgments to train on: correct, one a pair and order, verdicts balanced."""
-    most = context.config.annotate.max_per_example
-    return keep_correct(judgments, pairs, seed=context.config.seed, max_per_example=most)
+    settings = context.config.annotate
+    return keep_correct(
+        judgments,
+        pairs,
+        seed=context.config.seed,
+        max_per_example=settings.max_per_example,
+        both_orders=settings.both_orders,
+    )
 
 
 def _summary(
     context: Context, iteration: int, judgments: list[Judgment], pairs: list[Pair], too_long: list[str]
 ) -> dict:
-    chosen = kept(context, judgments, pairs)
-    report = yield_report(judgments, chosen, pairs, samples=context.config.annotate.samples)
+    chosen, settings = kept(context, judgments, pairs), context.config.annotate
+    report = yield_report(
+        judgments, chosen, pairs, samples=settings.samples, both_orders=settings.both_orders
+    )
     return {"iteration": iteration, "too_long": too_long, "yield": report.to_json()}

@@ -9,6 +9,7 @@ metrics; checkpoints while it runs) and the model with the best held-out pairwis
 import dataclasses
 from pathlib import Path
 
+import jax
 from etils import epath
 
 from ste_jax.checkpoint.card import ModelCard
@@ -20,12 +21,14 @@ from ste_jax.judging.selection import with_wrong
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.progress import Progress
+from ste_jax.randomness import generator
 from ste_jax.records import Judgment, Pair, PreferenceExample, TrainingExample
 from ste_jax.sft.batch import Batches
 from ste_jax.sft.loop import FREE_ON_RESUME, TrainResult, train
+from ste_jax.sft.lora import prepared
 from ste_jax.sft.metrics import MetricsLog
 from ste_jax.sft.preference import PreferenceBatches
-from ste_jax.sft.step import reference_log_probs
+from ste_jax.sft.step import check_attention, check_rows, reference_log_probs
 from ste_jax.sharding import DECODE, TRAIN
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
@@ -48,6 +51,17 @@ class _Ticker:
 
 class NothingToLearn(ValueError):
     """An iteration has no correct judgment to train on."""
+
+
+def check(context: Context) -> None:
+    """Refuses what training would refuse after hours of sampling.
+
+    Raises:
+      ValueError: the devices cannot share the rows, or not run the kernel.
+    """
+    settings, mesh = context.config.train, context.train_mesh
+    check_rows(settings, TRAIN, mesh.shape)
+    check_attention(settings, mesh)
 
 
 def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
@@ -96,6 +110,7 @@ def _fingerprint(context: Context, iteration: int, source: ModelSource, splits: 
         {
             "train": fixed,
             "max_per_example": config.annotate.max_per_example,
+            "both_orders": config.annotate.both_orders,
             "model_dtype": config.model_dtype or config.decode.dtype,
         },
         judgments=require_success(context.iteration(iteration) / "annotate").content_hash,
@@ -164,8 +179,9 @@ def _preferences(
         for e, (_, wrong) in zip(correct, matched, strict=True)
     ]
     batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
-    model = source.load(TRAIN, context.mesh, param_dtype=settings.param_dtype, dtype=settings.dtype)
-    known = reference_log_probs(model, batches, settings, context.mesh)
+    mesh = context.train_mesh
+    model = source.load(TRAIN, mesh, param_dtype=settings.model_dtype, dtype=settings.dtype)
+    known = reference_log_probs(model, batches, settings, mesh)
     # An example that no row holds is left out of training and has none.
     examples = [dataclasses.replace(e, reference=known.get(e.id, [])) for e in examples]
     records.add(examples)
@@ -219,8 +235,10 @@ def _fit(
         save_model(Path(folder / "model"), model, card, source.tokenizer, dtype)
 
     def load() -> Llama:
-        dtypes = {"param_dtype": config.train.param_dtype, "dtype": config.train.dtype}
-        return source.load(TRAIN, context.train_mesh, **dtypes)
+        dtypes = {"param_dtype": config.train.model_dtype, "dtype": config.train.dtype}
+        draw = int(generator(config.seed, "adapters", iteration).integers(2**31))
+        model = source.load(TRAIN, context.train_mesh, **dtypes)
+        return prepared(model, config.train, jax.random.key(draw))
 
     checkpoints = TrainCheckpoints(folder / "train" / "checkpoints", config.train.keep_checkpoints)
     metrics = MetricsLog(Path(folder / "train"))

@@ -94,6 +94,23 @@ def test_more_than_one_of_an_example():
     assert len({j.id for j in kept}) == 4
 
 
+def test_pairs_correct_in_one_order_only_are_left_out_if_asked_and_counted(annotation):
+    pairs, judgments = annotation
+    correct = {(j.pair_id, j.order) for j in judgments if j.correct}
+    consistent = {p.id for p in pairs if all((p.id, order) in correct for order in ORDERS)}
+    assert 0 < len(consistent) < len({pair_id for pair_id, _ in correct})
+    kept = keep_correct(judgments, pairs, seed=7, both_orders=True)
+    # Both orders of each: the verdicts are balanced already, and nothing more is cut.
+    assert {(j.pair_id, j.order) for j in kept} == {(id_, order) for id_ in consistent for order in ORDERS}
+    assert Counter(j.verdict for j in kept) == {"A": len(consistent), "B": len(consistent)}
+
+    free = yield_report(judgments, keep_correct(judgments, pairs, seed=7), pairs, samples=4)
+    strict = yield_report(judgments, kept, pairs, samples=4, both_orders=True)
+    assert (free.one_order, strict.one_order) == (0, len(correct) - 2 * len(consistent))
+    assert strict.examples_correct == {"A": len(consistent), "B": len(consistent)}
+    assert strict.examples == strict.kept + strict.one_order + strict.dropped
+
+
 def test_one_sided_or_no_correct_judgments_leave_nothing():
     p = pair(0, "A")
     always_a = [judgment(p, order, 0, "A") for order in ORDERS]

@@ -4,7 +4,7 @@ import pytest
 
 from ste_jax.decode.schedule import Shape
 from ste_jax.models.presets import PRESETS, preset_of
-from ste_jax.plan.cost import DECODING, prefill_cost, train_cost
+from ste_jax.plan.cost import DECODING, prefill_cost, train_cost, trained_parameters
 from ste_jax.plan.phases import decode_cost
 from ste_jax.plan.topology import parse_topology
 from ste_jax.sft.settings import TrainSettings
@@ -31,6 +31,22 @@ def test_a_token_costs_what_is_counted_by_hand():
     )
     layers = 2 * (CFG.parameter_count - 2 * CFG.vocab_size * CFG.hidden_size)
     assert cost.flops - none.flops == pytest.approx(cost.tokens * (layers + 5.4e9), rel=0.01)
+
+
+def test_adapters_cost_no_gradients_of_the_model():
+    lora = dataclasses.replace(SETTINGS, lora_rank=16)
+    costs = [train_cost(CFG, parse_topology("2xv5p-64"), FSDP_64 | {"data": 2, "fsdp": 32}, s, 1.0)
+             for s in (SETTINGS, lora)]  # fmt: skip
+    full, adapters = costs
+    trained = trained_parameters(CFG, lora)
+    # 16 x (inputs + outputs) of the seven matrices of 80 layers.
+    assert trained == 16 * 80 * (2 * (8192 + 8192) + 2 * (8192 + 1024) + 3 * (8192 + 28672))
+    matrices = 2.0 * (CFG.parameter_count - CFG.vocab_size * CFG.hidden_size)
+    assert full.useful_flops - adapters.useful_flops == pytest.approx(
+        full.tokens * (matrices - 6 * trained), rel=1e-3
+    )
+    assert adapters.network_bytes == pytest.approx(full.network_bytes * 2 / 3)
+    assert adapters.expected_s < full.expected_s
 
 
 def test_the_expectation_is_what_was_published_for_this_recipe():

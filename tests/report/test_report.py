@@ -67,6 +67,13 @@ def test_page_has_every_section_and_figure(written):
     assert "The run took 12 min 23 s and at most 3.03 GiB of memory." in text
 
 
+def test_every_evaluated_checkpoint_is_told(written, finished_run):
+    text = _spaced(_Page(written).text)
+    assert "5: 50.0%, 10: 45.8%, 15: 54.2%, 20: 50.0%" in text
+    for row in finished_run[0]["training"]:
+        assert ", ".join(f"{e['step']}: {e['accuracy']:.1%}" for e in row["evaluations"]) in text
+
+
 def test_ids_are_unique_and_references_resolve(written):
     elements = _Page(written).elements
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]

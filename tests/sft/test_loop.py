@@ -10,7 +10,8 @@ from sft_cases import TINY, examples, one_device, settings, tiny_model
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.sft.batch import Batches
-from ste_jax.sft.loop import DivergedError, train
+from ste_jax.sft.loop import DivergedError, stored, train
+from ste_jax.sft.lora import adapter_table, prepared
 from ste_jax.sft.metrics import MetricsLog, read_metrics
 from ste_jax.sft.step import abstract_state
 from ste_jax.sharding import TRAIN, make_mesh
@@ -60,7 +61,7 @@ def final_state(folder, chosen, total, mesh=None):
     mesh = mesh or one_device()
     with contextlib.closing(TrainCheckpoints(folder / "checkpoints", keep=1)) as checkpoints:
         with jax.set_mesh(mesh):
-            shapes = on_mesh(abstract_state(TINY, TRAIN, chosen, total), mesh)
+            shapes = stored(on_mesh(abstract_state(TINY, TRAIN, chosen, total), mesh))
         state, meta = checkpoints.restore(checkpoints.latest_step(), shapes)
     return arrays(state), meta
 
@@ -74,11 +75,15 @@ def accuracy(model, step):
     return float(np.sin(40.0 * np.asarray(model.embed[...]).sum()))
 
 
-def dying_at(step):
+def accuracy_of_merged(model, step):
+    return float(np.sin(40.0 * np.asarray(model.parameter("blocks.w_up")).sum()))
+
+
+def dying_at(step, value=accuracy):
     def evaluate(model, at):
         if at == step:
             raise KilledError
-        return accuracy(model, at)
+        return value(model, at)
 
     return evaluate
 
@@ -125,6 +130,28 @@ def test_resuming_on_more_devices_equals_to_float_tolerance(tmp_path):
     result = run(moved, USUAL, mesh=make_mesh((2, 2, 2)))
     assert result.resumed_from == 3
     assert result.loss == pytest.approx(expected.loss, rel=1e-4)
+
+
+def test_adapters_are_kept_alone_and_resume_bit_for_bit(tmp_path):
+    """The frozen model is loaded again; what is kept of the best step is the merged model."""
+    chosen = dataclasses.replace(USUAL, lora_rank=2, learning_rate=5e-2, epochs=12)
+    how = {"given": examples(12), "load": lambda mesh: prepared(tiny_model(mesh), chosen, jax.random.key(0))}
+
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    expected = run(straight, chosen, evaluate=accuracy_of_merged, **how)
+    with pytest.raises(KilledError):
+        run(broken, chosen, evaluate=dying_at(4, accuracy_of_merged), **how)
+    result = run(broken, chosen, evaluate=accuracy_of_merged, **how)
+    assert (result.resumed_from, result.evaluations) == (3, expected.evaluations)
+    one, other = (final_state(folder, chosen, result.steps)[0] for folder in (straight, broken))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    table = adapter_table(TINY, 2)
+    sizes = sum(p.size for p in table.values())
+    assert sum(a.size for a in one) == 3 * sizes + 3, "adapters and their moments; counts of steps"
+    losses = [line["loss"] for line in lines(straight) if "loss" in line]
+    assert lines(broken)[-1] == lines(straight)[-1]
+    assert losses[-1] < losses[0] - 0.2
 
 
 def test_a_finished_run_only_reports(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ from ste_jax.sft import step as step_module
 from ste_jax.sft.batch import Batches
 from ste_jax.sft.step import (
     abstract_state,
+    check_attention,
     check_rows,
     init_state,
     learning_rates,
@@ -28,7 +30,7 @@ TOTAL = 10
 def one_update(chosen, shape=(1, 1, 1), targets=True):
     """The parameters, first moments (gradients, but for clipping) and metrics after one update."""
     mesh = make_mesh(shape, jax.devices()[: np.prod(shape)])
-    batches = Batches(examples(2 * chosen.batch_rows), chosen, 0, 1)
+    batches = Batches(examples(chosen.batch_rows * chosen.row_length // 16), chosen, 0, 1)
     batch = batches.batch(0)
     assert len(set(batch["target_weights"].sum(axis=1))) > 2, "rows must differ in targets to tell"
     batch["target_weights"] *= targets
@@ -68,6 +70,15 @@ def test_any_mesh_equals_one_device(shape, micro_rows):
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_remat_changes_no_value(remat):
     assert_same(one_update(plain(remat=remat)), one_update(plain()))
+
+
+def test_a_step_with_the_pallas_kernel_is_the_same_step(monkeypatch):
+    """Interpreted, for want of a TPU."""
+    kernel = functools.partial(step_module.splash_attention, interpret=True)
+    monkeypatch.setattr(step_module, "splash_attention", kernel)
+    chosen = plain(row_length=128, batch_rows=4, micro_rows=4)
+    found = one_update(dataclasses.replace(chosen, attention="splash"), (1, 2, 2))
+    assert_same(found, one_update(chosen))
 
 
 def test_bfloat16_is_near_float32_and_keeps_its_dtypes():
@@ -199,6 +210,15 @@ def test_real_models_shard_over_a_pod(name):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
         assert not old.shape or old.sharding.spec == new.sharding.spec
     assert metrics["loss"].shape == ()
+
+
+def test_the_pallas_kernel_is_refused_where_it_cannot_run():
+    with pytest.raises(
+        ValueError, match=r"'splash' runs on TPU only, .* platform 'cpu'; set train.attention"
+    ):
+        check_attention(settings(attention="splash", row_length=128), one_device())
+    with pytest.raises(ValueError, match="row_length that is a multiple of 128, not 200"):
+        settings(attention="splash", row_length=200)
 
 
 def test_rows_that_do_not_spread_over_the_mesh_are_refused():
