@@ -11,6 +11,7 @@ from pathlib import Path
 
 from etils import epath
 
+from ste_jax import hosts
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
@@ -107,8 +108,8 @@ def _fingerprint(context: Context, iteration: int, source: ModelSource, splits: 
 
 def _drop_checkpoints(folder: epath.Path) -> None:
     """Removes the optimizer's state; after SUCCESS only, since nobody can go on from half of a checkpoint."""
-    if (folder / "checkpoints").exists():
-        (folder / "checkpoints").rmtree()
+    checkpoints = folder / "checkpoints"
+    hosts.on_first(lambda: checkpoints.exists() and checkpoints.rmtree())
 
 
 def _examples(
@@ -164,8 +165,9 @@ def _preferences(
         for e, (_, wrong) in zip(correct, matched, strict=True)
     ]
     batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
-    model = source.load(TRAIN, context.mesh, param_dtype=settings.param_dtype, dtype=settings.dtype)
-    known = reference_log_probs(model, batches, settings, context.mesh)
+    mesh = context.train_mesh
+    model = source.load(TRAIN, mesh, param_dtype=settings.param_dtype, dtype=settings.dtype)
+    known = reference_log_probs(model, batches, settings, mesh)
     # An example that no row holds is left out of training and has none.
     examples = [dataclasses.replace(e, reference=known.get(e.id, [])) for e in examples]
     records.add(examples)
@@ -212,7 +214,10 @@ def _fit(
         decoding = model.with_rules(DECODE, context.mesh, config.decode.dtype)
         engine = context.engine_of(decoding, source)
         judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
-        return sum(j.correct for j in judged) / max(1, len(judged))
+        told = judged if engine.team.leads else []
+        counts = hosts.exchange([sum(j.correct for j in told), len(told)])
+        correct, made = map(sum, zip(*counts, strict=True))
+        return correct / max(1, made)
 
     def save(model: Llama, step: int) -> None:
         dtype = config.model_dtype or config.decode.dtype
