@@ -46,10 +46,13 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
 
   plan --config=FILE.py --topology=v5p-128 [--phase=sft|prefill|decode] [--price-per-chip-hour=X] [--json]
                       what the run holds and costs on TPU slices, by the TPU compiler; needs no TPU
-  preflight --config=FILE.py --workdir=FOLDER [--worker=I --workers=N --wait=SECONDS]
+  preflight --config=FILE.py --workdir=FOLDER [--wait=SECONDS]
                       started on every worker of a pod: says which is missing, differs or lacks something
   convert SOURCE FOLDER
                       a Hugging Face model or GGUF file -> a model folder, a model folder -> Hugging Face
+
+On many hosts each runs the same command; elsewhere than on TPUs with STE_COORDINATOR=HOST:PORT of worker 0,
+STE_WORKERS and STE_WORKER (from 0) in its environment. docs/TPU.md says what happens when one dies.
 """
 # How orbax says it, which writes by other means than Python's files.
 _NO_SPACE = os.strerror(errno.ENOSPC)

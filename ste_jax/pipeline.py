@@ -14,6 +14,7 @@ from typing import Any
 import filelock
 from etils import epath
 
+from ste_jax import hosts
 from ste_jax.config import RunConfig
 from ste_jax.judging.stats import paired_test
 from ste_jax.randomness import generator
@@ -37,7 +38,7 @@ _SHOWN_JUDGMENTS = 10
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Runs what is left of a run, and returns its summary."""
+    """Runs what is left of a run, and returns its summary (of many hosts only on the first, else {})."""
     config = context.config
     train.check(context)
     instructions = select.run(context)
@@ -97,6 +98,10 @@ def redo(context: Context, name: str) -> None:
     names = stage_folders(context.config)
     if name not in names:
         raise ValueError(f"--redo: there is no stage {name!r}; choose from: {', '.join(names)}")
+    hosts.on_first(lambda: _delete(context, name, names))
+
+
+def _delete(context: Context, name: str, names: list[str]) -> None:
     leaf = name.endswith(("evaluate", "votes"))
     for doomed in [name] if leaf else names[names.index(name) :]:
         folder = context.workdir / doomed
@@ -113,14 +118,14 @@ def redo(context: Context, name: str) -> None:
 
 @contextlib.contextmanager
 def exclusive(workdir: epath.Path) -> Iterator[None]:
-    """Makes the workdir and holds it for this process.
+    """Makes the workdir and holds it for this process and those of its run on other hosts.
 
     Raises:
       ValueError: another run works in it, or it cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable.{os.getpid()}"
+        probe = workdir / f".writable.{hosts.index()}.{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
@@ -129,7 +134,8 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
         ) from error
     lock = filelock.FileLock(str(workdir / ".lock"), timeout=0)
     try:
-        with lock:
+        with lock if hosts.is_first() else contextlib.nullcontext():
+            hosts.barrier()
             yield
     except filelock.Timeout as error:
         raise ValueError(
@@ -141,7 +147,9 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
 
 
 def report(context: Context) -> dict[str, Any]:
-    """Writes summary.json and report.html of what is finished, and returns the summary."""
+    """Writes summary.json and report.html of what is finished, and returns the summary; see `run`."""
+    if not hosts.is_first():
+        return {}
     summary = summarize(context)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"

@@ -65,6 +65,69 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax
     return jax.sharding.Mesh(placed, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 
+def decode_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
+    """Returns the mesh that this process decodes on: of `shape`, or of many hosts its part of it.
+
+    Each host decodes on its own devices, `tensor` of which hold a model; hosts that have fewer decode in
+    teams of as few as hold one.
+
+    Raises:
+      ValueError: see `make_mesh`; or neither divides the other.
+    """
+    if jax.process_count() == 1:
+        return make_mesh(shape)
+    return _team_meshes(mesh_sizes(shape, jax.device_count())[-1])[jax.process_index()]
+
+
+def _team_meshes(tensor: int) -> list[jax.sharding.Mesh]:
+    """Returns the mesh that each process decodes on."""
+    groups = teams(jax.devices(), tensor)
+    meshes = [make_mesh((1, len(group) // tensor, tensor), group) for group in groups]
+    return [meshes[process * len(groups) // jax.process_count()] for process in range(jax.process_count())]
+
+
+def teams(devices: Sequence[Any], tensor: int) -> list[list[Any]]:
+    """Returns the devices of hosts that decode together: of one, or of neighbours that hold a model together.
+
+    Raises:
+      ValueError: they do not divide into such.
+    """
+    hosts = len({device.process_index for device in devices})
+    here = len(devices) // hosts
+    size = max(1, tensor // here)
+    if max(here, tensor) % min(here, tensor) or hosts % size:
+        raise ValueError(
+            f"mesh: decoding shares a model between {tensor} devices, which {hosts} hosts of {here} do not "
+            "divide into; change the last number of mesh"
+        )
+    return [[d for d in devices if d.process_index // size == team] for team in range(hosts // size)]
+
+
+def for_decoding(array: jax.Array, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> jax.Array:
+    """Returns an array as `spec` lays it out on `mesh`, the `decode_mesh` of this process.
+
+    All processes call it together: what others hold of the array comes over the network. `spec` must lay a
+    whole copy on each of their meshes.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(array, jax.NamedSharding(mesh, spec))
+    meshes = dict.fromkeys(_team_meshes(mesh.devices.shape[-1]))
+    everywhere = jax.sharding.Mesh(
+        np.concatenate([own.devices for own in meshes], axis=1), MESH_AXES, axis_types=mesh.axis_types
+    )
+    copies = jax.device_put(array, jax.NamedSharding(everywhere, spec))
+    parts = [shard.data for shard in copies.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, jax.NamedSharding(mesh, spec), parts)
+
+
+def place(array: np.ndarray, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> jax.Array:
+    """Puts an array that every process of `mesh` has on its devices."""
+    sharding = jax.NamedSharding(mesh, spec)
+    if not mesh.is_multi_process:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
 def mesh_sizes(shape: Sequence[int], devices: int) -> tuple[int, ...]:
     """Returns the sizes of a mesh over a number of devices, -1 filled in.
 

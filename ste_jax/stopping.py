@@ -20,22 +20,11 @@ def listen() -> None:
     signal.signal(signal.SIGTERM, lambda *_: _asked.set())
 
 
-def check() -> None:
-    """Ends the work at a point where this process alone may leave it.
-
-    Raises:
-      Stopped: it was asked for.
-    """
-    if _asked.is_set():
-        raise Stopped
+def ask() -> None:
+    """Asks for a stop in the name of another process."""
+    _asked.set()
 
 
-def any_asked() -> bool:
-    """Says whether one process was asked to stop; all of them ask together, and get the same answer."""
-    import jax  # here, since the command line reads this module before it knows what to load
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    if jax.process_count() == 1:
-        return _asked.is_set()
-    return bool(multihost_utils.process_allgather(np.array(_asked.is_set())).any())
+def is_asked() -> bool:
+    """Says whether this process was asked to stop."""
+    return _asked.is_set()

@@ -2,8 +2,8 @@
 
 While a stage works, batches of records land in `journal/`, each written under a temporary name and renamed.
 When every record is there, they are put in the order of the stage's inputs, written as `part-*.jsonl`, and
-`SUCCESS.json` is
-written last: an interrupted and an uninterrupted run leave the same bytes in the parts.
+`SUCCESS.json` is written last: an interrupted and an uninterrupted run leave the same bytes in the parts. On
+many hosts each writes journal files of its own, and the first puts them together.
 """
 
 import dataclasses
@@ -16,12 +16,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from etils import epath
 
+from ste_jax import hosts
 from ste_jax.records import Record
 
 R = TypeVar("R", bound=Record)
 
 SUCCESS = "SUCCESS.json"
-PROGRESS = "PROGRESS.json"
+PROGRESS = "PROGRESS"
 _STARTED = "STARTED.json"
 _PART_RECORDS = 4096
 _FLUSH_RECORDS = 256
@@ -92,9 +93,19 @@ def require_success(folder: epath.Path) -> Success:
 
 
 def read_work(folder: epath.Path) -> Work:
-    """Returns how far the record set in `folder` is."""
-    path = folder / PROGRESS
-    return Work(**json.loads(path.read_text())) if path.exists() else Work()
+    """Returns how far the record set in `folder` is; hosts work side by side, so their seconds count once."""
+    works = [Work(**json.loads(path.read_text())) for path in _progress_files(folder)]
+    return Work(
+        done=sum(work.done for work in works),
+        total=sum(work.total for work in works),
+        seconds=max((work.seconds for work in works), default=0.0),
+        prompt_tokens=sum(work.prompt_tokens for work in works),
+        generated_tokens=sum(work.generated_tokens for work in works),
+    )
+
+
+def _progress_files(folder: epath.Path) -> list[epath.Path]:
+    return sorted(folder.glob(f"{PROGRESS}*.json"))
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
@@ -171,20 +182,41 @@ class RecordSet(Generic[R]):
       folder: where it lies.
       kind: the record class.
       fingerprint: what it is made from (config and parents' hashes); see `check_fingerprint`.
+      divided: whether each host adds records of its own; else all add the same, which the first one writes.
     """
 
-    def __init__(self, folder: epath.Path, kind: type[R], fingerprint: dict[str, Any]):
+    def __init__(
+        self, folder: epath.Path, kind: type[R], fingerprint: dict[str, Any], *, divided: bool = False
+    ):
         self._folder, self._kind, self._fingerprint = folder, kind, fingerprint
+        self._writes = divided or hosts.is_first()
+        self._read: set[str] = set()
         self._found: dict[str, R] = {}
         self._pending: list[R] = []
         self._flushed_at = time.monotonic()
-        self.work = read_work(folder)
-        if not check_fingerprint(folder, fingerprint):
-            (folder / "journal").mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / _STARTED, canonical_json(fingerprint))
+        check_fingerprint(folder, fingerprint)
+        hosts.on_first(self._begin)
+        self.work = read_work(folder) if hosts.is_first() else Work()
         if self.success is None:
-            for path in sorted((folder / "journal").glob("*.jsonl")):
-                self._found |= {record.id: record for record in _read_part(path, kind)}
+            self._read_journal()
+
+    def _begin(self) -> None:
+        """Makes the folder; takes up what the hosts of an earlier start say they did."""
+        folder = self._folder
+        if not check_fingerprint(folder, self._fingerprint):
+            (folder / "journal").mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / _STARTED, canonical_json(self._fingerprint))
+        total, first = read_work(folder), folder / f"{PROGRESS}.json"
+        if others := [path for path in _progress_files(folder) if path != first]:
+            write_atomically(first, canonical_json(dataclasses.asdict(total)))
+            for path in others:
+                path.unlink()
+
+    def _read_journal(self) -> None:
+        for path in sorted((self._folder / "journal").glob("*.jsonl")):
+            if path.name not in self._read:
+                self._read.add(path.name)
+                self._found |= {record.id: record for record in _read_part(path, self._kind)}
 
     @property
     def success(self) -> Success | None:
@@ -209,14 +241,28 @@ class RecordSet(Generic[R]):
 
     def flush(self) -> None:
         """Writes what was added to the journal."""
-        if self._pending:
+        if self._writes and self._pending:
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
             write_atomically(self._folder / "journal" / name, _lines(self._pending))
-            self._pending = []
+        self._pending = []
         now = time.monotonic()
         self.work.seconds += now - self._flushed_at
         self._flushed_at = now
-        write_atomically(self._folder / PROGRESS, canonical_json(dataclasses.asdict(self.work)))
+        if self._writes:
+            name = f"{PROGRESS}.json" if hosts.is_first() else f"{PROGRESS}-{hosts.index()}.json"
+            write_atomically(self._folder / name, canonical_json(dataclasses.asdict(self.work)))
+
+    def gather(self) -> None:
+        """Waits for the other hosts, and takes up what they added.
+
+        Raises:
+          Stopped: it was asked to stop before all of them were done.
+        """
+        self.flush()
+        hosts.barrier(stoppable=True)
+        if hosts.count() > 1:
+            self._read_journal()
+            hosts.barrier()  # else the first might take the journal away before the others have read it
 
     def finish(self, order: Sequence[str], summary: dict[str, Any]) -> Success:
         """Writes the final parts with the records in `order`, and then SUCCESS.json.
@@ -225,21 +271,22 @@ class RecordSet(Generic[R]):
           KeyError: an id of `order` was never added.
         """
         self.flush()
-        records = [self._found[id_] for id_ in order]
+        hosts.on_first(lambda: self._finish([self._found[id_] for id_ in order], summary))
+        return require_success(self._folder)
+
+    def _finish(self, records: list[R], summary: dict[str, Any]) -> None:
         total = max(1, -(-len(records) // _PART_RECORDS))
         hasher = hashlib.sha256()
         for number in range(total):
             text = _lines(records[number * _PART_RECORDS : (number + 1) * _PART_RECORDS])
             hasher.update(text.encode())
             write_atomically(self._folder / f"part-{number:05d}-of-{total:05d}.jsonl", text)
-        success = Success(
-            len(records), hasher.hexdigest(), self._fingerprint, summary, dataclasses.asdict(self.work)
-        )
+        work = dataclasses.asdict(read_work(self._folder))
+        success = Success(len(records), hasher.hexdigest(), self._fingerprint, summary, work)
         write_atomically(
             self._folder / SUCCESS, json.dumps(dataclasses.asdict(success), indent=1, ensure_ascii=False)
         )
         (self._folder / "journal").rmtree()
-        return success
 
 
 def _lines(records: Sequence[Record]) -> str:

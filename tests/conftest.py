@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ from ml_collections import ConfigDict
 def get_config(arg=""):
     c = ConfigDict()
     c.name, c.seed, c.iterations, c.judge_prompt, c.mesh = "tiny", 0, 2, "short", (1, 1, 1)
+    c.train_mesh = (1, 1, 1)
     c.model, c.instructions, c.labelled_pairs = {model!r}, {instructions!r}, ""
     c.select = ConfigDict({{"size": 12, "max_new_tokens": 4, "max_tokens": 64}})
     c.select.filters = ConfigDict({{"languages": (), "personal_data": False}})
@@ -131,8 +133,10 @@ class Ste:
             "COLUMNS": "160",
         }
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Starts `ste` with these arguments and nothing else."""
+    def start(
+        self, *arguments: str, more: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
+        """Starts `ste` with these arguments and nothing else; `more` goes into its environment."""
         command = [sys.executable, "-c", "from ste_jax.cli import main; main()", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -140,7 +144,7 @@ class Ste:
             stdout=pipe,
             stderr=pipe,
             text=True,
-            env=self._environment,
+            env={**self._environment, **(more or {})},
             start_new_session=True,
             **options,
         )

@@ -6,26 +6,33 @@ from typing import Any
 
 import pytest
 from etils import epath
+from pods import Ended, Pod
 
-from ste_jax.preflight import meet, refuse
+from ste_jax.connection import place
+from ste_jax.meeting import meet
+from ste_jax.preflight import refuse
 
 FACTS = {"host": "h", "disk_gb": 50.0, "memory_gb": 20.0, "commit": "a", "config": "c", "devices": 8}
 
 
-def together(ste: Any, workdir: Path, *workers: tuple[str, ...]) -> list[tuple[int, str, str]]:
+def together(ste: Any, workdir: Path, *workers: tuple[str, ...]) -> list[Ended]:
     """Starts workers with these flags at the same time; returns how each ended."""
-    flags = (f"--workers={len(workers)}", "--min_disk_gb=0.001", "--min_memory_gb=0.001", "--wait=100")
-    started = [
-        ste.begin("preflight", workdir, f"--worker={i}", *flags, *own) for i, own in enumerate(workers)
-    ]
-    ends = [process.communicate(timeout=240) for process in started]
-    return [(p.returncode, *end) for p, end in zip(started, ends, strict=True)]
+    flags = ("--min_disk_gb=0.001", "--min_memory_gb=0.001", "--wait=100")
+    own = iter(workers)
+    with Pod(
+        lambda more: ste.begin("preflight", workdir, *flags, *next(own), more=more),
+        workers=len(workers),
+        devices=2,
+    ) as pod:
+        return pod.ends()
 
 
 def test_workers_that_agree_and_one_that_differs(ste: Any, tmp_path: Path) -> None:
     for code, out, err in together(ste, tmp_path / "run", (), ()):
         assert code == 0, err
         assert out.startswith("ready: commit")
+        rows = [line.replace("│", " ").split() for line in out.splitlines() if "│" in line]
+        assert [(row[0], row[2:4]) for row in rows] == [("0", ["2", "4"]), ("1", ["2", "4"])]
     # The files of that meeting are still there; they count for nothing.
     for code, _, err in together(ste, tmp_path / "run", (), ("--config.seed=7",)):
         assert code == 1
@@ -62,3 +69,20 @@ def test_what_differs_or_lacks_is_named(change: dict, message: str) -> None:
     refuse([FACTS] * 3, 20, 8)
     with pytest.raises(ValueError, match=message):
         refuse([FACTS, FACTS | change, FACTS], 20, 8)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"STE_WORKERS": "two"}, "STE_WORKERS must be a whole number, not 'two'"),
+        ({"STE_WORKERS": "2", "STE_WORKER": "2"}, "STE_WORKER=2 is none of STE_WORKERS=2"),
+        ({"STE_WORKERS": "2", "STE_WORKER": "1"}, "set STE_COORDINATOR=HOST:PORT"),
+    ],
+)
+def test_an_environment_that_names_no_place_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        place()

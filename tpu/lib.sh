@@ -18,7 +18,7 @@
 set -euo pipefail
 
 readonly RUN_AGAIN=75 # ste: stopped at a safe point, the same command goes on from there
-readonly LOST=76      # of ours: a worker went away without an exit code
+readonly LOST=76      # a worker went away without a word; `ste` on the others ends with it too
 POLL_SECONDS="${POLL_SECONDS:-20}"
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -199,21 +199,24 @@ on_workers() {
   [ -n "$DRY_RUN" ] || verdict "$folder" "$all"
 }
 
-# Returns 0 if all ended well, else RUN_AGAIN if one says so, LOST if one went away (the others then fail for want of it),
-# or the first other code.
+# Returns 0 if all ended well; else RUN_AGAIN if one says so; LOST if one says nothing; what another failed with by itself;
+# LOST if one was killed, or ended for want of others, which is all that `ste` then says.
 verdict() {
-  local folder="$1" worker code worst=0
+  local folder="$1" worker code worst=0 silent=""
   for worker in $2; do
     code="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' "$folder/$worker.log" 2> /dev/null | tail -n 1)"
+    [ -n "$code" ] || silent=1
     code="${code:-$LOST}"
     [ "$code" = 0 ] || say "worker ${worker#*/} of ${worker%/*} ended with $code ($folder/$worker.log)"
+    [ "$code" -lt 128 ] || code="$LOST"
     case "$code" in
       0) ;;
       "$RUN_AGAIN") worst="$code" ;;
-      "$LOST") [ "$worst" = "$RUN_AGAIN" ] || worst="$code" ;;
-      *) [ "$worst" != 0 ] || worst="$code" ;;
+      "$LOST") [ "$worst" != 0 ] || worst="$code" ;;
+      *) [ "$worst" = "$RUN_AGAIN" ] || worst="$code" ;;
     esac
   done
+  [ -z "$silent" ] || [ "$worst" = "$RUN_AGAIN" ] || worst="$LOST"
   return "$worst"
 }
 

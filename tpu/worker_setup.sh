@@ -6,7 +6,8 @@ cd "$HOME"
 if [ -n "$NFS" ] && ! mountpoint -q /mnt/ste; then
   command -v mount.nfs > /dev/null || { sudo apt-get update -qq && sudo apt-get install -y -qq nfs-common; }
   sudo mkdir -p /mnt/ste
-  sudo mount -t nfs "$NFS" /mnt/ste
+  # What one worker has written all others must see at once.
+  sudo mount -t nfs -o actimeo=0,lookupcache=none "$NFS" /mnt/ste
   sudo chmod 777 /mnt/ste
 fi
 [ -d ste_jax/.git ] || git clone --quiet "$REPO" ste_jax

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ste_jax import hosts
 from ste_jax.checkpoint import layout
 from ste_jax.checkpoint.fingerprint import parameter_hash
 from ste_jax.checkpoint.folder import FolderInTheMaking
@@ -45,7 +46,7 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
     """
     if source.card is None or source.weights is not None:
         raise ValueError(f"{source.path}: no model folder of ours; only those are exported")
-    if jax.process_count() > 1:
+    if hosts.count() > 1:
         raise ValueError("convert: one process exports a model; start it on one host only")
     making = FolderInTheMaking(folder, f"{source.card.name} {source.digest()}")
     if making.is_finished:

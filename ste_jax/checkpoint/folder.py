@@ -6,13 +6,12 @@ kept, and the next start of the same conversion goes on behind it.
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 
+from ste_jax import hosts
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.orbax import save_parameter
@@ -52,7 +51,7 @@ class FolderInTheMaking:
             )
         self.done: dict[str, str] = _done(self.path, origin) or {}
         if not self.done:
-            on_one_host(lambda: (_remove(self.path), self.path.mkdir(parents=True)))
+            hosts.on_first(lambda: (_remove(self.path), self.path.mkdir(parents=True)))
 
     @property
     def is_finished(self) -> bool:
@@ -64,7 +63,7 @@ class FolderInTheMaking:
         self.done[name] = word
         if self._origin:
             state = json.dumps({"origin": self._origin, "done": self.done}, indent=1)
-            on_one_host(lambda: write_atomically(self.path / _ORIGIN, state))
+            hosts.on_first(lambda: write_atomically(self.path / _ORIGIN, state))
 
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> None:
         """Writes the card and the tokenizer, and gives the folder its name."""
@@ -75,7 +74,7 @@ class FolderInTheMaking:
             _remove(self._final)
             self.path.rename(self._final)
 
-        on_one_host(rename)
+        hosts.on_first(rename)
 
 
 class ModelWriter:
@@ -86,7 +85,7 @@ class ModelWriter:
         self._folder = FolderInTheMaking(folder, origin)
         self._parameters = self._folder.path / PARAMETERS
         # A killed start may have left a parameter that was not recorded.
-        on_one_host(lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done])
+        hosts.on_first(lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done])
 
     @property
     def is_finished(self) -> bool:
@@ -168,13 +167,6 @@ def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mes
         source.verify(writer.done)
     writer.finish(card, tokenizer)
     return True
-
-
-def on_one_host(action: Callable[[], object]) -> None:
-    """Lets the first process act while the others wait."""
-    if jax.process_index() == 0:
-        action()
-    multihost_utils.sync_global_devices("model folder")
 
 
 def _done(folder: epath.Path, origin: str) -> dict[str, str] | None:

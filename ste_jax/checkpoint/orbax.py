@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ste_jax import hosts
 from ste_jax.sharding import AnyMesh
 
 PyTree = Any
@@ -114,12 +114,14 @@ class TrainCheckpoints:
 
     def _clear_half_written(self) -> None:
         """Removes what a killed run left; a run has one writer, so nothing else is being written now."""
-        if jax.process_index() == 0:
+
+        def clear() -> None:
             for folder in list(self._folder.iterdir()):
                 half_written = folder.name.isdecimal() and not (folder / _COMMIT).exists()
                 if half_written or _TEMPORARY in folder.name:
                     folder.rmtree()
-        multihost_utils.sync_global_devices("half written checkpoints removed")
+
+        hosts.on_first(clear)
         self._manager.reload()
 
 

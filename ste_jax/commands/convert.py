@@ -1,10 +1,13 @@
 """`ste convert`: somebody else's model -> a model folder of ours, ours -> a Hugging Face folder."""
 
+from pathlib import Path
+
 from absl import app, flags
 
 from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.folder import import_model
-from ste_jax.checkpoint.source import open_model
+from ste_jax.checkpoint.source import ModelSource, open_model
+from ste_jax.meeting import joined
 from ste_jax.sharding import make_mesh
 
 _DTYPE = flags.DEFINE_enum(
@@ -19,14 +22,17 @@ def main(argv: list[str]) -> None:
     """Runs `ste convert SOURCE FOLDER`; started again after a kill, it goes on where it was."""
     if len(argv) != 4:
         raise app.UsageError("convert wants a model and the folder to write")
-    source, folder = open_model(argv[2]), argv[3]
+    with joined(Path(argv[3]).parent, {"source": argv[2]}):
+        wrote = _convert(open_model(argv[2]), argv[3])
+    print(f"{argv[3]}: {'written' if wrote else 'is there already'}")
+
+
+def _convert(source: ModelSource, folder: str) -> bool:
     if source.weights is not None:
-        wrote = import_model(source, folder, make_mesh(_mesh_shape()), _DTYPE.value)
-    elif _DTYPE.value or _MESH.present:
+        return import_model(source, folder, make_mesh(_mesh_shape()), _DTYPE.value)
+    if _DTYPE.value or _MESH.present:
         raise ValueError("convert: --dtype and --mesh are for imports; an export keeps what is stored")
-    else:
-        wrote = export_model(source, folder)
-    print(f"{folder}: {'written' if wrote else 'is there already'}")
+    return export_model(source, folder)
 
 
 def _mesh_shape() -> list[int]:

@@ -6,16 +6,18 @@ from pathlib import Path
 from absl import app, flags
 from rich.console import Console
 
-from ste_jax import stopping
+from ste_jax import hosts, stopping
 from ste_jax.benchmarks.benchmark import Benchmark, read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, load
 from ste_jax.commands import run as run_commands
 from ste_jax.commands.results import JSON, POLICY
 from ste_jax.evaluation.numbers import numbers
+from ste_jax.evaluation.result import Result
 from ste_jax.evaluation.run import evaluate
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.evaluation.terminal import tables
 from ste_jax.judging.stats import POLICIES
+from ste_jax.meeting import joined
 
 _MODEL = flags.DEFINE_string(
     "model", None, "GGUF file, Hugging Face folder or hub name, or model folder of a run."
@@ -53,9 +55,15 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"one command is enough: {' '.join(argv[1:])}")
     if not _MODEL.value or not _OUT.value:
         raise app.UsageError("evaluate wants --model and --out (or --config and --workdir)")
-    stopping.listen()
     out = Path(_OUT.value)
-    result = evaluate(_MODEL.value, _benchmark(), _settings(), out)
+    with joined(out.parent, {"model": _MODEL.value, "settings": str(_settings())}):
+        stopping.listen()
+        result = evaluate(_MODEL.value, _benchmark(), _settings(), out)
+        if hosts.is_first():
+            _show(result)
+
+
+def _show(result: Result) -> None:
     report = numbers(result, POLICIES[POLICY.value])
     if JSON.value:
         print(json.dumps(report))

@@ -1,7 +1,5 @@
 """`ste preflight`: started on every worker like the run itself, it says what is wrong with them."""
 
-import os
-
 from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
@@ -13,12 +11,6 @@ from ste_jax.preflight import check
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, shared by all workers.")
-_WORKER = flags.DEFINE_integer(
-    "worker", int(os.environ.get("STE_WORKER", "0")), "Number of this worker; tpu/ sets it.", lower_bound=0
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", int(os.environ.get("STE_WORKERS", "1")), "How many there are; tpu/ sets it.", lower_bound=1
-)
 _WAIT = flags.DEFINE_float("wait", 120.0, "Seconds for the others to come.", lower_bound=0.0)
 _DISK = flags.DEFINE_float("min_disk_gb", 20.0, "Free space that the workdir needs.")
 _MEMORY = flags.DEFINE_float("min_memory_gb", 4.0, "Memory that each host needs.")
@@ -28,13 +20,9 @@ def main(argv: list[str]) -> None:
     """Runs `ste preflight`; ends with an error if a worker is missing, differs or lacks something."""
     if len(argv) != 2 or _CONFIG.value is None or not _WORKDIR.value:
         raise app.UsageError("preflight wants --config and --workdir")
-    if _WORKER.value >= _WORKERS.value:
-        raise app.UsageError(f"--worker={_WORKER.value} is none of --workers={_WORKERS.value}")
     met = check(
         read_config(_CONFIG.value.to_dict()),
         epath.Path(_WORKDIR.value).absolute(),
-        _WORKER.value,
-        _WORKERS.value,
         wait=_WAIT.value,
         disk=_DISK.value,
         memory=_MEMORY.value,

@@ -1,14 +1,17 @@
 """The commands of a run: all stages, one stage, how far it is, its report."""
 
 import json
+from typing import Any
 
 from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 from rich.console import Console
 
-from ste_jax import pipeline, stopping
+from ste_jax import hosts, pipeline, stopping
 from ste_jax.config import read_config
+from ste_jax.meeting import joined
+from ste_jax.preflight import software
 from ste_jax.report.terminal import render_terminal_table
 from ste_jax.stages.context import Context
 from ste_jax.status import render_status
@@ -39,15 +42,27 @@ def main(argv: list[str]) -> None:
     if command == "status":
         Console().print(render_status(context.workdir, pipeline.stage_folders(context.config)))
         return
-    stopping.listen()
-    with pipeline.exclusive(context.workdir):
-        if _REDO.value:
-            pipeline.redo(context, _REDO.value)
-        if command in STAGES:
-            print(json.dumps(pipeline.run_stage(context, command, _ITERATION.value), indent=1))
-        else:
-            summary = pipeline.run(context) if command == "run" else pipeline.report(context)
-            Console().print(render_terminal_table(summary))
-            print(
-                f"\nsummary: {context.workdir / 'summary.json'}\nreport:  {context.workdir / 'report.html'}"
-            )
+    if command == "report":
+        with pipeline.exclusive(context.workdir):
+            _show(context, pipeline.report(context))
+        return
+    with joined(context.workdir, software(context.config)):
+        stopping.listen()
+        with pipeline.exclusive(context.workdir):
+            _work(context, command)
+
+
+def _work(context: Context, command: str) -> None:
+    if _REDO.value:
+        pipeline.redo(context, _REDO.value)
+    if command in STAGES:
+        summary = pipeline.run_stage(context, command, _ITERATION.value)
+        if hosts.is_first():
+            print(json.dumps(summary, indent=1))
+    elif summary := pipeline.run(context):
+        _show(context, summary)
+
+
+def _show(context: Context, summary: dict[str, Any]) -> None:
+    Console().print(render_terminal_table(summary))
+    print(f"\nsummary: {context.workdir / 'summary.json'}\nreport:  {context.workdir / 'report.html'}")

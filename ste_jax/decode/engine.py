@@ -7,20 +7,22 @@ wherever and whenever it runs: its tokens depend on its own key and prompt alone
 import bisect
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ste_jax.decode.protocol import Completion, Group, Request, Sampling, Tail
 from ste_jax.decode.schedule import Run, Shape, Usage
 from ste_jax.decode.steps import Controls
+from ste_jax.hosts import Team
 from ste_jax.models.llama import Llama
+from ste_jax.sharding import place
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeSettings:
-    """Sizes of the engine.
+    """Sizes of the engine; on many hosts of all their engines together.
 
     Attributes:
       sequences: samples in flight.
@@ -53,6 +55,15 @@ class DecodeSettings:
             raise ValueError(f"decode.buckets must be rising positive lengths, not {self.buckets}")
         if self.wave > self.sequences:
             raise ValueError(f"decode.wave ({self.wave}) is larger than decode.sequences ({self.sequences})")
+
+    def share(self, parts: int) -> "DecodeSettings":
+        """Returns the sizes of one of `parts` engines that have these sizes together."""
+        return dataclasses.replace(
+            self,
+            sequences=max(self.wave, self.sequences // parts),
+            prefix_tokens=max(1, self.prefix_tokens // parts),
+            prefill_tokens=max(1, self.prefill_tokens // parts),
+        )
 
     def buckets_within(self, context_length: int) -> tuple[int, ...]:
         """Returns the buckets that a model of this context can use: at least one."""
@@ -118,6 +129,7 @@ class Engine:
     """Samples from a model that lies on this process's mesh (see `protocol.Backend`).
 
     Attributes:
+      team: see `protocol.Backend`.
       usage: what the engine has done so far.
     """
 
@@ -125,10 +137,11 @@ class Engine:
         self, model: Llama, mesh: jax.sharding.Mesh, settings: DecodeSettings, stop_ids: Collection[int]
     ):
         """Takes a model sharded by decoding rules over `mesh`; `stop_ids` end a sample."""
+        self.team = Team(mesh)
         self.usage = Usage()
         self._model = model
         self._mesh = mesh
-        self._settings = settings
+        self._settings = settings.share(self.team.parts)
         self._stop_ids = sorted(stop_ids)
         self._shards = int(np.prod([mesh.shape[a] for a in ("data", "fsdp")]))
         self._buckets = settings.buckets_within(model.cfg.context_length)
@@ -191,11 +204,15 @@ class Engine:
     def _controls(self, sampling: Sampling, tail: Tail | None) -> Controls:
         is_choice = np.zeros(self._model.cfg.vocab_size, bool)
         is_choice[list(tail.choices if tail else ())] = True
-        vocab = jax.NamedSharding(self._mesh, self._model.rules.spec("vocab"))
+
+        def put(value: Any, dtype: type, *axes: str) -> jax.Array:
+            # On the engine's mesh: that of training may be the one that is set.
+            return place(np.asarray(value, dtype), self._mesh, self._model.rules.spec(*axes))
+
         return Controls(
-            temperature=jnp.float32(sampling.temperature),
-            top_p=jnp.float32(sampling.top_p),
-            stop_ids=jnp.array(self._stop_ids, jnp.int32),
-            is_choice=jax.device_put(is_choice, vocab),
-            opening=jnp.array(tail.opening if tail else (), jnp.int32),
+            temperature=put(sampling.temperature, np.float32),
+            top_p=put(sampling.top_p, np.float32),
+            stop_ids=put(self._stop_ids, np.int32),
+            is_choice=put(is_choice, bool, "vocab"),
+            opening=put(tail.opening if tail else (), np.int32),
         )

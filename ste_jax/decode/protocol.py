@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from ste_jax.hosts import Team
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -77,7 +79,13 @@ class Group:
 
 
 class Backend(Protocol):
-    """A local engine or a server that can sample."""
+    """A local engine or a server that can sample.
+
+    Attributes:
+      team: the processes that have it in common; a stage hands it their share of the requests.
+    """
+
+    team: Team
 
     def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
         """Returns why a request of this size cannot be served, or None."""

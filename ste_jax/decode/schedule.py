@@ -29,6 +29,7 @@ from ste_jax.decode.steps import (
     prefill,
 )
 from ste_jax.models.llama import Llama
+from ste_jax.sharding import place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Run:
 
     def _place(self, array: np.ndarray) -> jax.Array:
         spec = self._model.rules.spec("batch", *[None] * (array.ndim - 1))
-        return jax.device_put(array, jax.NamedSharding(self._mesh, spec))
+        return place(array, self._mesh, spec)
 
     def _wanting(self, waiting: deque[Request]) -> list[tuple[int, int]]:
         """Returns the (slot, place) of the next requests to read: none unless a column stands free.

@@ -102,8 +102,48 @@ def _whole_lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: not a result file ({error}); choose another --out") from error
 
 
-class ResultFile:
-    """A result file being written (a `store.Journal`).
+class JudgmentFile:
+    """A file that judgments are appended to (a `store.Journal`), of any process but the first.
+
+    Args:
+      path: of the file.
+      found: the judgments that were made before.
+    """
+
+    def __init__(self, path: Path, found: dict[str, Judgment]):
+        self._path, self._found = path, found
+        self.work = Work()
+        self._file = path.open("ab")
+
+    @property
+    def found(self) -> dict[str, Judgment]:
+        """The judgments that are there, by id."""
+        return self._found
+
+    def add(self, records: Sequence[Judgment], *, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
+        """Appends the judgments of one request."""
+        self._append([{"kind": "judgment", **record.to_json()} for record in records])
+        self._found |= {record.id: record for record in records}
+        self.work.done += 1
+        self.work.prompt_tokens += prompt_tokens
+        self.work.generated_tokens += generated_tokens
+
+    def flush(self) -> None:
+        """Does nothing: judgments are not held back."""
+
+    def close(self, session: dict[str, Any]) -> None:
+        """Appends what this process says of itself, and lets the file go."""
+        work = {"prompt_tokens": self.work.prompt_tokens, "generated_tokens": self.work.generated_tokens}
+        self._append([{"kind": "session", "ended": _now(), **session, **work}])
+        self._file.close()
+
+    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._file.write("".join(canonical_json(row) + "\n" for row in rows).encode())
+        self._file.flush()
+
+
+class ResultFile(JudgmentFile):
+    """A result file being written.
 
     Args:
       path: of the file. If it is there, it must be of the same run, and what it holds is kept.
@@ -123,12 +163,10 @@ class ResultFile:
         facts: Sequence[Facts],
         too_long: Sequence[str],
     ):
-        self._path = path
-        self.work = Work()
         path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, {})
         head = [{"kind": "item", **fact.to_json()} for fact in facts]
         head += [{"kind": "too_long", "id": id_} for id_ in too_long]
-        self._file = path.open("ab")
         try:
             self._found = self._begin(json.loads(canonical_json(run)), about, head)
         except BaseException:
@@ -155,31 +193,14 @@ class ResultFile:
             )
         return {judgment.id: judgment for judgment in before.judgments}
 
-    @property
-    def found(self) -> dict[str, Judgment]:
-        """The judgments that the file holds, by id."""
-        return self._found
-
-    def add(self, records: Sequence[Judgment], *, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
-        """Appends the judgments of one request."""
-        self._append([{"kind": "judgment", **record.to_json()} for record in records])
-        self._found |= {record.id: record for record in records}
-        self.work.done += 1
-        self.work.prompt_tokens += prompt_tokens
-        self.work.generated_tokens += generated_tokens
-
-    def flush(self) -> None:
-        """Does nothing: judgments are not held back."""
-
-    def close(self, session: dict[str, Any]) -> None:
-        """Appends what this process says of itself, and lets the file go."""
-        work = {"prompt_tokens": self.work.prompt_tokens, "generated_tokens": self.work.generated_tokens}
-        self._append([{"kind": "session", "ended": _now(), **session, **work}])
-        self._file.close()
-
-    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._file.write("".join(canonical_json(row) + "\n" for row in rows).encode())
-        self._file.flush()
+    def take_in(self) -> None:
+        """Moves the lines of the other processes, of earlier starts too, into this file."""
+        parts = part_of(self._path, 0).name.removesuffix("0")
+        for path in [p for p in self._path.parent.iterdir() if p.name.startswith(parts)]:
+            self._file.write("".join(line + "\n" for line in _whole_lines(path)).encode())
+            self._file.flush()
+            path.unlink()
+        self._found = {judgment.id: judgment for judgment in read_result(self._path).judgments}
 
     def _mended(self, items: int) -> bool:
         """Cuts off what a crash left half written; says whether there is a header with all its items."""
@@ -196,3 +217,8 @@ class ResultFile:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def part_of(path: Path, host: int) -> Path:
+    """Returns where another process than the first writes its judgments, until that one takes them in."""
+    return path.with_name(f".{path.name}.of-host-{host}")

@@ -7,16 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ste_jax import hosts
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Request
 from ste_jax.evaluation.estimate import Estimate, measure, rounds
 from ste_jax.evaluation.job import Job, open_job
-from ste_jax.evaluation.result import Result, ResultFile, read_result
+from ste_jax.evaluation.result import JudgmentFile, Result, ResultFile, part_of, read_result
 from ste_jax.evaluation.settings import EvaluationSettings
-from ste_jax.judging.judged import facts_of
+from ste_jax.judging.judged import Facts, facts_of
 from ste_jax.report.formats import duration
-from ste_jax.sharding import DECODE, make_mesh
+from ste_jax.sharding import DECODE, decode_mesh
 from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge
 from ste_jax.store import digest
@@ -58,7 +59,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
         )
     left_out = set(too_long)
     facts = [facts_of(item) for item in job.items if item.id not in left_out]
-    file = ResultFile(out, run, job.about(), facts, too_long)
+    file = _open(out, run, job, facts, too_long)
     make, sampling = judge.maker(pairs), job.settings.sampling
 
     def some(label: str, part: Sequence[Request], only: Collection[str] | None = None) -> None:
@@ -67,7 +68,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
 
     session: dict[str, Any] = {"judgments_before": len(file.found)}
     try:
-        done = {r.id for r in requests if f"{r.id}/0" in file.found}
+        done = {r.id for r in requests if f"{r.id}/0" in file.found or not engine.team.owns(r.id)}
         parts = rounds(requests)
         estimate = measure(parts, done, partial(engine.shape, tail=judge.tail), some, started)
         session["estimated_seconds"] = round(estimate.total, 1)
@@ -77,11 +78,42 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
         session["complete"] = True
     finally:
         session["seconds"] = round(time.monotonic() - started, 1)
+        _close(file, session)
+
+
+def _open(
+    out: Path, run: dict[str, Any], job: Job, facts: list[Facts], too_long: list[str]
+) -> JudgmentFile | ResultFile:
+    """Opens the result file, or on other hosts than the first a file beside it."""
+    file = ResultFile(out, run, job.about(), facts, too_long) if hosts.is_first() else None
+    if file is not None:
+        file.take_in()
+    hosts.barrier()
+    if file is not None:
+        return file
+    found = {judgment.id: judgment for judgment in read_result(out).judgments}
+    return JudgmentFile(part_of(out, hosts.index()), found)
+
+
+def _close(file: JudgmentFile | ResultFile, session: dict[str, Any]) -> None:
+    """Puts the judgments of all hosts together, when all of them are there."""
+    complete = "complete" in session
+    if not isinstance(file, ResultFile):
         file.close(session)
+    try:
+        if complete:
+            hosts.barrier(stoppable=True)
+        if complete and isinstance(file, ResultFile):
+            file.take_in()
+    finally:
+        if isinstance(file, ResultFile):
+            file.close(session)
+    if complete:
+        hosts.barrier()
 
 
 def _engine(job: Job) -> Engine:
-    mesh, dtype = make_mesh(job.settings.mesh), job.settings.dtype
+    mesh, dtype = decode_mesh(job.settings.mesh), job.settings.dtype
     model = job.source.load(DECODE, mesh, param_dtype=dtype, dtype=dtype)
     return Engine(model, mesh, job.decode, job.source.tokenizer.stop_ids)
 

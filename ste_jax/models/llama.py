@@ -20,7 +20,7 @@ from ste_jax.models.adapters import Adapters
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.product import product
 from ste_jax.models.rope import RopeScaling, apply_rope, rope_tables
-from ste_jax.sharding import Rules
+from ste_jax.sharding import Rules, for_decoding
 
 Array = jax.Array
 # (q [B,T,K,G,H], k [B,T,K,H], v [B,T,K,H], the layer's own inputs) -> [B,T,K,G,H]
@@ -169,17 +169,15 @@ class Llama(nnx.Module):
         self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
 
     def with_rules(self, rules: Rules, mesh: jax.sharding.Mesh, dtype: str) -> "Llama":
-        """Returns the same model under other sharding rules, in `dtype`; arrays that fit already are not
-        copied.
+        """Returns the same model under the sharding rules of decoding, in `dtype`, on the `decode_mesh` of
+        this process; arrays that fit already are not copied.
         """
         return Llama(
             self.cfg,
             rules,
             dtype,
             {
-                name: jax.device_put(
-                    self.parameter(name).astype(dtype), jax.NamedSharding(mesh, rules.spec(*p.axes))
-                )
+                name: for_decoding(self.parameter(name).astype(dtype), mesh, rules.spec(*p.axes))
                 for name, p in parameter_table(self.cfg).items()
             },
         )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ste_jax import stopping
+from ste_jax import connection, stopping
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.models.llama import Llama, LlamaConfig
 from ste_jax.sft.batch import Batches
@@ -161,7 +161,7 @@ def train(
             ended = step == total or _impatient(evaluations, settings.patience)
 
             # ---- checkpoint ------------------------------------------------------------------------------
-            stop = stopping.any_asked()
+            stop = connection.any_asked(mesh)
             if stop or ended or step % settings.checkpoint_every == 0:
                 checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
                 last_checkpoint = step

@@ -3,10 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-import jax
-from tensorboardX import SummaryWriter
+from ste_jax import hosts
 
 FILE = "metrics.jsonl"
 
@@ -20,9 +19,9 @@ class MetricsLog:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self._folder = Path(folder)
-        self._writes = jax.process_index() == 0
+        self._writes = hosts.is_first()
         self._lines: TextIO | None = None
-        self._board: SummaryWriter | None = None
+        self._board: Any = None
 
     def begin(self, step: int) -> None:
         """Keeps the lines up to `step` and opens the files for what follows; only one host writes."""
@@ -35,6 +34,8 @@ class MetricsLog:
         fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         fresh.replace(path)
         self._lines = path.open("a", encoding="utf-8")
+        from tensorboardX import SummaryWriter  # here: it loads torch where that is installed, for seconds
+
         self._board = SummaryWriter(str(self._folder), purge_step=step + 1, write_to_disk=True)
 
     def log(self, step: int, **values: float) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
@@ -181,7 +182,8 @@ def reference_log_probs(
     with jax.set_mesh(mesh):
         for step in range(batches.steps_per_epoch):
             batch = place_batch(batches.batch(step), model.rules, mesh)
-            rows = np.asarray(_log_probs(model, batch, settings=settings)).tolist()
+            values = _log_probs(model, batch, settings=settings)
+            rows = multihost_utils.process_allgather(values, tiled=True).tolist()
             for row, values in zip(batches.rows(step), rows, strict=False):
                 found |= {e.id: values[2 * i : 2 * i + 2] for i, e in enumerate(row)}
     return found

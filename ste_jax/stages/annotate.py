@@ -26,7 +26,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
         model=source.digest(),
         prompt=context.prompt.digest(),
     )
-    records = RecordSet(folder, Judgment, fingerprint)
+    records = RecordSet(folder, Judgment, fingerprint, divided=True)
     if read_success(folder):
         return read_records(folder, Judgment)
 
@@ -53,6 +53,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
         tail=judge.tail,
         enough=enough if settings.stop_when_correct else None,
     )
+    records.gather()
     order = [
         f"{r.id}/{i}" for r in requests for i in range(settings.samples) if f"{r.id}/{i}" in records.found
     ]

@@ -17,7 +17,7 @@ from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.randomness import sample_keys
-from ste_jax.sharding import DECODE, make_mesh
+from ste_jax.sharding import DECODE, decode_mesh, make_mesh
 from ste_jax.stages.judge import JudgeSettings
 
 
@@ -31,13 +31,13 @@ class Context:
 
     @cached_property
     def mesh(self) -> jax.sharding.Mesh:
-        """The mesh that models are loaded on and sampled from, over this run's devices."""
-        return make_mesh(self.config.mesh)
+        """The mesh that models are sampled from: of many hosts each has its own."""
+        return decode_mesh(self.config.mesh)
 
     @cached_property
     def train_mesh(self) -> jax.sharding.Mesh:
-        """The mesh of training, over the same devices."""
-        return make_mesh(self.config.train_mesh) if self.config.train_mesh else self.mesh
+        """The mesh of training, over all devices of all hosts."""
+        return make_mesh(self.config.train_mesh or self.config.mesh)
 
     @cached_property
     def prompt(self) -> JudgePrompt:

@@ -78,7 +78,7 @@ def _judge(
         model=source.digest(),
         prompt=context.prompt.digest(),
     )
-    records = RecordSet(folder, Judgment, fingerprint)
+    records = RecordSet(folder, Judgment, fingerprint, divided=True)
     if read_success(folder):
         return
     engine = context.engine(source)
@@ -87,6 +87,7 @@ def _judge(
     requests, too_long = judge.requests(pairs, name, samples, engine)
     label = f"{name} {'seed' if iteration == 0 else iteration}"
     serve(engine, requests, sampling, records, judge.maker(pairs), label=label, first="/0", tail=judge.tail)
+    records.gather()
     order = [f"{r.id}/{i}" for r in requests for i in range(samples)]
     records.finish(order, {"iteration": iteration, "too_long": too_long})
 

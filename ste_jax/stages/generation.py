@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from etils import epath
 
-from ste_jax import stopping
+from ste_jax import connection, stopping
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling, Tail
 from ste_jax.progress import Progress
@@ -31,24 +31,27 @@ def serve(
 ) -> None:
     """Serves the requests that have no records yet; all records of a request are stored together.
 
-    A request is done if there is a record with its id and `first` appended. With `only`, all others wait for
-    another call; they belong to `requests` all the same, because shapes follow from all of them.
+    Of many hosts each serves its own share. A request is done if there is a record with its id and `first`
+    appended. With `only`, all others wait for another call; they belong to `requests` all the same, because
+    shapes follow from all of them.
 
     Raises:
       Exception: the error of the first request that failed, after all others were served.
       Stopped: it was asked to stop; finished requests are on disk, those in flight are served anew.
     """
-    done = {request.id for request in requests if request.id + first in records.found}
-    waiting = {r.id for r in requests} - done
+    mine = {request.id for request in requests if backend.team.owns(request.id)}
+    done = {id_ for id_ in mine if id_ + first in records.found}
+    waiting = mine - done
     waiting = waiting if only is None else waiting.intersection(only)
     lengths = {r.id: len(r.prompt) for r in requests}
-    records.work.total, records.work.done = len(requests), len(done)
-    total = len(requests) if only is None else len(waiting)
+    records.work.total, records.work.done = len(mine), len(done)
+    total = len(mine) if only is None else len(waiting)
     with Progress(label, total, total - len(waiting)) as progress:
 
         def count(made: int) -> None:
             progress.advance(tokens=made)
-            stopping.check()
+            if connection.any_asked(backend.team.mesh):
+                raise stopping.Stopped
 
         groups = backend.generate(
             requests,
@@ -63,6 +66,8 @@ def serve(
             for group in groups:
                 if group.error is not None:
                     failure = failure or group.error
+                    continue
+                if not backend.team.leads:
                     continue
                 made = sum(len(completion.tokens) for completion in group.completions)
                 records.add(make(group), prompt_tokens=lengths[group.id], generated_tokens=made)
@@ -90,7 +95,7 @@ def generate_texts(
       cropped).
     """
     success = read_success(folder)
-    records = RecordSet(folder, Generation, fingerprint)
+    records = RecordSet(folder, Generation, fingerprint, divided=True)
     if success is not None:
         return {g.id: g for g in read_records(folder, Generation)}, success.summary["too_long"]
     engine, tokenizer = context.engine(source), source.tokenizer
@@ -109,5 +114,6 @@ def generate_texts(
         return [Generation(id=group.id, text=text, tokens=list(done.tokens), finish=done.finish)]
 
     serve(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
+    records.gather()
     records.finish([request.id for request in requests], {"too_long": too_long})
     return records.found, too_long

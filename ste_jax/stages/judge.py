@@ -111,10 +111,10 @@ class Judge:
 def judge_now(
     judge: Judge, backend: Backend, pairs: Sequence[Pair], stage: str, sampling: Sampling
 ) -> Iterator[Judgment]:
-    """Yields one judgment of each pair and order without storing them."""
+    """Yields one judgment of each pair and order that falls to the backend's team, without storing them."""
     requests, _ = judge.requests(pairs, stage, 1, backend)
-    make = judge.maker(pairs)
-    for group in backend.generate(requests, sampling, tail=judge.tail):
+    make, others = judge.maker(pairs), {r.id for r in requests if not backend.team.owns(r.id)}
+    for group in backend.generate(requests, sampling, done=others, tail=judge.tail):
         if group.error is not None:
             raise group.error
         yield from make(group)

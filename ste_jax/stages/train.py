@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from ste_jax import hosts
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
@@ -122,8 +123,8 @@ def _fingerprint(context: Context, iteration: int, source: ModelSource, splits: 
 
 def _drop_checkpoints(folder: epath.Path) -> None:
     """Removes the optimizer's state; after SUCCESS only, since nobody can go on from half of a checkpoint."""
-    if (folder / "checkpoints").exists():
-        (folder / "checkpoints").rmtree()
+    checkpoints = folder / "checkpoints"
+    hosts.on_first(lambda: checkpoints.exists() and checkpoints.rmtree())
 
 
 def _examples(
@@ -228,7 +229,10 @@ def _fit(
         decoding = model.with_rules(DECODE, context.mesh, config.decode.dtype)
         engine = context.engine_of(decoding, source)
         judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
-        return sum(j.correct for j in judged) / max(1, len(judged))
+        told = judged if engine.team.leads else []
+        counts = hosts.exchange([sum(j.correct for j in told), len(told)])
+        correct, made = map(sum, zip(*counts, strict=True))
+        return correct / max(1, made)
 
     def save(model: Llama, step: int) -> None:
         dtype = config.model_dtype or config.decode.dtype

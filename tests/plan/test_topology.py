@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 
 from ste_jax.plan.chips import CHIPS
 from ste_jax.plan.topology import parse_topology
-from ste_jax.sharding import make_mesh
+from ste_jax.sharding import make_mesh, teams
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,17 @@ def test_only_data_crosses_slices():
     pytest.importorskip("libtpu")
     with pytest.raises(ValueError, match="2 slices, but a data axis of 1; make it a multiple of 2"):
         make_mesh((1, 64, 1), parse_topology("2xv5p-64").describe())
+
+
+@pytest.mark.parametrize("name", ["v5e-16", "v6e-64", "v5p-32", "2xv5p-64"])
+def test_hosts_that_hold_a_model_together_are_neighbours(name):
+    pytest.importorskip("libtpu")
+    devices = parse_topology(name).describe()
+    for team in teams(devices, 8):
+        places = np.array([device.coords for device in team])
+        assert len(team) == 8 == math.prod(np.ptp(places, axis=0) + 1), "not a box of the chips' network"
+        assert len({getattr(device, "slice_index", 0) for device in team}) == 1
+        assert make_mesh((1, 1, 8), team).size == 8
+    assert [len(team) for team in teams(devices, 4)] == [4] * (len(devices) // 4)
+    with pytest.raises(ValueError, match="do not divide into; change the last number of mesh"):
+        teams(devices, 6)

@@ -8,6 +8,7 @@ from ste_jax.models.llama import Llama, LlamaConfig, Parameter, parameter_table
 from ste_jax.records import TrainingExample
 from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import TRAIN, make_mesh
+from ste_jax.sharding import place as place_array
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -31,9 +32,7 @@ def tiny_model(mesh: jax.sharding.Mesh, param_dtype: str = "float32", dtype: str
 
     def place(parameter: Parameter) -> jax.Array:
         values = np.ones(parameter.shape) if parameter.std is None else random.normal(0, 0.1, parameter.shape)
-        return jax.device_put(
-            values.astype(jnp.dtype(param_dtype)), jax.NamedSharding(mesh, TRAIN.spec(*parameter.axes))
-        )
+        return place_array(values.astype(jnp.dtype(param_dtype)), mesh, TRAIN.spec(*parameter.axes))
 
     arrays = {name: place(parameter) for name, parameter in parameter_table(TINY).items()}
     return Llama(TINY, TRAIN, dtype, arrays)

@@ -117,6 +117,18 @@ def test_a_lost_connection_is_no_lost_machine(cloud: Cloud) -> None:
     assert done.verbs("create", "delete") == ["create", "delete"]
 
 
+def test_a_killed_process_and_those_that_end_for_want_of_it_start_again(cloud: Cloud) -> None:
+    done = watch(cloud, play={"run": [[76, 137], [0, 0]]})
+    assert done.code == 0, done.err
+    assert done.verbs("create", "ssh") == ["create", "ssh", "ssh", "ssh", "ssh"]
+
+
+def test_a_failure_with_others_that_end_for_want_of_it_is_no_loss(cloud: Cloud) -> None:
+    done = watch(cloud, play={"run": [[76, 3]]})
+    assert done.code == 1
+    assert "failed with code 3" in done.err
+
+
 def test_a_failure_ends_it_and_deletes(cloud: Cloud) -> None:
     done = watch(cloud, play={"run": [[0, 3]]})
     assert done.code == 1
