@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.micro_rows = 1
     # Examples have about 270 tokens: three fill a row.
     c.train.row_length = 832
-    # Keeps the run below 8 GB; on a CPU it costs next to no time.
+    # Keeps the run below 8 GB; what is recomputed takes a CPU next to no time.
     c.train.remat = "dots"
     c.train.loss_chunk = 64
     c.train.evaluate_every = 4
