@@ -63,7 +63,8 @@ def test_a_whole_run(ste: Any, alone: Path, tmp_path: Path) -> None:
         first, second = pod.ends()
     same([first, second], 0)
     assert "summary: " in first.out
-    assert second.out == ""
+    # The library of their sums speaks for itself; of ours only the first has a word to say.
+    assert [line for line in second.out.splitlines() if not line.startswith("[Gloo] ")] == []
     assert parts(workdir) == parts(alone)
     assert len(parts(alone)) == len(STAGES) + 1
     ours, theirs = losses(workdir), losses(alone)
