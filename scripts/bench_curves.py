@@ -80,16 +80,24 @@ def measure_curve(model: str, cfg: LlamaConfig, curve: str, make) -> list[dict]:
 
 
 def plot(rows: list[dict], path: Path) -> None:
-    """Draws seconds a sample and peak memory of every curve."""
+    """Draws seconds a sample, and peak memory beside what the formula adds to the first point's."""
     axes = {"samples": "samples", "prompt length": "length", "prompts in flight": "prompts"}
     figure, grid = plt.subplots(2, len(CURVES), figsize=(11, 6), sharey="row", layout="constrained")
     for column, (curve, axis) in enumerate(axes.items()):
         points = [row for row in rows if row["curve"] == curve]
-        for line, value in enumerate(("seconds_a_sample", "peak_mib")):
-            grid[line][column].plot([p[axis] for p in points], [p[value] for p in points], marker="o")
-            grid[line][column].set(xlabel=curve, xscale="log", ylim=(0, None))
-    grid[0][0].set_ylabel("seconds a sample")
-    grid[1][0].set_ylabel("peak memory, MiB")
+        sizes = [p[axis] for p in points]
+        counted = [points[0]["peak_mib"] + p["counted_growth_mib"] for p in points]
+        grid[0][column].plot(sizes, [p["seconds_a_sample"] for p in points], marker="o")
+        grid[1][column].plot(sizes, [p["peak_mib"] for p in points], marker="o", label="measured")
+        grid[1][column].plot(sizes, counted, linestyle="--", label="first point and counted caches")
+        for plot in (grid[0][column], grid[1][column]):
+            plot.set_xscale("log", base=2)
+            plot.set_xticks(sizes, labels=map(str, sizes))
+            plot.set_xlabel(curve)
+    for row, label in zip(grid, ("seconds a sample", "peak memory, MiB"), strict=True):
+        row[0].set_ylabel(label)
+        row[0].set_ylim(bottom=0)
+    grid[1][0].legend()
     figure.savefig(path, dpi=120)
 
 

@@ -19,6 +19,7 @@ from ste_jax.sft.metrics import MetricsLog, read_metrics
 from ste_jax.sft.step import abstract_state
 from ste_jax.sharding import TRAIN, make_mesh
 
+pytestmark = pytest.mark.pods
 SETTINGS = settings(epochs=4, checkpoint_every=5)
 WORKER = """
 import sys, time
