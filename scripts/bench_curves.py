@@ -90,10 +90,10 @@ def plot(rows: list[dict], path: Path) -> None:
         grid[0][column].plot(sizes, [p["seconds_a_sample"] for p in points], marker="o")
         grid[1][column].plot(sizes, [p["peak_mib"] for p in points], marker="o", label="measured")
         grid[1][column].plot(sizes, counted, linestyle="--", label="first point and counted caches")
-        for plot in (grid[0][column], grid[1][column]):
-            plot.set_xscale("log", base=2)
-            plot.set_xticks(sizes, labels=map(str, sizes))
-            plot.set_xlabel(curve)
+        for panel in (grid[0][column], grid[1][column]):
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(sizes, labels=map(str, sizes))
+            panel.set_xlabel(curve)
     for row, label in zip(grid, ("seconds a sample", "peak memory, MiB"), strict=True):
         row[0].set_ylabel(label)
         row[0].set_ylim(bottom=0)

@@ -6,6 +6,7 @@ project names a mesh axis.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -79,6 +80,7 @@ def decode_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     return _team_meshes(mesh_sizes(shape, jax.device_count())[-1])[jax.process_index()]
 
 
+@functools.cache  # asked for every parameter
 def _team_meshes(tensor: int) -> list[jax.sharding.Mesh]:
     """Returns the mesh that each process decodes on."""
     groups = teams(jax.devices(), tensor)

@@ -55,10 +55,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"one command is enough: {' '.join(argv[1:])}")
     if not _MODEL.value or not _OUT.value:
         raise app.UsageError("evaluate wants --model and --out (or --config and --workdir)")
-    out = Path(_OUT.value)
-    with joined(out.parent, {"model": _MODEL.value, "settings": str(_settings())}):
+    out, settings = Path(_OUT.value), _settings()
+    with joined(out.parent, {"model": _MODEL.value, "settings": str(settings)}):
         stopping.listen()
-        result = evaluate(_MODEL.value, _benchmark(), _settings(), out)
+        result = evaluate(_MODEL.value, _benchmark(), settings, out)
         if hosts.is_first():
             _show(result)
 

@@ -85,12 +85,12 @@ def _open(
     out: Path, run: dict[str, Any], job: Job, facts: list[Facts], too_long: list[str]
 ) -> JudgmentFile | ResultFile:
     """Opens the result file, or on other hosts than the first a file beside it."""
-    file = ResultFile(out, run, job.about(), facts, too_long) if hosts.is_first() else None
-    if file is not None:
+    if hosts.is_first():
+        file = ResultFile(out, run, job.about(), facts, too_long)
         file.take_in()
-    hosts.barrier()
-    if file is not None:
+        hosts.barrier()
         return file
+    hosts.barrier()
     found = {judgment.id: judgment for judgment in read_result(out).judgments}
     return JudgmentFile(part_of(out, hosts.index()), found)
 

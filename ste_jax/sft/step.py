@@ -21,7 +21,7 @@ from ste_jax.sft.lora import prepared, trained, with_trained
 from ste_jax.sft.loss import target_losses
 from ste_jax.sft.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
 from ste_jax.sft.settings import TrainSettings
-from ste_jax.sharding import Rules
+from ste_jax.sharding import Rules, place
 
 Array = jax.Array
 
@@ -106,11 +106,7 @@ def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
 
 def place_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
     """Puts a batch's rows on the devices; every host knows the whole batch and hands over its own part."""
-    sharding = jax.sharding.NamedSharding(mesh, rules.spec("batch", None))
-    return {
-        name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
-        for name, array in batch.items()
-    }
+    return {name: place(array, mesh, rules.spec("batch", None)) for name, array in batch.items()}
 
 
 @partial(jax.jit, donate_argnums=0, static_argnames=("settings", "total_steps"))
