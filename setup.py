@@ -14,6 +14,7 @@ REQUIRED = [
     "filelock",
     "numpy",
     "scipy",
+    "scikit-learn",
     "statsmodels",
     "transformers>=5.20,<6",
     "tokenizers",

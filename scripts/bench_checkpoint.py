@@ -23,7 +23,9 @@ from ste_jax.sharding import TRAIN, make_mesh
 
 GB = 1e9
 BYTES_A_PARAMETER = 12  # the parameter and two moments
-SETTINGS = TrainSettings(learning_rate=1e-5, param_dtype="float32", dtype="bfloat16")
+SETTINGS = TrainSettings(
+    batch_rows=1, micro_rows=1, learning_rate=1e-5, param_dtype="float32", dtype="bfloat16"
+)
 SAVES = 3
 
 

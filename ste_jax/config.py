@@ -15,7 +15,7 @@ from ste_jax.instructions.labels import CATEGORIES
 from ste_jax.judging.construction import PairChecks
 from ste_jax.sft.settings import TrainSettings
 
-PairMode = Literal["modified", "modified_one_call", "worse"]
+PairMode = Literal["modified", "modified_one_call", "worse", "nearest", "random", "shortened"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class SelectConfig:
 
     Attributes:
       pool: instructions that the model labels, drawn at random from those that pass the filters (0: all).
+      categories: that the model chooses from; (): it labels nothing, and all instructions are alike.
       size: instructions that are chosen.
       quotas: weight by category; empty: balanced (see `instructions.sampler`).
       min_complexity: leaves out what the model finds easier; 0: no bound.
@@ -48,22 +49,29 @@ class PairsConfig:
     """How response pairs are made.
 
     Attributes:
-      mode: "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as
-        in the
-        paper; "worse": a worse answer to x itself, the paper's ablation.
+      mode: how the worse response y_l is made; several make a pair each of every instruction.
+        "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as in the
+        paper; "worse": a worse answer to x itself, the paper's ablation. Without a further call: "nearest" or
+        "random": the answer to another instruction of the run, the one most like x or any; "shortened": the
+        beginning of the better response.
       max_response_tokens: of each response.
       max_modified_tokens: of x'.
       validation: pairs held out for the choice of checkpoints.
       test: pairs held out for the evaluation of every model.
     """
 
-    mode: PairMode = "modified"
+    mode: PairMode | tuple[PairMode, ...] = "modified"
     max_response_tokens: int = 1024
     max_modified_tokens: int = 256
     sampling: Sampling = Sampling()
     checks: PairChecks = PairChecks()
     validation: int
     test: int
+
+    @property
+    def modes(self) -> tuple[PairMode, ...]:
+        """The modes of `mode`, one or several."""
+        return (self.mode,) if isinstance(self.mode, str) else self.mode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +82,8 @@ class AnnotateConfig:
       samples: judgments of each pair and order, at most.
       stop_when_correct: ends an example after the wave in which it has so many correct judgments; 0: all are
         sampled.
-      max_new_tokens: of a judgment, in annotation and in evaluation.
+      max_new_tokens: of a judgment, in annotation and in evaluation. 0, with `force_verdict`: the verdict
+        alone, without any reasoning.
       force_verdict: appends the verdict's opening to a judgment that ended without one, and draws the
         verdict.
       max_per_example: correct judgments that are kept of a pair in one order.
@@ -175,10 +184,14 @@ class RunConfig:
                 f"select.quotas names categories that select.categories has not: "
                 f"{sorted(set(self.select.quotas) - set(self.select.categories))}",
             ),
+            (
+                0 < len(self.pairs.modes) == len(set(self.pairs.modes)),
+                f"pairs.mode must name one mode, or several different ones, not {self.pairs.mode}",
+            ),
             (self.pairs.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
             (self.pairs.validation >= 0, "pairs.validation must be 0 or more"),
             (
-                held_out < self.select.size,
+                held_out < self.select.size * len(self.pairs.modes),
                 f"select.size ({self.select.size}) leaves no pair to train on beside {held_out} "
                 f"held-out ones",
             ),
@@ -190,6 +203,11 @@ class RunConfig:
             (
                 0 <= self.annotate.stop_when_correct <= self.annotate.samples,
                 f"annotate.stop_when_correct must be from 0 to annotate.samples ({self.annotate.samples})",
+            ),
+            (
+                self.annotate.max_new_tokens >= (0 if self.annotate.force_verdict else 1),
+                f"annotate.max_new_tokens must be 1 or more, or 0 with force_verdict, not "
+                f"{self.annotate.max_new_tokens}",
             ),
             (self.annotate.max_per_example >= 1, "annotate.max_per_example must be 1 or more"),
             (self.evaluate.votes >= 0, "evaluate.votes must be 0 or more"),
@@ -211,7 +229,6 @@ class RunConfig:
             ("select.max_new_tokens", self.select.max_new_tokens),
             ("pairs.max_response_tokens", self.pairs.max_response_tokens),
             ("pairs.max_modified_tokens", self.pairs.max_modified_tokens),
-            ("annotate.max_new_tokens", self.annotate.max_new_tokens),
         ]
 
 

@@ -29,10 +29,15 @@ _OUT = flags.DEFINE_string("out", None, "Result file; if it is there, the evalua
 _LIMIT = flags.DEFINE_integer("limit", 0, "Comparisons to judge, drawn at random; 0: all.", lower_bound=0)
 _VOTES = flags.DEFINE_integer("votes", 1, "Samples a pair and order; 1: one greedy judgment.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of votes, their ties, the bootstrap and --limit.")
-_PROMPT = flags.DEFINE_string("prompt", "", "short, standard or a template file; default: the model's own.")
+_PROMPT = flags.DEFINE_string(
+    "prompt", "", "short, standard, verdict or a template file; default: the model's own."
+)
 _RUBRIC = flags.DEFINE_string("rubric", "", "Takes the place of the prompt's own.")
 _TOKENS = flags.DEFINE_integer(
-    "max_new_tokens", 0, "Of a judgment; 0: by the size of the model.", lower_bound=0
+    "max_new_tokens",
+    None,
+    "Of a judgment; 0: the verdict alone; without: by the size of the model.",
+    lower_bound=0,
 )
 _FORCE = flags.DEFINE_bool(
     "force_verdict", None, "Make judgments end with a verdict; default: small models only."

@@ -181,10 +181,9 @@ class Engine:
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Group]:
         """Yields a group for every request that is not `done`; see `protocol.Backend`."""
-        room = _room(tail)
         able, done = [], set(done)
         for request in requests:
-            if why := self._refusal(request, room):
+            if why := self._refusal(request, tail):
                 yield Group(request.id, (), ValueError(f"request {request.id}: {why}"))
             else:
                 able.append(request)
@@ -194,12 +193,12 @@ class Engine:
             run = Run(self._model, self._mesh, shape, controls, self.usage, tail, enough, on_tokens)
             yield from run.serve(waiting)
 
-    def _refusal(self, request: Request, room: int) -> str | None:
+    def _refusal(self, request: Request, tail: Tail | None) -> str | None:
         if request.n < 1:
             return "n must be 1 or more"
-        if request.max_new_tokens < 1:
-            return "max_new_tokens must be 1 or more"
-        return self.refusal(len(request.prompt), request.max_new_tokens + room)
+        if request.max_new_tokens < (0 if tail else 1):
+            return "max_new_tokens must be 1 or more, or 0 with a tail"
+        return self.refusal(len(request.prompt), request.max_new_tokens + _room(tail))
 
     def _controls(self, sampling: Sampling, tail: Tail | None) -> Controls:
         is_choice = np.zeros(self._model.cfg.vocab_size, bool)

@@ -238,11 +238,14 @@ class Run:
 
     def _begin(self, flight: _Flight, column: int) -> None:
         samples, at, request = self._samples, (flight.slot, column), flight.request
-        flight.columns[column] = _Sample(flight.begun, [])
+        # Without a budget the tail is all that there is.
+        only_tail = request.max_new_tokens == 0
+        flight.columns[column] = _Sample(flight.begun, [], forced=only_tail)
         samples.token[at] = request.prompt[-1]
         samples.position[at] = len(request.prompt) - 1
         samples.budget[at] = request.max_new_tokens
-        samples.tail[at], samples.status[at], samples.own[at] = NO_TAIL, RUNNING, 0
+        samples.tail[at], samples.status[at] = 0 if only_tail else NO_TAIL, RUNNING
+        samples.own[at] = 0
         samples.keys[at] = request.keys[flight.begun]
         samples.place[at] = flight.place
         flight.begun += 1

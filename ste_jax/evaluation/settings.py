@@ -18,7 +18,8 @@ class EvaluationSettings:
       prompt: a built-in prompt or a template file; "": the one that the model was trained with, or "short"
         for a model of less than a billion parameters and "standard" for a larger one.
       rubric: takes the place of the prompt's own.
-      max_new_tokens: of a judgment; 0: 32 for a small model, else 2048.
+      max_new_tokens: of a judgment; 0, with `force_verdict`: the verdict alone; None: 32 for a small model,
+        else 2048.
       force_verdict: see `config.AnnotateConfig`; None: for a small model only, which writes none by itself.
       votes: samples of each pair and order; 1: one greedy judgment.
       seed: of the votes, of ties between them, of the bootstrap and of the choice that `limit` makes.
@@ -30,7 +31,7 @@ class EvaluationSettings:
 
     prompt: str = ""
     rubric: str = ""
-    max_new_tokens: int = 0
+    max_new_tokens: int | None = None
     force_verdict: bool | None = None
     votes: int = 1
     seed: int = 0
@@ -40,7 +41,7 @@ class EvaluationSettings:
     mesh: tuple[int, int, int] = (1, -1, 1)
 
     def __post_init__(self):
-        for name, least in (("max_new_tokens", 0), ("votes", 1), ("limit", 0), ("sequences", 1)):
+        for name, least in (("votes", 1), ("limit", 0), ("sequences", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be {least} or more, not {getattr(self, name)}")
 
@@ -50,15 +51,18 @@ class EvaluationSettings:
         return GREEDY if self.votes == 1 else _VOTES
 
     def judging(self, parameters: int, trained_with: JudgePrompt | None) -> JudgeSettings:
-        """Returns how a model of so many parameters judges, given the prompt it was trained with, if any."""
+        """Returns how a model of so many parameters judges, given the prompt it was trained with, if any.
+
+        Raises:
+          ValueError: judgments have no room for a verdict.
+        """
         small = parameters < SMALL
+        budget = (32 if small else 2048) if self.max_new_tokens is None else self.max_new_tokens
+        forced = small if self.force_verdict is None else self.force_verdict
+        if budget < (0 if forced else 1):
+            raise ValueError(f"--max_new_tokens must be 1 or more, or 0 with --force_verdict, not {budget}")
         if self.prompt or not trained_with:
             prompt = load_prompt(self.prompt or ("short" if small else "standard"), self.rubric)
         else:
             prompt = dataclasses.replace(trained_with, rubric=self.rubric or trained_with.rubric)
-        return JudgeSettings(
-            prompt,
-            self.max_new_tokens or (32 if small else 2048),
-            small if self.force_verdict is None else self.force_verdict,
-            self.seed,
-        )
+        return JudgeSettings(prompt, budget, forced, self.seed)

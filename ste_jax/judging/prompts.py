@@ -217,4 +217,20 @@ if response B is better.""",
     rubric="Which response does what the instruction asks, and does it correctly?",
 )
 
-BUILT_IN: dict[str, JudgePrompt] = {prompt.name: prompt for prompt in (_STANDARD, _SHORT)}
+# As few tokens as do: for judges that write the verdict alone.
+_VERDICT_ONLY = JudgePrompt(
+    name="verdict",
+    system="You compare two responses to an instruction.",
+    user="""\
+### Instruction
+{instruction}
+### Response A
+{response_a}
+### Response B
+{response_b}
+### Question
+{rubric} Answer [[A]] or [[B]].""",
+    rubric="Which response answers the instruction better?",
+)
+
+BUILT_IN: dict[str, JudgePrompt] = {prompt.name: prompt for prompt in (_STANDARD, _SHORT, _VERDICT_ONLY)}

@@ -39,7 +39,7 @@ def stage_hours(
     """
     mesh = phase_mesh("decode", config, topology)
     size, held_out = config.select.size, config.pairs.test + config.pairs.validation
-    pairs, models = size - held_out, config.iterations + 1
+    pairs, models = size * len(config.pairs.modes) - held_out, config.iterations + 1
     pool, judged, new = config.select.pool or size, lengths.judge_prompt, lengths.judgment
     examples = round(pairs * 2 * config.annotate.max_per_example * kept)
     steps = _steps(config, lengths, examples)
@@ -51,15 +51,17 @@ def stage_hours(
         )
 
     plain, asked = lengths.instruction, lengths.template + lengths.instruction
-    made = {"modified": [plain, asked, plain], "modified_one_call": [plain, asked + lengths.response]}
-    written = {
-        "modified": [lengths.response, lengths.instruction, lengths.response],
-        "modified_one_call": [lengths.response, lengths.instruction + lengths.response],
+    # Of every call its prompt's and its answer's tokens.
+    answer, worse = (plain, lengths.response), (asked + lengths.response, lengths.response)
+    calls = {
+        "modified": [(asked, lengths.instruction), answer],
+        "modified_one_call": [(worse[0], lengths.instruction + lengths.response)],
+        "worse": [worse],
     }
-    calls = made.get(config.pairs.mode, [plain, asked + lengths.response])
-    answers = written.get(config.pairs.mode, [lengths.response, lengths.response])
-    stages = [generate("select", pool, 1, asked, config.select.max_new_tokens)]
-    stages += [generate("pairs", size, 1, p, n) for p, n in zip(calls, answers, strict=True)]
+    made = [answer, *(call for mode in config.pairs.modes for call in calls.get(mode, ()))]
+    labelled = pool if config.select.categories else 0
+    stages = [generate("select", labelled, 1, asked, config.select.max_new_tokens)]
+    stages += [generate("pairs", size, 1, *call) for call in made]
     stages += [
         generate("annotate", config.iterations * pairs * 2, config.annotate.samples, judged, new),
         _training(config, cfg, topology, lengths, steps),

@@ -1,15 +1,18 @@
 """Stage 2, `ste pairs`: instructions -> a better and a worse response each (the paper, section 3.2).
 
 y_w answers the instruction x. In the "modified" modes y_l answers a modified instruction x' and should thus
-be the worse answer to x; in the mode "worse" the model is asked for a worse answer outright. Built once, for
-all iterations. Writes `pairs/` (records: Pair) and one record set for each kind of model call under it.
+be the worse answer to x; in the mode "worse" the model is asked for a worse answer outright. Three modes need
+no further call: y_l is the answer to another instruction of the run, "nearest" to x or "random", or y_w
+"shortened". Built once, for all iterations. Writes `pairs/` (records: Pair) and one record set for each kind
+of model call under it.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ste_jax.config import PairsConfig, RunConfig
+from ste_jax.config import PairMode, PairsConfig, RunConfig
+from ste_jax.instructions.neighbours import nearest
 from ste_jax.instructions.sources import read_pairs
 from ste_jax.judging.construction import (
     check_modified,
@@ -60,14 +63,16 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     asker = _Asker(context, fingerprint)
     questions = {i.id: [Message("user", i.text)] for i in instructions}
     chosen = asker.ask("answers", questions, settings.max_response_tokens)
-    candidates = _MODES[settings.mode](asker, instructions, settings, chosen)
     pairs, rejected = [], Counter()
-    for instruction in instructions:
-        pair = _pair(context, instruction, chosen.get(instruction.id), candidates.get(instruction.id))
-        if isinstance(pair, Pair):
-            pairs.append(pair)
-        else:
-            rejected[pair] += 1
+    for mode in settings.modes:
+        candidates = _MODES[mode](asker, instructions, settings, chosen)
+        for instruction in instructions:
+            answer, worse = chosen.get(instruction.id), candidates.get(instruction.id)
+            pair = _pair(context, instruction, mode, answer, worse)
+            if isinstance(pair, Pair):
+                pairs.append(pair)
+            else:
+                rejected[pair] += 1
     calls = [read_success(folder / name) for name in ("answers", "modified", "modified_answers", "worse")]
     work = [call.work for call in calls if call]
     # Set, not added: a run that was killed here comes by again.
@@ -76,7 +81,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     records.work.generated_tokens = sum(one["generated_tokens"] for one in work)
     for pair in pairs:
         records.add([pair])
-    records.finish([p.id for p in pairs], _summary(settings.mode, len(instructions), pairs, rejected))
+    records.finish([p.id for p in pairs], _summary(settings, len(instructions), pairs, rejected))
     return pairs
 
 
@@ -111,9 +116,9 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
         validation = [p for p in anchors if p.instruction_id in first]
         labelled = [p for p in anchors if p.instruction_id not in first]
     rest = _shuffled(config.seed, pairs)
-    test, rest = rest[: settings.test], rest[settings.test :]
+    test, rest = _cut(rest, settings.test)
     if not config.labelled_pairs:
-        validation, rest = rest[: settings.validation], rest[settings.validation :]
+        validation, rest = _cut(rest, settings.validation)
     if not rest:
         raise ValueError(
             f"pairs: {len(pairs)} pairs were made, all of them held out (pairs.test {settings.test}, "
@@ -128,11 +133,20 @@ def _shuffled(seed: int, pairs: list[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda p: (generator(seed, "split", p.instruction_id).random(), p.id))
 
 
+def _cut(pairs: list[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
+    """Parts the first `size` pairs from the rest, and what belongs to the instruction of the last of them."""
+    last = {pair.instruction_id for pair in pairs[max(0, size - 1) : size]}
+    while size < len(pairs) and pairs[size].instruction_id in last:
+        size += 1
+    return pairs[:size], pairs[size:]
+
+
 class _Asker:
     """Asks the seed model, one record set a kind of question."""
 
     def __init__(self, context: Context, fingerprint: dict):
         self._context, self._fingerprint = context, fingerprint
+        self.seed = context.config.seed
         self.tokenizer = context.seed_model.tokenizer
 
     def ask(self, name: str, conversations: Mapping[str, list[Message]], most: int) -> dict[str, Generation]:
@@ -202,11 +216,66 @@ def _worse(
     return {id_: Worse(None, g.text, g.tokens) for id_, g in found.items()}
 
 
-_MODES = {"modified": _modified, "modified_one_call": _modified_one_call, "worse": _worse}
+def _nearest(
+    asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    answered = [i for i in instructions if i.id in chosen]
+    return _answers_of_others(answered, nearest([i.text for i in answered]), chosen)
+
+
+def _random(
+    asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    answered = [i for i in instructions if i.id in chosen]
+    if len(answered) < 2:
+        return {}
+    # From 1: never itself.
+    steps = [generator(asker.seed, "other", i.id).integers(1, len(answered)) for i in answered]
+    others = [(at + int(step)) % len(answered) for at, step in enumerate(steps)]
+    return _answers_of_others(answered, others, chosen)
+
+
+def _answers_of_others(
+    answered: list[Instruction], others: Sequence[int | None], chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    """Takes the answer to instruction `others[i]` for the worse one to instruction i."""
+    return {
+        one.id: Worse(
+            answered[other].text, chosen[answered[other].id].text, chosen[answered[other].id].tokens
+        )
+        for one, other in zip(answered, others, strict=True)
+        if other is not None
+    }
+
+
+def _shortened(
+    asker: _Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    """Leaves the first 20 to 60% of the tokens of y_w."""
+    shortened: dict[str, Worse | None] = {}
+    for id_, answer in chosen.items():
+        share = generator(asker.seed, "shorten", id_).uniform(0.2, 0.6)
+        tokens = answer.tokens[: int(share * len(answer.tokens))]
+        shortened[id_] = Worse(None, asker.tokenizer.decode(tokens), tokens)
+    return shortened
+
+
+_MODES = {
+    "modified": _modified,
+    "modified_one_call": _modified_one_call,
+    "worse": _worse,
+    "nearest": _nearest,
+    "random": _random,
+    "shortened": _shortened,
+}
 
 
 def _pair(
-    context: Context, instruction: Instruction, chosen: Generation | None, candidate: Worse | None
+    context: Context,
+    instruction: Instruction,
+    mode: PairMode,
+    chosen: Generation | None,
+    candidate: Worse | None,
 ) -> Pair | str:
     """Returns the pair of an instruction, or the reason why there is none."""
     settings = context.config.pairs
@@ -217,18 +286,20 @@ def _pair(
     reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
     if reason:
         return reason
-    label = "A" if generator(context.config.seed, "place", instruction.id).random() < 0.5 else "B"
+    # With one mode, an instruction has one pair, and they share the id.
+    id_ = instruction.id if settings.modes == (mode,) else f"{instruction.id}.{mode}"
+    label = "A" if generator(context.config.seed, "place", id_).random() < 0.5 else "B"
     better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
     first, second = (better, worse) if label == "A" else (worse, better)
     return Pair(
-        id=instruction.id,
+        id=id_,
         instruction_id=instruction.id,
         instruction=instruction.text,
         response_a=first[0],
         response_b=second[0],
         label=label,
         category=instruction.category,
-        mode=settings.mode,
+        mode=mode,
         generator=context.seed_model.name,
         modified_instruction=candidate.modified,
         tokens_a=first[1],
@@ -236,14 +307,14 @@ def _pair(
     )
 
 
-def _summary(mode: str, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
+def _summary(settings: PairsConfig, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
     better = [len(p.tokens_a if p.label == "A" else p.tokens_b) for p in pairs]
     worse = [len(p.tokens_b if p.label == "A" else p.tokens_a) for p in pairs]
     return {
         "asked": asked,
         "made": len(pairs),
         "rejected": dict(sorted(rejected.items())),
-        "mode": mode,
+        "mode": ", ".join(settings.modes),
         "chosen_tokens_mean": sum(better) / max(1, len(better)),
         "rejected_tokens_mean": sum(worse) / max(1, len(worse)),
     }

@@ -39,7 +39,8 @@ def run(context: Context) -> list[Instruction]:
     kept, funnel = filter_instructions(read, settings.filters)
     kept = _drop_long(kept, source, settings.max_tokens, funnel)
     kept = _draw_pool(kept, settings.pool, config.seed, funnel)
-    conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in kept}
+    asked = kept if settings.categories else []
+    conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in asked}
     answers, _ = generate_texts(
         context,
         source,
@@ -63,7 +64,7 @@ def run(context: Context) -> list[Instruction]:
     records.work = _add_work(records, folder)
     for instruction in chosen:
         records.add([instruction])
-    records.finish([i.id for i in chosen], _summary(len(read), funnel, labelled, selection))
+    records.finish([i.id for i in chosen], _summary(len(read), len(asked), funnel, labelled, selection))
     return chosen
 
 
@@ -100,11 +101,13 @@ def _labelled(instruction: Instruction, answer: Generation | None, settings: Sel
     return dataclasses.replace(instruction, **dataclasses.asdict(label))
 
 
-def _summary(read: int, funnel: list[FunnelStep], labelled: list[Instruction], selection: Selection) -> dict:
+def _summary(
+    read: int, asked: int, funnel: list[FunnelStep], labelled: list[Instruction], selection: Selection
+) -> dict:
     return {
         "funnel": [{"name": "read", "removed": 0, "left": read}, *map(dataclasses.asdict, funnel)],
         "labels": {
-            "asked": len(labelled),
+            "asked": asked,
             "parsed_category": sum(i.category is not None for i in labelled),
             "parsed_complexity": sum(i.complexity is not None for i in labelled),
             "parsed_length": sum(i.length is not None for i in labelled),

@@ -157,6 +157,24 @@ def test_a_greedy_tail_takes_the_likelier_choice(model):
     assert tokens[-1] == max((7, 9, 30), key=lambda t: logits[t])
 
 
+def test_without_a_budget_the_tail_is_all_there_is(model):
+    tail = Tail(opening=(1, 2), choices=(7, 9), needed=lambda tokens: False)
+    requests = _requests(new=0)
+    drawn = set()
+    for request in requests:
+        served = _serve(_engine(model), [request], tail=tail)[request.id]
+        assert served.error is None
+        for one in served.completions:
+            assert (one.tokens[:2], one.forced, one.finish) == ((1, 2), True, "stop")
+            drawn.add(one.tokens[2:])
+    assert drawn == {(7,), (9,)}
+    prompt = requests[0].prompt
+    logits = _next_logits(model, [*prompt, 1, 2])[-1]
+    greedy = _serve(_engine(model), requests[:1], GREEDY, tail=tail)["0"].completions[0].tokens
+    assert greedy[2] == (7 if logits[7] > logits[9] else 9)
+    assert "or 0 with a tail" in str(_serve(_engine(model), requests[:1])["0"].error)
+
+
 def test_enough_ends_a_request_and_leaves_the_others(model):
     requests = _requests(n=7)
     everything = _serve(_engine(model), requests)

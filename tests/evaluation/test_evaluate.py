@@ -119,6 +119,10 @@ def test_small_models_and_large_ones_are_asked_differently(tiny_model):
     assert asked.judging(10**8, own).prompt.rubric == "Be kind."
     assert (asked.judging(1, None).max_new_tokens, asked.judging(1, None).force_verdict) == (7, False)
     assert open_model(tiny_model).architecture.parameter_count == 32 * 49152 + 2 * 9280 + 32
+    alone = EvaluationSettings(max_new_tokens=0)
+    assert (alone.judging(1, None).max_new_tokens, alone.judging(1, None).force_verdict) == (0, True)
+    with pytest.raises(ValueError, match=r"--max_new_tokens must be 1 or more, or 0 with --force_verdict"):
+        alone.judging(8 * 10**9, None)
     with pytest.raises(ValueError, match="--votes must be 1 or more, not 0"):
         EvaluationSettings(votes=0)
 

@@ -134,7 +134,7 @@ def test_bad_template_names_file_field_and_mend(tmp_path, fields, message):
 
 
 def test_unreadable_template(tmp_path):
-    with pytest.raises(ValueError, match=r"sharp: name one of standard, short, or a \.toml"):
+    with pytest.raises(ValueError, match=r"sharp: name one of standard, short, verdict, or a \.toml"):
         load_prompt("sharp")
     with pytest.raises(ValueError, match=r"none\.toml: cannot be read"):
         load_prompt(str(tmp_path / "none.toml"))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,15 @@ def test_a_pair_more_moves_no_other_pair_between_the_held_out_ones(make_config: 
 def test_nothing_left_to_train_on(make_config: MakeConfig, count: int) -> None:
     with pytest.raises(ValueError, match=rf"pairs: {count} pairs were made, all .* raise select\.size"):
         split(make_config(), PAIRS[:count])
+
+
+def test_the_pairs_of_an_instruction_stay_together(make_config: MakeConfig) -> None:
+    several = [dataclasses.replace(pair(i), instruction_id=f"i{i // 3}") for i in range(12)]
+    splits = split(make_config(pairs={"mode": ("nearest", "random", "shortened")}), several)
+    parts = [{p.instruction_id for p in part} for part in vars(splits).values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 4
+    assert [len(part) for part in vars(splits).values()] == [6, 3, 3, 0]  # of 2 and 3 that were asked for
+    assert all_ids(splits) == ids(several)
 
 
 def labelled_file(folder: Path, rows: list[dict[str, str]]) -> str:
@@ -219,3 +229,40 @@ def test_modified_instructions_are_checked_before_they_are_answered(make_context
     rejected = require_success(context.workdir / "pairs").summary["rejected"]
     # d is a whole instruction to look at, yet its budget ended it.
     assert rejected == {"modified_equal": 1, "modified_near": 1, "modified_unparsable": 2}
+
+
+def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context: MakeContext) -> None:
+    context = make_context(pairs={"mode": ("nearest", "random", "shortened"), "validation": 1, "test": 1})
+    asked = {
+        "ice": "Why does water freeze to ice in winter?",
+        "snow": "Why does water freeze to snow in winter?",
+        "rose": "Write a poem about a rose.",
+        "car": "Fix my red car, please.",
+        "long": "Why?",
+    }
+    answers = {
+        "ice": "Its molecules settle into a lattice, which takes more room than they took before.",
+        "snow": "Vapour in a cloud turns into crystals that stick together while they fall to us.",
+        "rose": "Red it stands beside the wall, and nobody has ever seen it fall before the autumn.",
+        "car": "I would have to see it first; tell me which noise it makes and when you hear it.",
+    }
+    instructions = [Instruction(id=i, text=text, source="t") for i, text in asked.items()]
+    store(context, "select", instructions, {})
+    encode = context.seed_model.tokenizer.encode_plain
+    made = [Generation(id=i, text=t, tokens=encode(t), finish="stop") for i, t in answers.items()]
+    store(context, "pairs/answers", made, pairs.made_from(context))
+    found = {p.id: p for p in pairs.run(context, instructions)}
+
+    assert {one.mode for one in found.values()} == {"nearest", "random", "shortened"}
+    assert not [p for p in found.values() if p.instruction_id == "long"]  # it was not answered
+    nearest, rose = found["ice.nearest"], found["rose.nearest"]
+    assert (nearest.chosen, nearest.rejected) == (answers["ice"], answers["snow"])
+    assert nearest.modified_instruction == asked["snow"]
+    assert rose.rejected in answers.values()
+    assert {found[f"{i}.random"].rejected == answers[i] for i in answers} == {False}
+    for id_, whole in answers.items():
+        begun = found[f"{id_}.shortened"].rejected
+        assert whole.startswith(begun)
+        assert 0 < len(begun) < 0.75 * len(whole)
+    summary = require_success(context.workdir / "pairs").summary
+    assert (summary["mode"], summary["rejected"]) == ("nearest, random, shortened", {"too_long": 3})

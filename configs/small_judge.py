@@ -1,0 +1,77 @@
+"""A judge of 135M parameters that learns, on two CPU cores, in about an hour an iteration: the verdict alone.
+
+  ste run --config=configs/small_judge.py --workdir=runs/small_judge --config.instructions=FILE.jsonl
+
+A model of this size cannot reason, and makes no worse response when it is asked for one. What it can do is
+answer, and learn which of two answers belongs to an instruction and is whole: so the worse response is the
+answer to another instruction or a beginning of the better one, and judgments are the verdict without
+reasoning. docs/RESULTS.md has what came of it. `:runlocal` shrinks it to a smoke test.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the configuration; `arg` is "" or "runlocal"."""
+    if arg not in ("", "runlocal"):
+        raise ValueError(f"small_judge: unknown argument {arg!r}; there is only 'runlocal'")
+    small = arg == "runlocal"
+    c = ConfigDict()
+    c.name = "small_judge"
+    c.seed = 0
+    c.iterations = 1 if small else 3
+    c.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    c.instructions = "starter"
+    c.labelled_pairs = ""
+    c.judge_prompt = "verdict"
+    c.rubric = ""
+    c.train_from = "seed"
+    c.mesh = (1, 1, 1)
+
+    c.select = ConfigDict()
+    c.select.pool = 0
+    c.select.size = 12 if small else 400
+    # Labels of a model of this size say next to nothing.
+    c.select.categories = ()
+    c.select.max_tokens = 48
+    c.select.filters = ConfigDict(
+        {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 200, "personal_data": True}
+    )
+
+    c.pairs = ConfigDict()
+    c.pairs.mode = ("nearest", "random", "shortened")
+    c.pairs.max_response_tokens = 24 if small else 48
+    c.pairs.validation = 3 if small else 60
+    c.pairs.test = 6 if small else 150
+
+    c.annotate = ConfigDict()
+    # Enough to see the verdict that the seed draws one time in ten.
+    c.annotate.samples = 15
+    c.annotate.stop_when_correct = 1
+    c.annotate.max_new_tokens = 0
+    c.annotate.force_verdict = True
+    c.annotate.sampling = ConfigDict({"temperature": 1.0, "top_p": 1.0})
+
+    c.train = ConfigDict()
+    c.train.learning_rate = 1e-4
+    c.train.warmup_steps = 10
+    c.train.epochs = 1.0
+    c.train.batch_rows = 5
+    c.train.micro_rows = 5
+    # Three examples a row: attention costs little.
+    c.train.row_length = 512
+    c.train.remat = "dots"
+    c.train.loss_chunk = 32
+    c.train.evaluate_every = 25
+    c.train.checkpoint_every = 50
+
+    c.evaluate = ConfigDict()
+    c.evaluate.votes = 0
+
+    c.decode = ConfigDict()
+    c.decode.sequences = 64
+    c.decode.buckets = (64, 96, 128, 160, 192, 224, 256, 320)
+    c.decode.steps = 6
+    c.decode.columns = 16
+    c.decode.wave = 3
+    return c
