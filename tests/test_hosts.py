@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,25 @@ def test_a_whole_run(ste: Any, alone: Path, tmp_path: Path) -> None:
     ]
     assert evaluations[0] == evaluations[1] != []
     assert (workdir / "iteration_1/model/model.json").exists()
+
+
+def test_the_loss_of_the_first_ends_the_others(ste: Any, alone: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+
+    def start(more: dict[str, str]) -> Any:
+        return ste.begin("run", workdir, *FLAGS, more=more)
+
+    with Pod(start, workers=2, devices=4, heartbeat=10) as pod:
+        pod.signal_when((workdir / ANNOTATE / "STARTED.json").exists, 0, signal.SIGKILL)
+        lost = time.monotonic()
+        _, other = pod.ends()
+    # JAX's coordination service was in the first: its client ends the process, with its own words.
+    assert other.code == -signal.SIGABRT
+    assert time.monotonic() - lost < 30
+    assert "the leader task was preempted/died" in " ".join(other.err.split())
+    with Pod(start, workers=2, devices=4) as pod:
+        same(pod.ends(), 0)
+    assert parts(workdir) == parts(alone)
 
 
 def test_a_failure_of_one_is_told_by_the_others(ste: Any, alone: Path, tmp_path: Path) -> None:
