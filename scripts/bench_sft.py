@@ -25,8 +25,8 @@ import time
 from typing import get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from machine import product_speed
 
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.models.llama import LlamaConfig
@@ -57,19 +57,6 @@ def step_flops(cfg: LlamaConfig, rows: int, length: int, targets: int) -> float:
     logits = 2.0 * cfg.vocab_size * cfg.hidden_size
     forward = length * (2.0 * matrix_parameters(cfg) + attention_flops(cfg, length)) + targets * logits
     return 3.0 * rows * forward
-
-
-def product_speed(cfg: LlamaConfig, tokens: int) -> float:
-    """Returns the operations a second of the feed-forward product alone, the best of 20."""
-    x = jnp.ones((tokens, cfg.hidden_size), jnp.float32)
-    w = jnp.ones((cfg.hidden_size, cfg.intermediate_size), jnp.float32)
-    multiply, seconds = jax.jit(jnp.matmul), []
-    jax.block_until_ready(multiply(x, w))
-    for _ in range(20):
-        start = time.perf_counter()
-        jax.block_until_ready(multiply(x, w))
-        seconds.append(time.perf_counter() - start)
-    return 2.0 * x.size * cfg.intermediate_size / min(seconds)
 
 
 def run_peer(command: list[str], a: argparse.Namespace) -> dict:
@@ -160,7 +147,7 @@ def main() -> None:
     )
     source = open_model(a.model)
     cfg = source.architecture
-    speed = product_speed(cfg, a.batch * a.length)
+    speed = product_speed(a.batch * a.length, cfg.hidden_size, cfg.intermediate_size)
     flops = step_flops(cfg, a.batch, a.length, round(a.length * a.target_fraction))
     first, *seconds = time_steps(source, settings, a.target_fraction, a.steps)
     result = {

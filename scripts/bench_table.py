@@ -14,16 +14,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from importlib import resources
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
+from machine import product_speed
 
 from ste_jax.checkpoint.source import open_model
 from ste_jax.models.llama import LlamaConfig
-from ste_jax.plan.cost import matrix_parameters
+from ste_jax.plan.cost import attention_flops, matrix_parameters
 from ste_jax.text.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
@@ -39,27 +37,14 @@ def make_prompts(tokenizer: Tokenizer, count: int, length: int) -> list[list[int
 
 def forward_flops(cfg: LlamaConfig, prompts: list[list[int]], samples: int, new_tokens: int) -> float:
     """Counts what must be multiplied: each prompt once and without logits, each new token with logits."""
-    layers = matrix_parameters(cfg)
-    per_key = 4 * cfg.num_layers * cfg.num_heads * cfg.head_dim
+    layers, logits = matrix_parameters(cfg), cfg.vocab_size * cfg.hidden_size
     flops = 0.0
     for length in map(len, prompts):
-        flops += 2 * layers * length + per_key * length**2 / 2
-        each = 2 * (layers + cfg.vocab_size * cfg.hidden_size) + per_key * (length + new_tokens / 2)
+        flops += length * (2 * layers + attention_flops(cfg, length))
+        # A new token sees all before it, where those of a prompt see half of it on average.
+        each = 2 * (layers + logits) + 2 * attention_flops(cfg, length + new_tokens / 2)
         flops += samples * new_tokens * each
     return flops
-
-
-def product_rate(size: int = 2048, repeats: int = 10) -> float:
-    """Returns the FLOPs a second of XLA's float32 product of two square matrices, the median of repeats."""
-    a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        product(a, a).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(seconds)
 
 
 def run(command: list[str]) -> dict | None:
@@ -110,7 +95,7 @@ def main() -> None:
         if not a.prompts:
             file.write_text(json.dumps(make_prompts(source.tokenizer, 4, 512)))
         prompts = json.loads(file.read_text())
-        rate = product_rate()
+        rate = product_speed(2048, 2048, 2048)
         results = measure(a, file)
     flops = forward_flops(source.architecture, prompts, a.samples, a.new_tokens)
     speeds = {name: [r["output_tokens_per_s"] for r in found] for name, found in results.items()}

@@ -90,7 +90,7 @@ def trained_parameters(cfg: LlamaConfig, settings: TrainSettings) -> int:
     return sum(p.size for p in adapter_table(cfg, settings.lora_rank).values())
 
 
-def attention_flops(cfg: LlamaConfig, length: int) -> float:
+def attention_flops(cfg: LlamaConfig, length: float) -> float:
     """Returns the FLOPs of causal attention, a token of a row of `length`: scores and weighted sum."""
     return 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * length / 2
 
