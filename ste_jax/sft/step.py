@@ -177,9 +177,11 @@ def reference_log_probs(
     found = {}
     with jax.set_mesh(mesh):
         for step in range(batches.steps_per_epoch):
-            batch = place_batch(batches.batch(step), model.rules, mesh)
-            values = _log_probs(model, batch, settings=settings)
-            rows = multihost_utils.process_allgather(values, tiled=True).tolist()
+            arrays, rows = batches.batch(step), []
+            for first in range(0, settings.batch_rows, settings.micro_rows):
+                micro = {name: array[first : first + settings.micro_rows] for name, array in arrays.items()}
+                values = _log_probs(model, place_batch(micro, model.rules, mesh), settings=settings)
+                rows += multihost_utils.process_allgather(values, tiled=True).tolist()
             for row, values in zip(batches.rows(step), rows, strict=False):
                 found |= {e.id: values[2 * i : 2 * i + 2] for i, e in enumerate(row)}
     return found
