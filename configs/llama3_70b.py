@@ -84,6 +84,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.evaluate_every = 50  # the checkpoint is the one with the best held-out accuracy (section 4.1)
     c.train.checkpoint_every = 50
 
+    c.prefer = ConfigDict()  # what differs from c.train when DPO goes on from the fine-tuned model
+    c.prefer.epochs = 0.0  # 0: none, as in the paper; the authors' released Llama-3.1-70B judge has it
+    c.prefer.learning_rate = 5e-7  # not published; preferences want less than fine-tuning
+    c.prefer.beta, c.prefer.nll_scale = 0.1, 1.5  # authors' release
+
     c.evaluate = ConfigDict()
     c.evaluate.votes = 32  # section 4.3: majority vote over 32 samples
     c.evaluate.sampling = ConfigDict({"temperature": 0.7, "top_p": 0.9})

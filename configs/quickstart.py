@@ -67,6 +67,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.evaluate_every = 4
     c.train.checkpoint_every = 4
 
+    # `--config.prefer.epochs=1` goes on from each fine-tuned model by preferences; a row holds two judgments.
+    c.prefer = ConfigDict({"epochs": 0.0, "learning_rate": 1e-5})
+
     c.evaluate = ConfigDict()
     c.evaluate.votes = 0
 

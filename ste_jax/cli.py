@@ -16,7 +16,7 @@ from absl import app, flags
 
 from ste_jax.stopping import RUN_AGAIN, Stopped
 
-_RUN = ("run", "select", "pairs", "annotate", "train", "status", "report")
+_RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
 MODULES: dict[str, str] = {
     **{command: "ste_jax.commands.run" for command in _RUN},
     "evaluate": "ste_jax.commands.evaluate",
@@ -30,7 +30,7 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
 
   run                 all stages of all iterations; started again, it goes on where it was
   select | pairs      one stage
-  annotate | train | evaluate --iteration=K
+  annotate | train | prefer | evaluate --iteration=K
                       one stage of one iteration (evaluate takes 0 for the seed)
   status              what is done, what is left, how fast it goes
   report              writes summary.json and report.html of what is finished
@@ -44,7 +44,7 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
   compare RESULT_A RESULT_B
                       paired tests of two results
 
-  plan --config=FILE.py --topology=v5p-128 [--phase=sft|prefill|decode] [--price-per-chip-hour=X] [--json]
+  plan --config=FILE.py --topology=v5p-128 [--phase=sft|dpo|prefill|decode] [--price-per-chip-hour=X] [--json]
                       what the run holds and costs on TPU slices, by the TPU compiler; needs no TPU
   preflight --config=FILE.py --workdir=FOLDER [--wait=SECONDS]
                       started on every worker of a pod: says which is missing, differs or lacks something

@@ -4,7 +4,7 @@ anything loads.
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import dacite
 
@@ -15,6 +15,7 @@ from ste_jax.instructions.labels import CATEGORIES
 from ste_jax.judging.construction import PairChecks
 from ste_jax.sft.settings import TrainSettings
 
+T = TypeVar("T")
 PairMode = Literal["modified", "modified_one_call", "worse", "nearest", "random", "shortened"]
 
 
@@ -133,6 +134,8 @@ class RunConfig:
       mesh: sizes of the mesh axes data, fsdp and tensor; -1: the devices that are left.
       train_mesh: the same for training, over the same devices; (): as `mesh`. Decoding wants as much `tensor`
         as there are key/value heads, training as much `fsdp` as there are rows.
+      prefer: of preference training, which goes on from the fine-tuned model; None: there is none (see
+        `read_config`).
     """
 
     name: str
@@ -151,6 +154,7 @@ class RunConfig:
     pairs: PairsConfig
     annotate: AnnotateConfig
     train: TrainSettings
+    prefer: TrainSettings | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     decode: DecodeSettings = DecodeSettings()
 
@@ -210,17 +214,28 @@ class RunConfig:
                 f"{self.annotate.max_new_tokens}",
             ),
             (self.annotate.max_per_example >= 1, "annotate.max_per_example must be 1 or more"),
+            (
+                self.prefer is None or (self.train.method, self.prefer.method) == ("sft", "dpo"),
+                "prefer goes on by method 'dpo' from what method 'sft' made; for preference training alone "
+                "set train.method to 'dpo' and prefer.epochs to 0",
+            ),
             (self.evaluate.votes >= 0, "evaluate.votes must be 0 or more"),
             *((n >= 1, f"{where} must be 1 or more, not {n}") for where, n in self._lengths()),
         ):
             if not good:
                 raise ValueError(f"config: {message}")
         shards = math.prod(size for size in (self.train_mesh or self.mesh)[:2] if size > 0)
-        if self.train.micro_rows % shards:
-            raise ValueError(
-                f"config: train.micro_rows ({self.train.micro_rows}) is not a multiple of mesh data x "
-                f"fsdp ({shards})"
-            )
+        for name, settings in self.trainings.items():
+            if settings.micro_rows % shards:
+                raise ValueError(
+                    f"config: {name}.micro_rows ({settings.micro_rows}) is not a multiple of mesh data x "
+                    f"fsdp ({shards})"
+                )
+
+    @property
+    def trainings(self) -> dict[str, TrainSettings]:
+        """The trainings of an iteration in their order, by the name of their stage."""
+        return {"train": self.train} | ({"prefer": self.prefer} if self.prefer else {})
 
     def _lengths(self) -> list[tuple[str, int]]:
         return [
@@ -235,14 +250,28 @@ class RunConfig:
 def read_config(value: dict[str, Any]) -> RunConfig:
     """Returns the checked configuration of a nested dict (`ConfigDict.to_dict()`).
 
+    The section `prefer` holds what differs from `train`; without it, or with `epochs` 0, there is no
+    preference training. Its rows are twice as long unless it says otherwise: an example is two judgments.
+
     Raises:
       ValueError: an unknown, missing or ill-typed field, or a combination that cannot work; the text names
         it.
     """
+    given = _with_tuples(value)
+    own = given.pop("prefer", None) or {}
+    config = _read(RunConfig, given)
+    if not own or own.get("epochs") == 0:
+        return config
+    same = dataclasses.asdict(config.train) | {"method": "dpo", "row_length": 2 * config.train.row_length}
     try:
-        return dacite.from_dict(
-            RunConfig, _with_tuples(value), dacite.Config(strict=True, type_hooks={float: _number})
-        )
+        return dataclasses.replace(config, prefer=_read(TrainSettings, same | own))
+    except ValueError as error:
+        raise ValueError(f"{error} (in the section prefer)") from error
+
+
+def _read(kind: type[T], value: dict[str, Any]) -> T:
+    try:
+        return dacite.from_dict(kind, value, dacite.Config(strict=True, type_hooks={float: _number}))
     except dacite.UnexpectedDataError as error:
         raise ValueError(f"config: {error}; see ste_jax/config.py for the fields that there are") from error
     except dacite.DaciteError as error:

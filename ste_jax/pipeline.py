@@ -15,13 +15,12 @@ import filelock
 from etils import epath
 
 from ste_jax import hosts
-from ste_jax.config import RunConfig
 from ste_jax.judging.stats import paired_test
 from ste_jax.randomness import generator
 from ste_jax.records import Instruction, Judgment, Pair
 from ste_jax.report.html import SampledJudgment, write_report
 from ste_jax.sft.metrics import read_metrics
-from ste_jax.stages import annotate, evaluate, pairs, select, train
+from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
 from ste_jax.store import (
     Success,
@@ -29,6 +28,7 @@ from ste_jax.store import (
     read_records,
     read_success,
     read_work,
+    remove,
     require_success,
     write_atomically,
 )
@@ -48,6 +48,7 @@ def run(context: Context) -> dict[str, Any]:
     for iteration in range(1, config.iterations + 1):
         judgments = annotate.run(context, iteration, splits.train)
         train.run(context, iteration, judgments, splits)
+        prefer.run(context, iteration, judgments, splits)
         evaluate.run(context, iteration, splits)
         summary = report(context)
     return summary
@@ -62,12 +63,15 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
         pairs.run(context, _read(context, "select", Instruction))
         return require_success(context.workdir / "pairs").summary
     splits = pairs.split(context.config, _read(context, "pairs", Pair))
+    if stage == "prefer" and not context.config.prefer:
+        raise ValueError("config: no preference training is asked for; set prefer.epochs above 0")
     if stage == "evaluate":
         return evaluate.run(context, iteration, splits)
     if stage == "annotate":
         annotate.run(context, iteration, splits.train)
     else:
-        train.run(context, iteration, _read(context, f"iteration_{iteration}/annotate", Judgment), splits)
+        judgments = _read(context, f"iteration_{iteration}/annotate", Judgment)
+        {"train": train, "prefer": prefer}[stage].run(context, iteration, judgments, splits)
     return require_success(context.iteration(iteration) / stage).summary
 
 
@@ -79,12 +83,15 @@ def _success(context: Context, name: str) -> Success | None:
     return read_success(context.workdir / name)
 
 
-def stage_folders(config: RunConfig) -> list[str]:
-    """Returns the stages of a run in their order, by folder."""
+def stage_folders(context: Context) -> list[str]:
+    """Returns the stages of a run in their order, by folder; also preferences that were asked for before."""
+    config = context.config
     names = ["select", "pairs", "iteration_0/evaluate"]
     names += ["iteration_0/votes"] if config.evaluate.votes else []
     for k in range(1, config.iterations + 1):
-        names += [f"iteration_{k}/{stage}" for stage in ("annotate", "train", "evaluate")]
+        names += [f"iteration_{k}/annotate", f"iteration_{k}/train"]
+        names += [f"iteration_{k}/prefer"] if config.prefer or prefer.is_begun(context.iteration(k)) else []
+        names += [f"iteration_{k}/evaluate"]
         names += [f"iteration_{k}/votes"] if config.evaluate.votes else []
     return names
 
@@ -95,7 +102,7 @@ def redo(context: Context, name: str) -> None:
     Raises:
       ValueError: there is no such stage.
     """
-    names = stage_folders(context.config)
+    names = stage_folders(context)
     if name not in names:
         raise ValueError(f"--redo: there is no stage {name!r}; choose from: {', '.join(names)}")
     hosts.on_first(lambda: _delete(context, name, names))
@@ -103,17 +110,14 @@ def redo(context: Context, name: str) -> None:
 
 def _delete(context: Context, name: str, names: list[str]) -> None:
     leaf = name.endswith(("evaluate", "votes"))
-    for doomed in [name] if leaf else names[names.index(name) :]:
+    # The last first: what a kill leaves was made from what is still there.
+    for doomed in [name] if leaf else reversed(names[names.index(name) :]):
         folder = context.workdir / doomed
-        paths = [folder]
-        paths += [folder.parent / "model"] if doomed.endswith("/train") else []
-        paths += [folder.parent / "votes"] if doomed.endswith("/evaluate") else []
-        for path in paths:
-            if path.exists():
-                # Out of the way first: a kill must not leave half of a stage under its name.
-                gone = path.parent / f".{path.name}.deleted.{os.getpid()}"
-                path.rename(gone)
-                gone.rmtree()
+        remove(folder)
+        if doomed.endswith("/prefer"):
+            prefer.undo(folder.parent)
+        elif doomed.endswith(("/train", "/evaluate")):
+            remove(folder.parent / ("model" if doomed.endswith("/train") else "votes"))
 
 
 @contextlib.contextmanager
@@ -176,7 +180,9 @@ def summarize(context: Context) -> dict[str, Any]:
         **{name: labels[name] for name in ("funnel", "categories", "labels")},
         "pairs": {**paired.summary, "splits": _split_sizes(context)} if paired else {},
         "yields": [_yield(k, s.summary["yield"], len(s.summary["too_long"])) for k, s in annotated.items()],
-        "training": [_training(context, k) for k in done if _success(context, f"iteration_{k}/train")],
+        "training": [
+            row for k in done for stage in ("train", "prefer") if (row := _training(context, k, stage))
+        ],
         "seconds": seconds,
         "tokens": tokens,
         "total_seconds": sum(seconds.values()),
@@ -238,19 +244,19 @@ def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, A
     }
 
 
-def _training(context: Context, iteration: int) -> dict[str, Any]:
-    steps = read_metrics(context.iteration(iteration) / "train")
-    return {
-        **require_success(context.iteration(iteration) / "train").summary,
-        "steps": [line for line in steps if "loss" in line],
-    }
+def _training(context: Context, iteration: int, stage: str) -> dict[str, Any] | None:
+    folder = context.iteration(iteration) / stage
+    if not (success := read_success(folder)):
+        return None
+    steps = [line for line in read_metrics(folder) if "loss" in line]
+    return {**success.summary, "method": success.fingerprint["config"]["train"]["method"], "steps": steps}
 
 
 def _costs(context: Context) -> tuple[dict[str, float], dict[str, dict[str, int]]]:
     """Returns seconds and tokens by kind of stage, over all iterations and processes."""
     seconds: dict[str, float] = {}
     tokens: dict[str, dict[str, int]] = {}
-    for name in stage_folders(context.config):
+    for name in stage_folders(context):
         folder = context.workdir / name
         if not folder.exists():
             continue

@@ -9,6 +9,7 @@ many hosts each writes journal files of its own, and the first puts them togethe
 import dataclasses
 import hashlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,14 @@ def write_atomically(path: epath.Path, text: str) -> None:
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def remove(folder: epath.Path) -> None:
+    """Deletes a folder, if it is there; a kill leaves no half of it under its name."""
+    if folder.exists():
+        gone = folder.parent / f".{folder.name}.deleted.{os.getpid()}"
+        folder.rename(gone)
+        gone.rmtree()
 
 
 @dataclasses.dataclass

@@ -79,6 +79,7 @@ def get_config(arg=""):
     c.train = ConfigDict({{"learning_rate": 1e-3, "warmup_steps": 1, "epochs": 2.0, "row_length": 640}})
     c.train.method, c.train.lora_rank, c.train.batch_rows, c.train.micro_rows = "sft", 0, 2, 2
     c.train.evaluate_every, c.train.checkpoint_every = 2, 2
+    c.prefer = ConfigDict({{"epochs": 0.0, "learning_rate": 5e-4}})
     c.evaluate = ConfigDict({{"votes": 0}})
     c.decode = ConfigDict({{"sequences": 12, "buckets": (640,), "columns": 16, "wave": 3}})
     return c

@@ -247,3 +247,33 @@ def test_ill_typed_overrides_are_refused(overridden: Callable[..., RunConfig], o
 def test_overrides_reach_the_checks(overridden: Callable[..., RunConfig]) -> None:
     with pytest.raises(ValueError, match=r"config: iterations must be 1 or more"):
         overridden("--config.iterations=0")
+
+
+def test_preference_training_differs_from_fine_tuning_where_it_says_so() -> None:
+    config = read_config(changed(prefer={"epochs": 1, "learning_rate": 5e-7}))
+    assert list(config.trainings) == ["train", "prefer"]
+    assert config.prefer == dataclasses.replace(
+        config.train,
+        method="dpo",
+        epochs=1.0,
+        learning_rate=5e-7,
+        row_length=2 * config.train.row_length,
+    )
+    for none in ({}, {"epochs": 0.0, "learning_rate": 5e-7}):
+        assert read_config(changed(prefer=none)) == read_config(changed())
+    assert list(read_config(changed()).trainings) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "more", "message"),
+    [
+        ({"learning_rate": -1.0}, {}, r"train: learning_rate must be .* \(in the section prefer\)"),
+        ({"learning_rat": 1.0}, {}, r"learning_rat.*see ste_jax/config.py.*\(in the section prefer\)"),
+        ({"epochs": 1.0}, {"train__method": "dpo"}, "from what method 'sft' made"),
+        ({"method": "sft"}, {}, "prefer goes on by method 'dpo'"),
+        ({"micro_rows": 1}, {"mesh": (1, 2, 1), "train__micro_rows": 2}, r"prefer.micro_rows \(1\)"),
+    ],
+)
+def test_preference_training_is_checked_like_fine_tuning(prefer: dict, more: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_config(changed(prefer=prefer, **more))

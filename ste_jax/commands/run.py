@@ -16,7 +16,7 @@ from ste_jax.report.terminal import render_terminal_table
 from ste_jax.stages.context import Context
 from ste_jax.status import render_status
 
-STAGES = ("select", "pairs", "annotate", "train", "evaluate")
+STAGES = ("select", "pairs", "annotate", "train", "prefer", "evaluate")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, as configs/quickstart.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
 _ITERATION = flags.DEFINE_integer("iteration", 1, "Iteration of a single stage.", lower_bound=0)
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     if not first <= _ITERATION.value <= context.config.iterations:
         raise app.UsageError(f"--iteration must be from {first} to config.iterations")
     if command == "status":
-        Console().print(render_status(context.workdir, pipeline.stage_folders(context.config)))
+        Console().print(render_status(context.workdir, pipeline.stage_folders(context)))
         return
     if command == "report":
         with pipeline.exclusive(context.workdir):

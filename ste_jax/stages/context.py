@@ -57,9 +57,7 @@ class Context:
     @cached_property
     def seed_model(self) -> ModelSource:
         """The model that the run starts from."""
-        source = open_model(self.config.model)
-        check_prompt(source, self.prompt)
-        return source
+        return self.opened(self.config.model)
 
     def model(self, iteration: int) -> ModelSource:
         """The model that an iteration made; 0 is the seed.
@@ -71,8 +69,13 @@ class Context:
             return self.seed_model
         folder = self.iteration(iteration) / "model"
         if not folder.exists():
-            raise ValueError(f"{folder} is missing; run `ste train --iteration={iteration}` first")
-        source = open_model(str(folder))
+            stage = list(self.config.trainings)[-1]
+            raise ValueError(f"{folder} is missing; run `ste {stage} --iteration={iteration}` first")
+        return self.opened(folder)
+
+    def opened(self, path: epath.Path | str) -> ModelSource:
+        """The model in a file or folder, which suits the judge prompt."""
+        source = open_model(str(path))
         check_prompt(source, self.prompt)
         return source
 

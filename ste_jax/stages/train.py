@@ -29,10 +29,12 @@ from ste_jax.sft.loop import FREE_ON_RESUME, TrainResult, train
 from ste_jax.sft.lora import prepared
 from ste_jax.sft.metrics import MetricsLog
 from ste_jax.sft.preference import PreferenceBatches
+from ste_jax.sft.settings import TrainSettings
 from ste_jax.sft.step import check_attention, check_rows, reference_log_probs
 from ste_jax.sharding import DECODE, TRAIN
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
+from ste_jax.stages.examples import preference_examples, training_examples
 from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_success, require_success
@@ -60,9 +62,26 @@ def check(context: Context) -> None:
     Raises:
       ValueError: the devices cannot share the rows, or not run the kernel.
     """
-    settings, mesh = context.config.train, context.train_mesh
-    check_rows(settings, TRAIN, mesh.shape)
-    check_attention(settings, mesh)
+    mesh = context.train_mesh
+    for settings in context.config.trainings.values():
+        check_rows(settings, TRAIN, mesh.shape)
+        check_attention(settings, mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training of an iteration: its stage, what it does, and the model that it starts from."""
+
+    context: Context
+    iteration: int
+    stage: str
+    settings: TrainSettings
+    source: ModelSource
+
+    @property
+    def folder(self) -> epath.Path:
+        """Where its records and checkpoints are."""
+        return self.context.iteration(self.iteration) / self.stage
 
 
 def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
@@ -72,50 +91,55 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
       NothingToLearn: no judgment was kept; everything made so far stays.
     """
     config = context.config
-    folder = context.iteration(iteration) / "train"
     source = context.model(0 if config.train_from == "seed" else iteration - 1)
-    preferring = config.train.method == "dpo"
+    fit(Training(context, iteration, "train", config.train, source), judgments, splits)
+
+
+def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
+    """Does a training, unless it is done: its records, and the model of the iteration; see `run`."""
+    context, iteration, settings = training.context, training.iteration, training.settings
+    preferring = settings.method == "dpo"
     kind = PreferenceExample if preferring else TrainingExample
-    records = RecordSet(folder, kind, _fingerprint(context, iteration, source, splits))
-    if read_success(folder):
-        _drop_checkpoints(folder)
+    records = RecordSet(training.folder, kind, _fingerprint(training, splits))
+    if read_success(training.folder):
+        _drop_checkpoints(training.folder)
         return
     chosen = annotate.kept(context, judgments, splits.train)
     if not chosen:
         raise NothingToLearn(_why_nothing(iteration, judgments))
     context.release()
     if preferring:
-        matched = with_wrong(chosen, judgments, seed=config.seed)
-        examples = _preferences(context, iteration, source, matched, splits.train, records)
-        batches = PreferenceBatches(examples, config.train, config.seed, iteration)
+        matched = with_wrong(chosen, judgments, seed=context.config.seed)
+        examples = _preferences(training, matched, splits.train, records)
+        batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
     else:
-        examples = _examples(context, source, chosen, splits.train)
-        batches = Batches(examples, config.train, config.seed, iteration)
+        examples = training_examples(context, training.source, chosen, splits.train)
+        batches = Batches(examples, settings, context.config.seed, iteration)
     records.work.total = batches.total_steps
-    result = _fit(context, iteration, source, batches, splits.validation, records)
+    result = _train(training, batches, splits.validation, records)
     records.work.done = 0
     for example in examples:
         records.add([example])
     records.work.prompt_tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
-    summary = _summary(iteration, config.train.epochs, batches, result)
+    summary = _summary(iteration, settings.epochs, batches, result)
     summary |= {"without_wrong": len(chosen) - len(examples)} if preferring else {}
     records.finish([e.id for e in examples], summary)
-    _drop_checkpoints(folder)
+    _drop_checkpoints(training.folder)
 
 
-def _fingerprint(context: Context, iteration: int, source: ModelSource, splits: Splits) -> dict:
-    config = context.config
-    fixed = {k: v for k, v in dataclasses.asdict(config.train).items() if k not in FREE_ON_RESUME}
+def _fingerprint(training: Training, splits: Splits) -> dict:
+    context, config = training.context, training.context.config
+    settings = dataclasses.asdict(training.settings)
     return context.fingerprint(
-        "train",
+        training.stage,
         {
-            "train": fixed,
+            "train": {k: v for k, v in settings.items() if k not in FREE_ON_RESUME},
             "max_per_example": config.annotate.max_per_example,
             "both_orders": config.annotate.both_orders,
             "model_dtype": config.model_dtype or config.decode.dtype,
         },
-        judgments=require_success(context.iteration(iteration) / "annotate").content_hash,
-        model=source.digest(),
+        judgments=require_success(context.iteration(training.iteration) / "annotate").content_hash,
+        model=training.source.digest(),
         prompt=context.prompt.digest(),
         validation=digest([pair.to_json() for pair in splits.validation]),
     )
@@ -127,59 +151,21 @@ def _drop_checkpoints(folder: epath.Path) -> None:
     hosts.on_first(lambda: checkpoints.exists() and checkpoints.rmtree())
 
 
-def _examples(
-    context: Context, source: ModelSource, judgments: list[Judgment], pairs: list[Pair]
-) -> list[TrainingExample]:
-    judge, by_id = Judge(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
-    return [
-        TrainingExample(
-            id=j.id,
-            pair_id=j.pair_id,
-            order=j.order,
-            prompt=list(judge.prompt_ids(by_id[j.pair_id], j.order)),
-            target=_target(j, source),
-        )
-        for j in judgments
-    ]
-
-
-def _target(judgment: Judgment, source: ModelSource) -> list[int]:
-    # What the budget cut short did not end there: the end of the turn is not taught.
-    ended = judgment.finish == "stop"
-    return [*judgment.tokens, source.tokenizer.turn_end_id] if ended else judgment.tokens
-
-
 def _preferences(
-    context: Context,
-    iteration: int,
-    source: ModelSource,
-    matched: list[tuple[Judgment, Judgment]],
-    pairs: list[Pair],
-    records: RecordSet,
+    training: Training, matched: list[tuple[Judgment, Judgment]], pairs: list[Pair], records: RecordSet
 ) -> list[PreferenceExample]:
     """Returns the examples with the starting model's log-probabilities, which are made and stored once."""
+    context, settings, source = training.context, training.settings, training.source
     if not matched:
         raise NothingToLearn(
-            f"iteration {iteration}: no pair was judged both correctly and wrongly in one order, so there is "
-            'nothing to prefer. Mend: more annotate.samples or pairs, or train.method="sft"'
+            f"iteration {training.iteration}: no pair was judged both correctly and wrongly in one order, so "
+            "there is nothing to prefer. Mend: more annotate.samples or pairs, or fine-tuning alone "
+            '(prefer.epochs=0, train.method="sft")'
         )
     if all(good.id in records.found for good, _ in matched):
         return [records.found[good.id] for good, _ in matched]
-    settings = context.config.train
-    correct = _examples(context, source, [good for good, _ in matched], pairs)
-    examples = [
-        PreferenceExample(
-            id=e.id,
-            pair_id=e.pair_id,
-            order=e.order,
-            prompt=e.prompt,
-            chosen=e.target,
-            rejected=_target(wrong, source),
-            reference=[],
-        )
-        for e, (_, wrong) in zip(correct, matched, strict=True)
-    ]
-    batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
+    examples = preference_examples(context, source, matched, pairs)
+    batches = PreferenceBatches(examples, settings, context.config.seed, training.iteration)
     mesh = context.train_mesh
     model = source.load(TRAIN, mesh, param_dtype=settings.model_dtype, dtype=settings.dtype)
     known = reference_log_probs(model, batches, settings, mesh)
@@ -204,16 +190,9 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
     )
 
 
-def _fit(
-    context: Context,
-    iteration: int,
-    source: ModelSource,
-    batches: Batches,
-    validation: list[Pair],
-    records: RecordSet,
-) -> TrainResult:
-    config = context.config
-    folder = context.iteration(iteration)
+def _train(training: Training, batches: Batches, validation: list[Pair], records: RecordSet) -> TrainResult:
+    context, iteration, source = training.context, training.iteration, training.source
+    config, settings, folder = context.config, training.settings, training.folder
     judge = Judge(context.judging, source.tokenizer)
     card = ModelCard(
         name=f"{config.name}-iteration-{iteration}",
@@ -236,25 +215,26 @@ def _fit(
 
     def save(model: Llama, step: int) -> None:
         dtype = config.model_dtype or config.decode.dtype
-        save_model(Path(folder / "model"), model, card, source.tokenizer, dtype)
+        save_model(Path(folder.parent / "model"), model, card, source.tokenizer, dtype)
 
     def load() -> Llama:
-        dtypes = {"param_dtype": config.train.model_dtype, "dtype": config.train.dtype}
+        dtypes = {"param_dtype": settings.model_dtype, "dtype": settings.dtype}
         draw = int(generator(config.seed, "adapters", iteration).integers(2**31))
         model = source.load(TRAIN, context.train_mesh, **dtypes)
-        return prepared(model, config.train, jax.random.key(draw))
+        return prepared(model, settings, jax.random.key(draw))
 
-    checkpoints = TrainCheckpoints(folder / "train" / "checkpoints", config.train.keep_checkpoints)
-    metrics = MetricsLog(Path(folder / "train"))
-    label = f"train {iteration}"
+    checkpoints = TrainCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
+    metrics = MetricsLog(Path(folder))
     records.work.done = checkpoints.latest_step() or 0
-    with Progress(label, batches.total_steps, records.work.done, unit="step") as progress:
+    with Progress(
+        f"{training.stage} {iteration}", batches.total_steps, records.work.done, unit="step"
+    ) as progress:
         try:
             return train(
                 load,
                 source.architecture,
                 batches,
-                config.train,
+                settings,
                 rules=TRAIN,
                 mesh=context.train_mesh,
                 checkpoints=checkpoints,

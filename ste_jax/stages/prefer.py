@@ -1,0 +1,56 @@
+"""Stage 4b, `ste prefer`, where `config.prefer` asks for it: from the fine-tuned model of the iteration on by
+preference optimization of the kept judgments against wrong ones.
+
+Reads `iteration_k/annotate` and the fine-tuned model, which gives its place to the one that is made here:
+it moves from `iteration_k/model` to `iteration_k/train/model`. Writes `iteration_k/prefer` (see
+`stages.train`) and `iteration_k/model`.
+"""
+
+from etils import epath
+
+from ste_jax import hosts
+from ste_jax.records import Judgment
+from ste_jax.stages import train
+from ste_jax.stages.context import Context
+from ste_jax.stages.pairs import Splits
+from ste_jax.store import StaleStage, remove, require_success
+
+
+def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
+    """Trains on, unless it is done already or not asked for.
+
+    Raises:
+      ValueError: the iteration has no fine-tuned model yet.
+      StaleStage: it was done before, and is not asked for any more.
+      NothingToLearn: no judgment has a wrong one beside it; the fine-tuned model stays.
+    """
+    settings, folder = context.config.prefer, context.iteration(iteration)
+    if settings is None:
+        # Preferences that left no model yet are forgotten.
+        hosts.on_first(lambda: (folder / "model").exists() or undo(folder))
+        if is_begun(folder):
+            raise StaleStage(
+                f"{folder / 'model'} was made by preferences, for which the configuration asks no more; set "
+                f"prefer back, or pass --redo={folder.name}/prefer to have the fine-tuned model again"
+            )
+        return
+    require_success(folder / "train")
+    hosts.on_first(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
+    source = context.opened(_start(folder))
+    train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)
+
+
+def is_begun(folder: epath.Path) -> bool:
+    """Says whether the fine-tuned model of an iteration has left its place."""
+    return _start(folder).exists()
+
+
+def undo(folder: epath.Path) -> None:
+    """Gives the fine-tuned model of an iteration its place back."""
+    if is_begun(folder):
+        remove(folder / "model")
+        _start(folder).rename(folder / "model")
+
+
+def _start(folder: epath.Path) -> epath.Path:
+    return folder / "train" / "model"

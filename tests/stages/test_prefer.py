@@ -1,0 +1,128 @@
+"""Fine-tuning and then preferences in one iteration: killed in either, undone, done again."""
+
+import json
+import runpy
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+
+from ste_jax import pipeline
+from ste_jax.config import read_config
+from ste_jax.stages.context import Context
+from ste_jax.store import StaleStage
+
+FLAGS = ("--config.iterations=1", "--config.prefer.epochs=2.0")
+
+
+def copied(finished: Path, to: Path) -> Path:
+    """Copies the first iteration of a run of fine-tuning alone."""
+    return Path(shutil.copytree(finished, to, ignore=shutil.ignore_patterns("iteration_2")))
+
+
+def hashes(workdir: Path) -> dict[str, str]:
+    cards = {name: workdir / "iteration_1" / name / "model.json" for name in ("train/model", "model")}
+    return {n: json.loads(card.read_text())["weights_hash"] for n, card in cards.items() if card.exists()}
+
+
+def records(workdir: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(workdir)): p.read_bytes() for p in sorted(workdir.rglob("part-*.jsonl"))}
+
+
+@pytest.fixture(scope="module")
+def preferred(ste: Any, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of fine-tuning alone that went on by preferences."""
+    workdir = copied(finished, tmp_path_factory.mktemp("preferred") / "run")
+    made = ste.run("run", workdir, *FLAGS, "--redo=iteration_1/prefer")
+    assert made.code == 0, made.err
+    assert "train 1" not in made.err, "the fine-tuning is not done again"
+    return workdir
+
+
+def context(ste: Any, workdir: Path, **prefer: float) -> Context:
+    value: ConfigDict = runpy.run_path(str(ste.config))["get_config"]()
+    value.iterations = 1
+    value.prefer.update(prefer)
+    return Context(read_config(value.to_dict()), epath.Path(workdir))
+
+
+def test_preferences_go_on_from_the_fine_tuned_model(finished: Path, preferred: Path) -> None:
+    before = json.loads((finished / "iteration_1/model/model.json").read_text())
+    card = json.loads((preferred / "iteration_1/model/model.json").read_text())
+    assert hashes(preferred)["train/model"] == before["weights_hash"] != card["weights_hash"]
+    start = json.loads((preferred / "iteration_1/train/model/model.json").read_text())
+    assert card["parent"] == start["weights_hash"]
+    assert not list(preferred.rglob("checkpoints"))
+
+    made = json.loads((preferred / "summary.json").read_text())
+    sft, dpo = made["training"]
+    assert (sft["method"], dpo["method"], sft["iteration"], dpo["iteration"]) == ("sft", "dpo", 1, 1)
+    assert sft["total_steps"] == len(sft["steps"]) > 0
+    assert dpo["total_steps"] == len(dpo["steps"]) > 0
+    assert sum(one["chosen"] for one in dpo["evaluations"]) == 1
+    assert sft["examples"] == dpo["examples"] + dpo["without_wrong"]
+    assert max(line["learning_rate"] for line in dpo["steps"]) == pytest.approx(5e-4)
+    assert made["seconds"]["prefer"] > 0
+    page = (preferred / "report.html").read_text()
+    assert "Loss of the preference training: iteration 1 from" in page
+    assert f"<td>{dpo['without_wrong']}</td>" in page
+
+
+def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_path: Path) -> None:
+    """Of fine-tuning `tests/test_pipeline.py` shows it; in between the models change places."""
+    workdir = copied(finished, tmp_path / "run")
+    process = ste.begin("prefer", workdir, *FLAGS)
+    deadline = time.monotonic() + 200
+    while not (workdir / "iteration_1/prefer/checkpoints/2").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert not (workdir / "iteration_1/prefer/SUCCESS.json").exists()
+
+    again = ste.run("prefer", workdir, *FLAGS)
+    assert again.code == 0, again.err
+    assert records(workdir / "iteration_1/prefer") == records(preferred / "iteration_1/prefer")
+    assert hashes(workdir) == hashes(preferred)
+    lines = [(run / "iteration_1/prefer/metrics.jsonl").read_text() for run in (workdir, preferred)]
+    one, other = ([{**json.loads(line), "seconds": 0} for line in text.splitlines()] for text in lines)
+    assert one == other
+
+
+def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path, tmp_path: Path) -> None:
+    workdir = Path(shutil.copytree(preferred, tmp_path / "run"))
+    before = hashes(workdir)
+    changed = context(ste, workdir, epochs=2.0, beta=0.5)
+    assert "iteration_1/prefer" in pipeline.stage_folders(changed)
+    with pytest.raises(StaleStage, match=r"config\.train\.beta: 0\.1 -> 0\.5\n.*--redo=iteration_1/prefer"):
+        pipeline.run_stage(changed, "prefer", 1)
+    pipeline.redo(changed, "iteration_1/prefer")
+    assert not (workdir / "iteration_1/prefer").exists()
+    assert hashes(workdir) == {"model": before["train/model"]}
+
+
+def test_fine_tuning_alone_again_wants_a_redo(ste: Any, preferred: Path, tmp_path: Path) -> None:
+    workdir = Path(shutil.copytree(preferred, tmp_path / "run"))
+    alone = context(ste, workdir)
+    with pytest.raises(StaleStage, match=r"set prefer back, or pass --redo=iteration_1/prefer"):
+        pipeline.run(alone)
+    pipeline.redo(alone, "iteration_1/prefer")
+    assert hashes(workdir) == {"model": hashes(preferred)["train/model"]}
+    assert not (workdir / "iteration_1/evaluate").exists(), "made by the other model"
+    with pytest.raises(ValueError, match=r"set prefer\.epochs above 0"):
+        pipeline.run_stage(alone, "prefer", 1)
+    # A kill between the two steps of a redo: the model is gone, the other not yet back.
+    (workdir / "iteration_1/model").rename(workdir / "iteration_1/train/model")
+    assert "iteration_1/prefer" in pipeline.stage_folders(alone)
+    pipeline.run_stage(alone, "train", 1)
+    pipeline.run(alone)
+    assert hashes(workdir) == {"model": hashes(preferred)["train/model"]}
+    pipeline.redo(alone, "iteration_1/train")
+    assert hashes(workdir) == {}
