@@ -32,7 +32,8 @@ def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
         ("yield", _yield, yields, 1.3 + 0.42 * len(yields)),
         ("balance", _balance, yields, 1.0 + 0.78 * len(yields)),
         ("correct", _correct, yields, 0.8 + 1.45 * len(yields)),
-        ("loss", _loss, [row for row in training if row["steps"]], _HEIGHT),
+        ("loss", _loss, _updated(training, "sft"), _HEIGHT),
+        ("preference", _preference, _updated(training, "dpo"), _HEIGHT),
         ("validation", _validation, evaluated, _HEIGHT),
     ]
     return {
@@ -302,10 +303,23 @@ def _finish_training(axes: Axes, rows: Rows) -> None:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(axis="both", length=0)
-    _legend(axes, columns=min(4, len(rows) + 1))
+    widest = 3 if any(row["method"] == "dpo" for row in rows) else 4
+    _legend(axes, columns=min(widest, len(rows) + 1))
+
+
+def _updated(training: Rows, method: str) -> Rows:
+    return [row for row in training if row["steps"] and row["method"] == method]
 
 
 def _loss(figure: Figure, training: Rows) -> str:
+    return _losses(figure, training, "loss per judgment token", "Training loss")
+
+
+def _preference(figure: Figure, training: Rows) -> str:
+    return _losses(figure, training, "loss per pair, and per token", "Loss of the preference training")
+
+
+def _losses(figure: Figure, training: Rows, unit: str, what: str) -> str:
     axes = figure.add_subplot()
     told = []
     for row, strength in _strengths(training):
@@ -315,9 +329,9 @@ def _loss(figure: Figure, training: Rows) -> str:
         evaluations = [e for e in row["evaluations"] if e["step"] in losses]
         _checkpoints(axes, [(e["step"], losses[e["step"]], e["chosen"]) for e in evaluations], strength)
         told.append(f"{label} from {row['steps'][0]['loss']:.2f} to {row['steps'][-1]['loss']:.2f}")
-    axes.set_ylabel("loss per judgment token")
+    axes.set_ylabel(unit)
     _finish_training(axes, training)
-    return f"Training loss: {', '.join(told)}."
+    return f"{what}: {', '.join(told)}."
 
 
 def _validation(figure: Figure, training: Rows) -> str:
@@ -326,10 +340,12 @@ def _validation(figure: Figure, training: Rows) -> str:
     for row, strength in _strengths(training):
         points = [(e["step"], e["accuracy"], e["chosen"]) for e in row["evaluations"]]
         steps, values, _ = zip(*points, strict=True)
-        axes.plot(steps, values, color=ACCENT, alpha=strength, label=model_name(row["iteration"]))
+        label = model_name(row["iteration"]) + (", dpo" if row["method"] == "dpo" else "")
+        line = (0, (2, 2)) if row["method"] == "dpo" else "-"
+        axes.plot(steps, values, color=ACCENT, alpha=strength, label=label, linestyle=line)
         _checkpoints(axes, points, strength)
         chosen = next((f"step {step} at {percent(value)}" for step, value, best in points if best), NOTHING)
-        told.append(f"{model_name(row['iteration'])} {chosen}")
+        told.append(f"{label} {chosen}")
     axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     _finish_training(axes, training)

@@ -23,7 +23,7 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
     # Text, not str: rich would read the square brackets of a title or an interval as markup.
     table = Table(
         title=Text(f"{summary['title']}: held-out pairs, all shares in %"),
-        caption=Text(result.verdict),
+        caption=Text("\n".join([result.verdict, *_unpaired(summary["training"])])),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -38,6 +38,15 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
         style = "bold" if result.best is model else ""
         table.add_row(*(Text(cell) for cell in _cells(model)), style=style)
     return table
+
+
+def _unpaired(training: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"Iteration {row['iteration']}: {count(row['without_wrong'])} kept judgments have no wrong one to be "
+        "preferred to."
+        for row in training
+        if row.get("without_wrong")
+    ]
 
 
 def _cells(model: dict[str, Any]) -> tuple[str, ...]:

@@ -237,3 +237,17 @@ def test_iteration_without_evaluations_or_verdicts(summary):
     figures = draw_figures(summary)
     assert "iteration 1" not in figures["loss"].alt
     assert "1 sampled –" in figures["balance"].alt
+
+
+def test_preferences_after_fine_tuning_are_told_apart(summary, samples, tmp_path):
+    first = summary["training"][0]
+    evaluations = [{"step": 1, "accuracy": 0.25, "chosen": True}]
+    told = {"method": "dpo", "examples": 31, "without_wrong": 7, "evaluations": evaluations}
+    summary["training"].insert(1, first | told)
+    figures = draw_figures(summary)
+    assert figures["loss"].alt.count("iteration 1 from") == 1
+    assert figures["preference"].alt.startswith("Loss of the preference training: iteration 1 from")
+    assert "iteration 1, dpo step 1 at 25.0%, iteration 2 " in figures["validation"].alt
+    page = _write(summary, samples, tmp_path)
+    rows = re.findall(r"<td>(sft|dpo)</td><td>(\d+)</td>\s*<td>([^<]+)</td>", page)
+    assert rows == [("sft", "38", "–"), ("dpo", "31", "7"), ("sft", "52", "–"), ("sft", "74", "–")]

@@ -42,3 +42,9 @@ def test_shares_of_nothing_are_dashes(summary):
 def test_no_models_yet(summary):
     summary["models"] = []
     assert "No model has been evaluated yet." in _printed(summary)
+
+
+def test_judgments_without_a_wrong_one_are_counted(summary):
+    summary["training"][1] |= {"method": "dpo", "without_wrong": 1234}
+    text = " ".join(_printed(summary).split())
+    assert "(+16.7 points, p = 0.36). Iteration 2: 1,234 kept judgments have no wrong one" in text
