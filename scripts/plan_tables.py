@@ -4,7 +4,7 @@
 
 Needs the TPU compiler (`pip install -e '.[plan]'`), no TPU: about half an hour and 6 GB on two cores. Rows
 that the file holds already are not compiled again; `--only=v5p` keeps to slices with that in their name,
-`--phase=sft` to one of the three programs.
+`--phase=sft` to one of the programs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from ste_jax.config import RunConfig, read_config
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.model import architecture_of
-from ste_jax.plan.phases import PHASES, Lengths, plan_phase
+from ste_jax.plan.phases import PHASES, Lengths, phases_of, plan_phase
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GIB = 2**30
@@ -68,6 +68,8 @@ def main() -> None:
         if (name, topology, phase) in done or a.only not in topology or (name == BIG and phase != "sft"):
             continue
         config, cfg = load(name, argument)
+        if phase not in phases_of(config):
+            continue
         plan = in_child(plan_phase, phase, config, cfg, topology, Lengths())
         row = {"config": name, "topology": topology, "settings": settings(config), **plan.to_json()}
         rows.append(row)

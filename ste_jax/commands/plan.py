@@ -16,7 +16,7 @@ from ste_jax.config import RunConfig, read_config
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.model import architecture_of
-from ste_jax.plan.phases import PHASES, Lengths, Phase, PhasePlan, phase_mesh, plan_phase
+from ste_jax.plan.phases import PHASES, Lengths, Phase, PhasePlan, phase_mesh, phases_of, plan_phase
 from ste_jax.plan.rerun import stage_hours
 from ste_jax.plan.sweep import plot, set_prices, sweep, write_csv
 from ste_jax.plan.table import render_plan, render_sweep
@@ -76,7 +76,12 @@ def _prices(topologies: int) -> list[float]:
 def _plan(
     config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, price: float | None
 ) -> None:
-    wanted: list[Phase] = [phase for phase in PHASES if _PHASE.value in ("all", phase)]
+    wanted: list[Phase] = [phase for phase in phases_of(config) if _PHASE.value in ("all", phase)]
+    if not wanted:
+        raise app.UsageError(
+            f"--phase: the configuration has no {_PHASE.value}, only {', '.join(phases_of(config))}; "
+            "set train.method, or prefer.epochs"
+        )
     for phase in wanted:
         phase_mesh(phase, config, topology)  # a wrong mesh is told before minutes of compiling
     console = Console(stderr=True)

@@ -111,6 +111,9 @@ def train_cost(
 ) -> Cost:
     """Costs an optimizer step.
 
+    One on preferences costs what its rows do, which hold both judgments of a pair: what the starting model
+    says of them was computed before, by a pass of its own.
+
     Args:
       cfg: the model.
       topology: published figures.

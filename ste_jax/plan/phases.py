@@ -22,10 +22,11 @@ from ste_jax.plan.decode import (
 )
 from ste_jax.plan.topology import Topology, parse_topology
 from ste_jax.plan.train import compile_train, device_bytes, train_arguments
+from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import DECODE, MESH_AXES, AnyMesh, make_mesh, mesh_sizes
 
-Phase = Literal["sft", "prefill", "decode"]
-PHASES: tuple[Phase, ...] = ("sft", "prefill", "decode")
+Phase = Literal["sft", "dpo", "prefill", "decode"]
+PHASES: tuple[Phase, ...] = ("sft", "dpo", "prefill", "decode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +100,20 @@ def plan_phase(phase: Phase, config: RunConfig, cfg: LlamaConfig, name: str, len
     """
     topology = parse_topology(name)
     mesh = make_mesh(phase_mesh(phase, config, topology).axis_sizes, topology.describe())
-    plan = {"sft": _sft, "prefill": _prefill, "decode": _decode}[phase]
+    if settings := trainings(config).get(phase):
+        return _training(phase, settings, cfg, topology, mesh, lengths)
+    plan = {"prefill": _prefill, "decode": _decode}[phase]
     return plan(config, cfg, topology, mesh, lengths)
+
+
+def trainings(config: RunConfig) -> dict[Phase, TrainSettings]:
+    """Returns the trainings of a run by their phase."""
+    return {settings.method: settings for settings in config.trainings.values()}
+
+
+def phases_of(config: RunConfig) -> list[Phase]:
+    """Returns the phases that a run has."""
+    return [*trainings(config), "prefill", "decode"]
 
 
 def phase_mesh(phase: Phase, config: RunConfig, topology: Topology) -> jax.sharding.AbstractMesh:
@@ -109,14 +122,15 @@ def phase_mesh(phase: Phase, config: RunConfig, topology: Topology) -> jax.shard
     Raises:
       ValueError: the configured sizes leave devices idle, or want more.
     """
-    sizes = config.train_mesh if phase == "sft" and config.train_mesh else config.mesh
+    trains = phase in trainings(config)
+    sizes = config.train_mesh if trains and config.train_mesh else config.mesh
     mesh = jax.sharding.AbstractMesh(
         mesh_sizes(sizes, topology.devices), MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES)
     )
     if mesh.size != topology.devices:
         raise ValueError(
             f"mesh {mesh.axis_sizes} uses {mesh.size} of the {topology.devices} devices of "
-            f"{topology.name}; set {'train_mesh or ' if phase == 'sft' else ''}mesh to sizes whose product "
+            f"{topology.name}; set {'train_mesh or ' if trains else ''}mesh to sizes whose product "
             f"is {topology.devices}, or one of them to -1"
         )
     return mesh
@@ -138,19 +152,24 @@ def engine_shape(
     )
 
 
-def _sft(
-    config: RunConfig, cfg: LlamaConfig, topology: Topology, mesh: jax.sharding.Mesh, lengths: Lengths
+def _training(
+    phase: Phase,
+    settings: TrainSettings,
+    cfg: LlamaConfig,
+    topology: Topology,
+    mesh: jax.sharding.Mesh,
+    lengths: Lengths,
 ) -> PhasePlan:
     with jax.set_mesh(mesh):
-        state, batch = train_arguments(cfg, mesh, config.train)
-    compiled = compile_train(cfg, mesh, config.train)
+        state, batch = train_arguments(cfg, mesh, settings)
+    compiled = compile_train(cfg, mesh, settings)
     holds = {
         "parameters": device_bytes(state.model),
         "moments": device_bytes(state.opt_state),
         "batch": device_bytes(batch),
     }
-    cost = train_cost(cfg, topology, dict(mesh.shape), config.train, lengths.target_share)
-    return _plan("sft", topology, mesh, compiled, holds, "gradients, activations, gathered weights", cost)
+    cost = train_cost(cfg, topology, dict(mesh.shape), settings, lengths.target_share)
+    return _plan(phase, topology, mesh, compiled, holds, "gradients, activations, gathered weights", cost)
 
 
 def _decode(

@@ -8,6 +8,7 @@ from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.cost import prefill_cost, train_cost
 from ste_jax.plan.phases import Lengths, decode_cost, engine_shape, phase_mesh
 from ste_jax.plan.topology import Topology
+from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import AnyMesh
 
 
@@ -35,15 +36,15 @@ def stage_hours(
       cfg: the model.
       topology: all stages run on it.
       lengths: mean tokens.
-      kept: share of the pairs and orders that give an example to train on.
+      kept: share of the pairs and orders that give an example to train on, of preferences too: each with a
+        wrong judgment.
     """
     mesh = phase_mesh("decode", config, topology)
     size, held_out = config.select.size, config.pairs.test + config.pairs.validation
     pairs, models = size * len(config.pairs.modes) - held_out, config.iterations + 1
     pool, judged, new = config.select.pool or size, lengths.judge_prompt, lengths.judgment
     examples = round(pairs * 2 * config.annotate.max_per_example * kept)
-    steps = _steps(config, lengths, examples)
-    checks = steps // config.train.evaluate_every if config.train.evaluate_every else 1
+    trained, checks = _trainings(config, cfg, topology, lengths, examples)
 
     def generate(stage: str, prompts: int, samples: int, prompt: int, tokens: int) -> StageHours:
         return _generation(
@@ -64,16 +65,11 @@ def stage_hours(
     stages += [generate("pairs", size, 1, *call) for call in made]
     stages += [
         generate("annotate", config.iterations * pairs * 2, config.annotate.samples, judged, new),
-        _training(config, cfg, topology, lengths, steps),
+        *trained,
         generate("validate", config.iterations * checks * config.pairs.validation * 2, 1, judged, new),
         generate("evaluate", models * config.pairs.test * 2, 1 + config.evaluate.votes, judged, new),
     ]
     return _merged(stages)
-
-
-def _steps(config: RunConfig, lengths: Lengths, examples: int) -> int:
-    rows = math.ceil(examples * (lengths.judge_prompt + lengths.judgment) / config.train.row_length)
-    return max(1, int(config.train.epochs * math.ceil(rows / config.train.batch_rows)))
 
 
 def _generation(
@@ -94,14 +90,31 @@ def _generation(
     return dataclasses.replace(work, chip_hours=seconds * topology.chips / 3600, tokens=tokens)
 
 
-def _training(
-    config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, steps: int
-) -> StageHours:
-    mesh = phase_mesh("sft", config, topology)
-    cost = train_cost(cfg, topology, dict(mesh.shape), config.train, lengths.target_share)
-    total = config.iterations * steps
-    hours = total * cost.expected_s * topology.chips / 3600
-    return StageHours("train", hours, 0, 0, total * cost.tokens)
+def _trainings(
+    config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, examples: int
+) -> tuple[list[StageHours], int]:
+    """Returns the stages that train, and how many checkpoints an iteration evaluates in them."""
+    stages, checks = [], 0
+    for stage, settings in config.trainings.items():
+        mesh = dict(phase_mesh(settings.method, config, topology).shape)
+        batches = _batches(settings, lengths, examples)
+        steps = max(1, int(settings.epochs * batches))
+        step = train_cost(cfg, topology, mesh, settings, lengths.target_share)
+        seconds = steps * step.expected_s
+        if settings.method == "dpo":  # what the starting model says of every row
+            read = prefill_cost(cfg, topology, mesh, settings.batch_rows, settings.row_length)
+            seconds += batches * read.expected_s
+        hours = config.iterations * seconds * topology.chips / 3600
+        stages.append(StageHours(stage, hours, 0, 0, config.iterations * steps * step.tokens))
+        checks += steps // settings.evaluate_every if settings.evaluate_every else 1
+    return stages, checks
+
+
+def _batches(settings: TrainSettings, lengths: Lengths, examples: int) -> int:
+    """Returns the batches of a pass; an example of preferences is two judgments of one prompt."""
+    sequences = examples * (2 if settings.method == "dpo" else 1)
+    rows = math.ceil(sequences * (lengths.judge_prompt + lengths.judgment) / settings.row_length)
+    return math.ceil(rows / settings.batch_rows)
 
 
 def _merged(stages: list[StageHours]) -> list[StageHours]:

@@ -13,6 +13,8 @@ from ste_jax.sharding import TRAIN, AnyMesh
 
 # A schedule needs a length; no shape depends on it.
 _STEPS = 1000
+# Tokens: no row of preferences is held to have more pairs than of this length.
+_PAIR = 512
 
 
 def train_arguments(
@@ -21,10 +23,8 @@ def train_arguments(
     """Returns the shapes and shardings of a step's state and batch; every token may be a target.
 
     Raises:
-      ValueError: the mesh does not divide the model or the rows, or the run trains on preferences.
+      ValueError: the mesh does not divide the model or the rows.
     """
-    if settings.method != "sft":
-        raise ValueError(f"plan: only train.method 'sft' can be planned yet, not {settings.method!r}")
     check_divisible(cfg, TRAIN, mesh.shape)
     check_rows(settings, TRAIN, mesh.shape)
     state = on_mesh(abstract_state(cfg, TRAIN, settings, _STEPS), mesh)
@@ -36,7 +36,12 @@ def train_arguments(
 
     batch = {name: array(settings.row_length, "int32") for name in ("tokens", "positions", "segments")}
     batch |= {name: array(targets, "int32") for name in ("target_at", "target_ids")}
-    return state, batch | {"target_weights": array(targets, "float32")}
+    batch |= {"target_weights": array(targets, "float32")}
+    if settings.method == "dpo":
+        pairs = -(-settings.row_length // _PAIR)
+        batch |= {"target_sequence": array(targets, "int32"), "reference": array(2 * pairs, "float32")}
+        batch |= {"pair_weights": array(pairs, "float32")}
+    return state, batch
 
 
 def compile_train(cfg: LlamaConfig, mesh: jax.sharding.Mesh, settings: TrainSettings) -> Compiled:

@@ -1,13 +1,22 @@
 """`ste plan` as it is called."""
 
+import dataclasses
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ste_jax.config import read_config
+from ste_jax.models.presets import PRESETS
+from ste_jax.plan.compile import in_child
+from ste_jax.plan.cost import train_cost
+from ste_jax.plan.phases import Lengths, plan_phase
+from ste_jax.plan.topology import parse_topology
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +52,25 @@ def test_a_plan_in_json():
     assert report["cost"] == pytest.approx(2 * hours)
 
 
+def test_preference_training_is_compiled_as_a_program_of_its_own():
+    pytest.importorskip("libtpu")
+    tiny = dataclasses.replace(PRESETS["llama3.2_1b"], vocab_size=512, hidden_size=256, num_layers=1)
+    value = runpy.run_path(str(ROOT / "configs" / "llama3_70b.py"))["get_config"]().to_dict()
+    value |= {"mesh": (1, -1, 1), "train_mesh": (), "prefer": {"epochs": 1.0, "learning_rate": 5e-7}}
+    value["train"] |= {"row_length": 128, "batch_rows": 4, "micro_rows": 4, "loss_chunk": 64}
+    config = read_config(value)
+    plan = in_child(plan_phase, "dpo", config, tiny, "v5e-4", Lengths())
+    assert (plan.phase, plan.mesh, plan.fits) == ("dpo", (1, 4, 1), True)
+    # Rows of two judgments are twice as long: twice the work, and a little more for the longer attention.
+    mesh = {"data": 1, "fsdp": 4, "tensor": 1}
+    sft = train_cost(tiny, parse_topology("v5e-4"), mesh, config.train, Lengths().target_share)
+    assert plan.cost.tokens == 2 * sft.tokens
+    assert 2.0 < plan.cost.flops / sft.flops < 2.2
+    # A device has a row of 256: three arrays of its tokens, four of its targets, three numbers of a pair.
+    assert plan.holds["batch"] == 4 * (7 * 256 + 3)
+    assert 3 * plan.holds["parameters"] < plan.peak_hbm_bytes < 2**30
+
+
 def test_what_does_not_fit_is_a_result():
     pytest.importorskip("libtpu")
     done = plan(
@@ -64,11 +92,12 @@ def test_what_does_not_fit_is_a_result():
             "uses 64 of the 256 devices of v6e-256; set mesh to sizes whose product is 256",
         ),
         (["--topology=v6e-64", "--config.model=somebody/else"], "is no file here and no known name"),
+        (["--topology=v6e-64", "--phase=dpo"], "the configuration has no dpo, only sft, prefill, decode"),
         (["--topology=v6e-64", "--sweep", "--remat=some"], "--remat takes none, dots, full"),
     ],
 )
 def test_wrong_calls(arguments, message):
-    done = plan(*arguments, "--phase=decode")
+    done = plan("--phase=decode", *arguments)
     assert done.returncode == 1
     assert re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr

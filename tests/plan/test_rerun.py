@@ -42,3 +42,21 @@ def test_longer_judgments_and_more_samples_cost_more():
     assert hours(kept=0.25)["train"].chip_hours == pytest.approx(hours()["train"].chip_hours / 2, rel=0.02)
     no_vote = dataclasses.replace(CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, votes=0))
     assert hours(no_vote)["evaluate"].chip_hours < hours()["evaluate"].chip_hours
+
+
+def test_preferences_after_fine_tuning_are_a_stage_of_their_own():
+    prefer = dataclasses.replace(CONFIG.train, method="dpo", epochs=1.0, row_length=8192)
+    stages, before = hours(dataclasses.replace(CONFIG, prefer=prefer)), hours()
+    assert list(stages) == ["select", "pairs", "annotate", "train", "prefer", "validate", "evaluate"]
+    assert stages["train"] == before["train"]
+    # Two judgments an example, in one epoch of the two of fine-tuning.
+    assert stages["prefer"].tokens == pytest.approx(before["train"].tokens, rel=0.02)
+    # The pass of the starting model comes on top: one where a step makes three and recomputes one.
+    assert 1.15 < stages["prefer"].chip_hours / before["train"].chip_hours < 1.4
+    assert stages["validate"].prompts > 1.4 * before["validate"].prompts
+
+
+def test_preferences_alone_cost_more_than_fine_tuning():
+    train = dataclasses.replace(CONFIG.train, method="dpo")
+    stages = hours(dataclasses.replace(CONFIG, train=train))
+    assert stages["train"].tokens == pytest.approx(2 * hours()["train"].tokens, rel=0.02)
