@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ste_jax.models.attention import causal_attention
+from ste_jax.models.product import PRODUCT
+from ste_jax.sharding import TRAIN, make_mesh, place
 
 B, K, G, H = 2, 2, 3, 8
 
@@ -33,11 +35,47 @@ def test_blocks_equal_the_whole_matrix(T):
     np.testing.assert_allclose(causal_attention(*inputs), _plain(*inputs), atol=5e-6)
 
 
-def test_gradients_equal_those_of_the_whole_matrix():
-    *inputs, segments = _inputs(600)
+def _gradients(attend, inputs):
+    *arrays, segments = inputs
+    return jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x, segments))), argnums=(0, 1, 2))(*arrays)
 
-    def gradients(attend):
-        return jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x, segments))), argnums=(0, 1, 2))(*inputs)
 
-    for ours, plain in zip(gradients(causal_attention), gradients(_plain), strict=True):
-        np.testing.assert_allclose(ours, plain, atol=2e-5)
+@pytest.mark.parametrize("T", [1, 40, 600])
+def test_gradients_equal_those_that_jax_derives_of_the_whole_matrix(T):
+    inputs = _inputs(T)
+    for ours, plain in zip(_gradients(causal_attention, inputs), _gradients(_plain, inputs), strict=True):
+        assert np.linalg.norm(ours - plain) <= 1e-5 * np.linalg.norm(plain)
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_bfloat16_are_within_its_rounding():
+    *arrays, segments = _inputs(300)
+    narrow = (*(jnp.asarray(x, jnp.bfloat16) for x in arrays), segments)
+    wide = (*(x.astype(jnp.float32) for x in narrow[:3]), segments)
+    for ours, exact in zip(_gradients(causal_attention, narrow), _gradients(_plain, wide), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        assert np.linalg.norm(ours.astype(np.float32) - exact) <= 0.01 * np.linalg.norm(exact)
+
+
+def test_gradients_stay_on_the_devices_of_their_arrays():
+    mesh = make_mesh((2, 1, 2), jax.devices()[:4])
+    inputs = _inputs(300)
+    wanted = _gradients(causal_attention, inputs)
+    names = [("batch", None, "kv_heads", *[None] * (x.ndim - 3)) for x in inputs[:3]] + [("batch", None)]
+    placed = [place(x, mesh, TRAIN.spec(*n)) for x, n in zip(inputs, names, strict=True)]
+    with jax.set_mesh(mesh):
+        ours = jax.jit(lambda *x: _gradients(causal_attention, x))(*placed)
+    for mine, whole, like in zip(ours, wanted, placed, strict=False):
+        assert mine.sharding.is_equivalent_to(like.sharding, like.ndim)
+        np.testing.assert_allclose(mine, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_policy_that_keeps_products_does_not_attend_again():
+    q, k, v, segments = _inputs(40)
+
+    def exponentials(policy):
+        attend = jax.checkpoint(lambda *x: jnp.sum(causal_attention(*x, segments) ** 2), policy=policy)
+        return str(jax.make_jaxpr(jax.grad(attend, (0, 1, 2)))(q, k, v)).count(" exp ")
+
+    keep = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    assert (exponentials(keep), exponentials(None)) == (2, 3)
