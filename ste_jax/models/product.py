@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 Array = jax.Array
-# What a rematerialisation policy calls these products: to policies by primitive they are opaque.
+# What a rematerialisation policy calls these products, and attention; by primitive it would not see them.
 PRODUCT = "product"
 
 
@@ -43,7 +43,13 @@ def _backward(
     left, right = (x_axes, x), (y_axes, gradient)
     if x.size > gradient.size:
         left, right = right, left
-    dw = jnp.einsum(f"{left[0]},{right[0]}->{w_axes}", left[1], right[1], out_sharding=jax.typeof(w).sharding)
+    order, sharding = "".join(a for a in left[0] + right[0] if a in w_axes), jax.typeof(w).sharding
+    out = sharding.update(spec=jax.P(*(sharding.spec[w_axes.index(a)] for a in order)))
+    dw = jnp.einsum(f"{left[0]},{right[0]}->{order}", left[1], right[1], out_sharding=out)
+    if order != w_axes:
+        # XLA on CPU would turn the product round to save this transposition, and copy the wide operand.
+        dw = jax.lax.platform_dependent(dw, cpu=jax.lax.optimization_barrier, default=lambda dw: dw)
+        dw = jnp.einsum(f"{order}->{w_axes}", dw)
     return dx, dw
 
 

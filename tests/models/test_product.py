@@ -48,3 +48,11 @@ def test_a_policy_can_keep_products_and_nothing_else(capsys):
     print_saved_residuals(lambda x, w: jnp.sum(jax.checkpoint(layer, policy=keep)(x, w)), x, w)
     shapes = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert sorted(shapes) == sorted([f"f32[{B},{T},{D}]", f"f32[{D},{F}]", f"f32[{B},{T},{F}]"])
+
+
+def test_no_gradient_on_cpu_copies_a_wide_operand_transposed():
+    x, w = jnp.ones((B, T, F)), jnp.ones((F, D))
+    gradients = jax.jit(
+        jax.grad(lambda x, w: jnp.sum(jnp.sin(product("BTF,FD->BTD", jnp.cos(x), w))), (0, 1))
+    )
+    assert f"f32[{F},{B * T}]" not in str(gradients.lower(x, w).compile().as_text())
