@@ -1,8 +1,8 @@
-"""Does the method improve the judge? Runs a configuration with several seeds, asks every model about sets of
-labelled pairs, and prints the tables of docs/RESULTS.md.
+"""Does the method improve the judge? Runs configs/small_judge.py with several seeds, asks every model about
+sets of labelled pairs, and prints the tables of docs/RESULTS.md.
 
-  python scripts/study.py --workdir=study --config=configs/small_judge.py --seeds=0,1,2 \\
-      --pairs=pandalm.jsonl,mtbench.jsonl -- --config.instructions=prompts.jsonl --config.model=MODEL
+  python scripts/study.py --workdir=study --model=MODEL --seeds=0,1,2 \\
+      --pairs=pandalm.jsonl,mtbench.jsonl -- --config.instructions=prompts.jsonl
 
 What follows `--` goes to `ste run`. Everything is resumable: the same command goes on where it was. With
 `--tables` nothing is run, and what is there is put into tables.
@@ -31,6 +31,7 @@ from ste_jax.judging.stats import (
 from ste_jax.report.formats import interval, model_name, p_value, percent, signed
 
 STE = [sys.executable, "-c", "from ste_jax.cli import main; main()"]
+CONFIG = Path(__file__).parents[1] / "configs" / "small_judge.py"
 SEED_MODEL = "seed"
 
 
@@ -40,7 +41,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--config", default="configs/small_judge.py")
     parser.add_argument("--model", help="the seed model, as it is given to the runs")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--iterations", default="1,2,3", help="of which the models are asked about the pairs")
@@ -52,12 +52,15 @@ def main() -> None:
     seeds, iterations = ([int(n) for n in text.split(",")] for text in (a.seeds, a.iterations))
     files = [Path(name) for name in a.pairs.split(",") if name]
     if not a.tables:
+        if not a.model:
+            parser.error("--model is missing: the seed model is asked about the pairs too")
         run(a, seeds, iterations, files)
     held_out = [json.loads(path.read_text()) for s in seeds if (path := summary(a.workdir, s)).exists()]
     print_held_out(held_out)
     outside = [found for file in files if (found := read_outside(a.workdir, file, seeds, iterations))]
-    print_outside(outside, iterations)
-    draw(outside, iterations, a.workdir / "study.png")
+    if outside:
+        print_outside(outside, iterations)
+        draw(outside, iterations, a.workdir / "study.png")
 
 
 def summary(workdir: Path, seed: int) -> Path:
@@ -76,8 +79,8 @@ def run(
     """Trains with every seed, and asks every model about every file; ends with the first failure."""
     for seed in seeds:
         workdir = a.workdir / f"seed{seed}"
-        flags = [f"--config={a.config}", f"--workdir={workdir}", f"--config.seed={seed}"]
-        flags += [f"--config.model={a.model}"] if a.model else []
+        flags = [f"--config={CONFIG}", f"--workdir={workdir}", f"--config.seed={seed}"]
+        flags.append(f"--config.model={a.model}")
         subprocess.run([*STE, "run", *flags, *a.flags], check=True)
     models = {SEED_MODEL: a.model}
     models |= {f"seed{s}-{k}": a.workdir / f"seed{s}/iteration_{k}/model" for s in seeds for k in iterations}
@@ -146,7 +149,7 @@ def read_outside(
         paths = [path for s in seeds if (path := result(workdir, file, f"seed{s}-{k}")).exists()]
         after = [{p.pair_id: p for p in judged(read_result(path), WRONG)} for path in paths]
         if after:
-            rows[k] = against(before, after) | {"models": len(after)}
+            rows[k] = against(before, after)
     return {"name": file.stem, "seed": found, "iterations": rows} if rows else None
 
 

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.neighbors import NearestNeighbors
-
 
 def nearest(texts: Sequence[str]) -> list[int | None]:
     """Returns for each text the index of the other one with the most similar words.
 
     Similarity is the cosine of tf-idf weights of words and signs; None where no other text shares any.
     """
+    # Here, since it takes half a second that most commands need not wait.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import NearestNeighbors
+
     if len(texts) < 2:
         return [None] * len(texts)
     vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit_transform(texts)
     distances, found = NearestNeighbors(n_neighbors=2, metric="cosine").fit(vectors).kneighbors(vectors)
     others: list[int | None] = []
-    for text, (near, far), (closest, second) in zip(range(len(texts)), distances, found, strict=True):
+    for text, ((near, far), (closest, second)) in enumerate(zip(distances, found, strict=True)):
         distance, other = (far, second) if closest == text else (near, closest)
         others.append(int(other) if distance < 1.0 else None)
     return others

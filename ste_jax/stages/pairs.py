@@ -41,9 +41,10 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     asker = Asker(context, fingerprint)
     questions = {i.id: [Message("user", i.text)] for i in instructions}
     chosen = asker.ask("answers", questions, settings.max_response_tokens)
+    answered = [i for i in instructions if i.id in chosen]
     pairs, rejected = [], Counter()
     for mode in settings.modes:
-        candidates = MODES[mode](asker, instructions, settings, chosen)
+        candidates = MODES[mode](asker, answered, settings, chosen)
         for instruction in instructions:
             answer, worse = chosen.get(instruction.id), candidates.get(instruction.id)
             pair = _pair(context, instruction, mode, answer, worse)
@@ -51,8 +52,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
                 pairs.append(pair)
             else:
                 rejected[pair] += 1
-    calls = [read_success(folder / name) for name in ("answers", "modified", "modified_answers", "worse")]
-    work = [call.work for call in calls if call]
+    work = [call.work for name in asker.asked if (call := read_success(folder / name))]
     # Set, not added: a run that was killed here comes by again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)

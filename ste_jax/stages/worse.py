@@ -35,15 +35,21 @@ class Worse:
 
 
 class Asker:
-    """Asks the seed model, one record set a kind of question."""
+    """Asks the seed model, one record set a kind of question.
+
+    Attributes:
+      asked: the names of the record sets, so far.
+    """
 
     def __init__(self, context: Context, fingerprint: dict):
         self._context, self._fingerprint = context, fingerprint
         self.seed = context.config.seed
         self.tokenizer = context.seed_model.tokenizer
+        self.asked: list[str] = []
 
     def ask(self, name: str, conversations: Mapping[str, list[Message]], most: int) -> dict[str, Generation]:
         """Returns the answers by id; `most` tokens each."""
+        self.asked.append(name)
         answers, _ = generate_texts(
             self._context,
             self._context.seed_model,
@@ -81,12 +87,10 @@ def _modified(
 def _modified_one_call(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
-    asked = {
-        i.id: to_messages(modify_and_answer_prompt(i.text, chosen[i.id].text))
-        for i in instructions
-        if i.id in chosen
-    }
-    found = asker.ask("modified", asked, settings.max_modified_tokens + settings.max_response_tokens)
+    asked = {i.id: to_messages(modify_and_answer_prompt(i.text, chosen[i.id].text)) for i in instructions}
+    # Not "modified": both modes may be asked for, and a record set answers one kind of question.
+    most = settings.max_modified_tokens + settings.max_response_tokens
+    found = asker.ask("modified_one_call", asked, most)
     # What the budget cut short is not a whole answer.
     read = {
         id_: parse_modified_and_answer(g.text) if g.finish == "stop" else None for id_, g in found.items()
@@ -100,11 +104,7 @@ def _modified_one_call(
 def _worse(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
-    asked = {
-        i.id: to_messages(worse_answer_prompt(i.text, chosen[i.id].text))
-        for i in instructions
-        if i.id in chosen
-    }
+    asked = {i.id: to_messages(worse_answer_prompt(i.text, chosen[i.id].text)) for i in instructions}
     found = asker.ask("worse", asked, settings.max_response_tokens)
     return {id_: Worse(None, g.text, g.tokens) for id_, g in found.items()}
 
@@ -112,32 +112,27 @@ def _worse(
 def _nearest(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
-    answered = [i for i in instructions if i.id in chosen]
-    return _answers_of_others(answered, nearest([i.text for i in answered]), chosen)
+    return _answers_of_others(instructions, nearest([i.text for i in instructions]), chosen)
 
 
 def _random(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
-    answered = [i for i in instructions if i.id in chosen]
-    if len(answered) < 2:
+    if len(instructions) < 2:
         return {}
     # From 1: never itself.
-    steps = [generator(asker.seed, "other", i.id).integers(1, len(answered)) for i in answered]
-    others = [(at + int(step)) % len(answered) for at, step in enumerate(steps)]
-    return _answers_of_others(answered, others, chosen)
+    steps = [generator(asker.seed, "other", i.id).integers(1, len(instructions)) for i in instructions]
+    others = [(at + int(step)) % len(instructions) for at, step in enumerate(steps)]
+    return _answers_of_others(instructions, others, chosen)
 
 
 def _answers_of_others(
-    answered: list[Instruction], others: Sequence[int | None], chosen: dict[str, Generation]
+    instructions: list[Instruction], others: Sequence[int | None], chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
     """Takes the answer to instruction `others[i]` for the worse one to instruction i."""
+    answers = [Worse(i.text, chosen[i.id].text, chosen[i.id].tokens) for i in instructions]
     return {
-        one.id: Worse(
-            answered[other].text, chosen[answered[other].id].text, chosen[answered[other].id].tokens
-        )
-        for one, other in zip(answered, others, strict=True)
-        if other is not None
+        one.id: answers[other] for one, other in zip(instructions, others, strict=True) if other is not None
     }
 
 
@@ -153,7 +148,7 @@ def _shortened(
     return shortened
 
 
-# From the asker, the instructions, the settings and y_w by id to candidates by id.
+# From the asker, the instructions that have an answer, the settings and y_w by id to candidates by id.
 Mode = Callable[[Asker, list[Instruction], PairsConfig, dict[str, Generation]], dict[str, Worse | None]]
 MODES: dict[PairMode, Mode] = {
     "modified": _modified,

@@ -266,3 +266,19 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
         assert 0 < len(begun) < 0.75 * len(whole)
     summary = require_success(context.workdir / "pairs").summary
     assert (summary["mode"], summary["rejected"]) == ("nearest, random, shortened", {"too_long": 3})
+
+
+def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> None:
+    context = make_context(pairs={**SMALL, "mode": ("modified", "modified_one_call")})
+    asked, both = "How should I grow roses in a cold garden?", "Which soil do roses want by the sea?"
+    written = f"<new_instruction>\n{both}\n</new_instruction>\n<answer>\n{OTHER} At once.\n</answer>"
+    calls = {"answers": GOOD, "modified": asked, "modified_answers": OTHER, "modified_one_call": written}
+    stored = {name: dict.fromkeys(ANSWERS, text) for name, text in calls.items()}
+    made = {p.id: p for p in pairs.run(context, prepared(context, stored))}
+    assert len(made) == 2 * len(ANSWERS)
+    for id_ in ANSWERS:
+        two, one = made[f"{id_}.modified"], made[f"{id_}.modified_one_call"]
+        assert (two.modified_instruction, two.rejected) == (asked, OTHER)
+        assert (one.modified_instruction, one.rejected) == (both, f"{OTHER} At once.")
+    work = require_success(context.workdir / "pairs").work
+    assert (work["prompt_tokens"], work["generated_tokens"]) == (480, 144)  # four calls an instruction
