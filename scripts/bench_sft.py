@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--target-fraction", type=float, default=0.25)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--remat", default="none")
+    parser.add_argument("--remat", choices=get_args(Remat), default="dots")
     parser.add_argument("--loss-chunk", type=int, default=256)
     parser.add_argument("--peer", nargs=2, metavar=("PYTHON", "SCRIPT"), help="what to print a table beside")
     parser.add_argument("--remat-table", action="store_true", help="print time and memory of every --remat")
