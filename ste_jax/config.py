@@ -203,6 +203,10 @@ class RunConfig:
                 self.train.evaluate_every == 0 or self.pairs.validation > 0 or self.labelled_pairs != "",
                 "train.evaluate_every wants pairs.validation or labelled_pairs to choose checkpoints by",
             ),
+            (
+                self.train.patience == 0 or self.pairs.validation > 0 or self.labelled_pairs != "",
+                "train.patience wants pairs.validation or labelled_pairs to be measured by",
+            ),
             (self.annotate.samples >= 1, "annotate.samples must be 1 or more"),
             (
                 0 <= self.annotate.stop_when_correct <= self.annotate.samples,

@@ -16,6 +16,7 @@ from ste_jax.records import Item
 
 HUB = "ScalerLab/JudgeBench"
 PATTERNS = ("data/*.jsonl",)
+MODELS = ("claude-3-5-sonnet-20240620", "gpt-4o-2024-05-13")
 SUBSETS = {
     "mmlu-pro": "knowledge",
     "livebench-reasoning": "reasoning",
@@ -39,7 +40,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
         made.append(
             Item(
                 id=row.text("pair_id"),
-                prompt_id=f"{source}/{row.fields.get('original_id')}",
+                prompt_id=f"{source}/{row.fields.get('original_id') or row.text('pair_id')}",
                 instruction=row.text("question"),
                 response_a=row.text("response_A"),
                 response_b=row.text("response_B"),
@@ -52,20 +53,21 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the authors' score by answering model, overall and by subset."""
-    models = sorted({pair.category or "" for pair in pairs})
+    """Returns the authors' score by answering model, overall (of all pairs, if no subset is missing) and by
+    subset.
+    """
+    models = sorted({pair.category or "" for pair in pairs} | set(MODELS))
     sets: dict[str, Any] = {}
+    missing: list[str] = []
     for model in models:
         some = [pair for pair in pairs if (pair.category or "") == model]
         subsets = {name: [pair for pair in some if pair.subset == name] for name in SUBSETS.values()}
-        sets[model] = {"overall": _score(some, seed)}
+        absent = [name for name, group in subsets.items() if not group]
+        overall = {"n": len(some), "accuracy": None, "interval95": None} if absent else _score(some, seed)
+        sets[model] = {"overall": overall | {"missing": absent}}
         sets[model] |= {name: _score(group, seed) for name, group in subsets.items() if group}
-        sets[model]["missing"] = [name for name, group in subsets.items() if not group]
-    present = {pair.subset for pair in pairs}
-    return {
-        "authors_score": sets,
-        "missing_subsets": [name for name in SUBSETS.values() if name not in present],
-    }
+        missing += [f"{model} {name}" for name in absent]
+    return {"authors_score": sets, "missing_subsets": missing}
 
 
 def _score(pairs: Sequence[JudgedPair], seed: int) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
         made.append(
             chosen_and_rejected(
                 id_=id_,
-                prompt_id=f"{subset}/{prompt_key(instruction)}",
+                # Not by subset: AlpacaEval's and MT-Bench's prompts are in several.
+                prompt_id=prompt_key(instruction),
                 instruction=instruction,
                 chosen=row.text("chosen"),
                 rejected=row.text("rejected"),

@@ -20,6 +20,7 @@ from ste_jax.records import Item
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
+REJECTED = 3
 CHANCE = 0.125
 
 
@@ -56,12 +57,20 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the share of prompts all of whose comparisons are right, by subset and on the mean."""
+    """Returns the share of prompts all of whose comparisons are right, by subset and on the mean.
+
+    A prompt of which a comparison was not made (too long, or beyond --limit) is counted apart.
+    """
     groups: dict[str, dict[str, list[JudgedPair]]] = defaultdict(lambda: defaultdict(list))
     for pair in pairs:
         if pair.label != "tie":
             groups[pair.subset][pair.cluster].append(pair)
-    subsets = {name: _best(groups[name], policy, seed) for name in SUBSETS if name in groups}
+    whole = {
+        name: {prompt: group for prompt, group in groups[name].items() if _is_whole(group)}
+        for name in SUBSETS
+        if name in groups
+    }
+    subsets = {name: _best(some, policy, seed) for name, some in whole.items() if some}
     missing = [name for name in SUBSETS if name not in subsets]
     accuracies = [subsets[name]["accuracy"] for name in subsets]
     return {
@@ -73,15 +82,20 @@ def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[st
         },
         "chance_best_of_4": CHANCE,
         "missing_subsets": missing,
-        "incomplete_prompts": sum(
-            len(group) < 3 for name in groups if name != "Ties" for group in groups[name].values()
-        ),
+        "incomplete_prompts": sum(len(groups[name]) - len(whole[name]) for name in whole),
     }
+
+
+def _is_whole(group: Sequence[JudgedPair]) -> bool:
+    """Says whether every right response was judged against every wrong one, as far as ids tell."""
+    places = [tuple(map(int, pair.pair_id.rsplit("/", 1)[-1].split("-"))) for pair in group]
+    rights, wrongs = (1 + max(place[side] for place in places) for side in (0, 1))
+    return len(places) == rights * (wrongs if group[0].subset == "Ties" else REJECTED)
 
 
 def _best(groups: dict[str, list[JudgedPair]], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the share of prompts that are right as given, swapped, on the mean and in both orders."""
-    worst = np.array([np.min([pair.scores(policy) for pair in group], axis=0) for group in groups.values()])
+    worst = np.array([_worst(np.array([pair.scores(policy) for pair in g])) for g in groups.values()])
     interval = bootstrap_interval(worst, seed=seed)
     both = np.where(np.isnan(worst).any(axis=1), np.nan, (worst == 1.0).all(axis=1))
     return {
@@ -92,3 +106,10 @@ def _best(groups: dict[str, list[JudgedPair]], policy: Policy, seed: int) -> dic
         "interval95": interval,
         "consistent_accuracy": mean(both),
     }
+
+
+def _worst(scores: np.ndarray) -> np.ndarray:
+    """Returns the worst of the scores [comparisons, orders] by order: one that is lost settles the prompt,
+    whatever comparisons do not count.
+    """
+    return np.where((scores == 0.0).any(axis=0), 0.0, np.min(scores, axis=0))

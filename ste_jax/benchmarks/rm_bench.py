@@ -4,10 +4,11 @@ Styles rise from concise over detailed to detailed with markdown. Easy compariso
 the fancier style, hard ones in the plainer, normal ones have equal styles.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from ste_jax.benchmarks.pairing import chosen_and_rejected
+from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
 from ste_jax.judging.stats import JudgedPair, Policy
@@ -32,10 +33,16 @@ def wanted(file: str) -> bool:
 
 def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
     """Returns nine comparisons a prompt; a prompt that two files hold counts once."""
-    made: dict[str, Item] = {}
+    made: list[Item] = []
+    seen: set[str] = set()
     for row in rows:
-        prompt_id = f"{row.text('domain')}/{row.fields.get('id')}"
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
+        # By what it holds: an id may be missing, or another file's.
+        content = json.dumps([row.text("prompt"), chosen, rejected])
+        prompt_id = f"{row.text('domain')}/{prompt_key(content)}"
+        if prompt_id in seen:
+            continue
+        seen.add(prompt_id)
         if len(chosen) != STYLES or len(rejected) != STYLES:
             raise ValueError(
                 f"{row.where}: not {STYLES} styles of each response; get the benchmark's files again"
@@ -43,16 +50,18 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
         for i in range(STYLES):
             for j in range(STYLES):
                 id_ = f"{prompt_id}/{i}-{j}"
-                made[id_] = chosen_and_rejected(
-                    id_=id_,
-                    prompt_id=prompt_id,
-                    instruction=row.text("prompt"),
-                    chosen=chosen[i],
-                    rejected=rejected[j],
-                    subset=row.text("domain"),
-                    category="normal" if i == j else "easy" if i > j else "hard",
+                made.append(
+                    chosen_and_rejected(
+                        id_=id_,
+                        prompt_id=prompt_id,
+                        instruction=row.text("prompt"),
+                        chosen=chosen[i],
+                        rejected=rejected[j],
+                        subset=row.text("domain"),
+                        category="normal" if i == j else "easy" if i > j else "hard",
+                    )
                 )
-    return list(made.values()), {}
+    return made, {}
 
 
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:

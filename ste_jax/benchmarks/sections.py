@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.judging.stats import JudgedPair, Policy, cluster_sums
+from ste_jax.judging.stats import JudgedPair, Policy, wilson_interval
 from ste_jax.randomness import generator
 
 _DRAWS = 2000
@@ -30,52 +30,68 @@ class Subsets:
         seed: int,
         key: Callable[[JudgedPair], str] = lambda pair: pair.subset,
     ):
-        scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        clusters: dict[str, list[str]] = defaultdict(list)
-        for pair in pairs:
-            if pair.label != "tie":
-                scores[key(pair)].append(pair.scores(policy))
-                clusters[key(pair)].append(pair.cluster)
-        sums = {name: cluster_sums(np.array(scores[name]), clusters[name]) for name in sorted(scores)}
-        self._sums = {name: (total, count) for name, (total, count) in sums.items() if len(count)}
-        self._counts = {name: len(scores[name]) for name in self._sums}
         self._seed = seed
-        self._draws: dict[str, np.ndarray] = {}
+        self._pairs: dict[str, int] = defaultdict(int)
+        # Of each prompt, by subset, the sum of the scores that count, and their number.
+        self._prompts: dict[str, dict[str, np.ndarray]] = defaultdict(
+            lambda: defaultdict(lambda: np.zeros(2))
+        )
+        for pair in pairs:
+            scores = np.array(pair.scores(policy))
+            if pair.label != "tie" and (counted := scores[~np.isnan(scores)]).size:
+                self._prompts[pair.cluster][key(pair)] += (counted.sum(), counted.size)
+                self._pairs[key(pair)] += 1
+        self._draws: dict[str, np.ndarray] | None = None
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Returns those of `names` of which no pair counts."""
-        return [name for name in names if name not in self._sums]
+        return [name for name in names if name not in self._pairs]
 
     def short(self, expected: Mapping[str, int]) -> dict[str, str]:
         """Returns "n of expected" of the subsets that are there, but not whole."""
         return {
-            name: f"{self._counts[name]} of {n}"
+            name: f"{self._pairs[name]} of {n}"
             for name, n in expected.items()
-            if name in self._counts and self._counts[name] < n
+            if name in self._pairs and self._pairs[name] < n
         }
 
     def mean(self, weights: Mapping[str, float]) -> dict[str, Any]:
-        """Returns the weighted mean of the subsets' accuracies, with its interval (bootstrap over the prompts
-        of each subset), or the names of those that are missing and no mean.
+        """Returns the weighted mean of the subsets' accuracies, with its interval, or the names of those that
+        are missing and no mean.
+
+        The interval is a bootstrap over prompts, each drawn with its pairs in all subsets; where that shows
+        no spread, Wilson's for as many prompts.
         """
         missing = self.missing(list(weights))
         if missing:
             return {"accuracy": None, "interval95": None, "missing": missing}
         share = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-        draws = np.zeros(_DRAWS)
-        accuracy = 0.0
-        for name, weight in share.items():
-            total, count = self._sums[name]
-            accuracy += weight * float(total.sum() / count.sum())
-            draws += weight * self._drawn(name)
+        found = [[prompt[name] for prompt in self._prompts.values() if name in prompt] for name in share]
+        totals = [np.sum(sums, axis=0) for sums in found]
+        accuracy = sum(w * float(t[0] / t[1]) for w, t in zip(share.values(), totals, strict=True))
+        draws = sum(weight * self._drawn[name] for name, weight in share.items())
         low, high = np.quantile(draws, (0.025, 0.975))
+        if np.ptp(draws) < 1e-9:
+            prompts = sum(any(name in prompt for name in share) for prompt in self._prompts.values())
+            low, high = wilson_interval(accuracy * prompts, prompts)
         return {"accuracy": accuracy, "interval95": [float(low), float(high)], "missing": []}
 
-    def _drawn(self, name: str) -> np.ndarray:
-        """Returns bootstrap draws of a subset's accuracy, the same in every mean: [draws]."""
-        if name in self._draws:
-            return self._draws[name]
-        total, count = self._sums[name]
-        picked = generator(self._seed, "sections", name).integers(0, len(count), (_DRAWS, len(count)))
-        self._draws[name] = total[picked].sum(axis=1) / count[picked].sum(axis=1)
-        return self._draws[name]
+    @property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """Bootstrap draws of the subsets' accuracies, the same in every mean: [draws].
+
+        Prompts are drawn among those that have pairs in the same subsets, so that no subset runs empty.
+        """
+        if self._draws is None:
+            alike: dict[tuple[str, ...], list[dict[str, np.ndarray]]] = defaultdict(list)
+            for _, prompt in sorted(self._prompts.items()):
+                alike[tuple(sorted(prompt))].append(prompt)
+            sums = {name: np.zeros((2, _DRAWS)) for name in self._pairs}
+            for names, prompts in sorted(alike.items()):
+                rng = generator(self._seed, "sections", "\n".join(names))
+                picked = rng.integers(0, len(prompts), (_DRAWS, len(prompts)))
+                for name in names:
+                    total, count = np.array([prompt[name] for prompt in prompts]).T
+                    sums[name] += (total[picked].sum(axis=1), count[picked].sum(axis=1))
+            self._draws = {name: total / count for name, (total, count) in sums.items()}
+        return self._draws

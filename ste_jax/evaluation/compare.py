@@ -20,7 +20,8 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
     Ties by label are left out, and so are pairs of which the policy counts no judgment of one of the two.
 
     Raises:
-      ValueError: they have no pair in common, or a pair of the same id has other texts or another label.
+      ValueError: they have no pair in common, none of which the policy counts a judgment of both, or a pair
+        of the same id has other texts or another label.
     """
     _check_same(a, b)
     ours, theirs = ({p.pair_id: p for p in judged(r, policy) if p.label != "tie"} for r in (a, b))
@@ -32,6 +33,11 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
     scores_a, scores_b = (_scores([side[id_] for id_ in both], policy) for side in (ours, theirs))
     uncounted = np.isnan(scores_a).all(axis=1) | np.isnan(scores_b).all(axis=1)
     kept = [both[i] for i in np.flatnonzero(~uncounted)]
+    if not kept:
+        raise ValueError(
+            f"{a.path} and {b.path}: no pair has a verdict of both judges, and policy {policy.name!r} leaves "
+            "the others out; choose another --policy"
+        )
     seed = a.run["seed"]
     return {
         "a": _who(a),
@@ -94,7 +100,10 @@ def _difference(
 
 
 def _mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """Returns McNemar's test of two judges' successes on the same pairs; half a point is no success."""
+    """Returns McNemar's test of two judges' successes on the same pairs; half a point is no success.
+
+    Where no pair counts, accuracies are None.
+    """
     counted = ~(np.isnan(a) | np.isnan(b))
     right_a, right_b = a[counted] == 1.0, b[counted] == 1.0
     table = [[int((x & y).sum()) for y in (right_b, ~right_b)] for x in (right_a, ~right_a)]
@@ -102,8 +111,8 @@ def _mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     test: Any = mcnemar(table, exact=only_a + only_b < _EXACT_BELOW)
     return {
         "n": int(counted.sum()),
-        "accuracy_a": float(right_a.mean()),
-        "accuracy_b": float(right_b.mean()),
+        "accuracy_a": float(right_a.mean()) if len(right_a) else None,
+        "accuracy_b": float(right_b.mean()) if len(right_b) else None,
         "only_a": only_a,
         "only_b": only_b,
         "p_value": float(test.pvalue),

@@ -66,7 +66,9 @@ def measure(
         first = {shape.bucket(r): r.id for r in waiting}
         if not first:
             continue
-        serve(f"compile {number}/{len(parts)}", part, first.values())
+        # One after the other: beside a long prompt the programs of the short ones would not be compiled.
+        for id_ in first.values():
+            serve(f"compile {number}/{len(parts)}", part, [id_])
         rest = [r.id for r in waiting if r.id not in first.values()]
         # Evenly over the lengths: what takes time is how long a prompt is.
         timed = rest[:: max(1, -(-len(rest) // (shape.slots * shape.prompts)))]

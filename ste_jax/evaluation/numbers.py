@@ -12,7 +12,7 @@ from ste_jax.benchmarks.catalogue import aggregates
 from ste_jax.evaluation.result import Result
 from ste_jax.judging.agreement import agreement
 from ste_jax.judging.bias import baselines, bias_table
-from ste_jax.judging.judged import judged_pairs, read_again, vote_examples
+from ste_jax.judging.judged import judged_pairs, read_again, silent_samples, vote_examples
 from ste_jax.judging.stats import JudgedPair, Policy, evaluate_judgments, mean
 from ste_jax.judging.vote import vote_curve
 
@@ -61,7 +61,7 @@ def numbers(result: Result, policy: Policy) -> dict[str, Any]:
         "too_long": len(result.too_long),
         "missing_judgments": result.missing,
         "tied": _ties(pairs),
-        "agreement": agreement(pairs),
+        "agreement": agreement(pairs, policy),
         "subsets": rows(lambda pair: pair.subset),
         "categories": rows(lambda pair: pair.category or ""),
         "lengths": {name: by_length[name] for name in LENGTHS if name in by_length},
@@ -126,10 +126,12 @@ def _ties(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
 
 
 def _votes(result: Result, policy: Policy) -> dict[str, Any]:
-    examples = vote_examples(result.facts, result.judgments, read=partial(read_again, policy=policy))
+    read = partial(read_again, policy=policy)
+    examples = vote_examples(result.facts, result.judgments, read=read)
     return {
         "k": result.run["samples"],
         "tie_rule": TIE_RULE,
+        "unparsed_samples": silent_samples(result.judgments, read=read),
         # A vote without any verdict is wrong here, whatever the policy.
         "curve": vote_curve(examples, seed=result.run["seed"]),
     }

@@ -27,10 +27,16 @@ def evaluate(model: str, benchmark: Benchmark, settings: EvaluationSettings, out
     """Returns the finished result of a model on a benchmark; what `out` holds of it already is kept.
 
     Raises:
-      ValueError: the model cannot be used, `out` holds something else, or no comparison fits the model.
+      ValueError: the model cannot be used, `out` holds something else, no comparison fits the model, or all
+        are ties.
     """
     started = time.monotonic()
     job = open_job(model, benchmark, settings)
+    if all(item.label == "tie" for item in job.items):
+        raise ValueError(
+            f"{benchmark.source}: the {len(job.items)} comparisons asked for are ties, which are in no "
+            "accuracy; raise --limit, or give others"
+        )
     run = job.run()
     if not _is_finished(out, run):
         _judge(job, run, out, started)

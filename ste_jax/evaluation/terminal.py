@@ -122,6 +122,8 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     own = report["own_scores"] or {}
     if own.get("missing_subsets"):
         lines.append(f"subsets that are missing: {', '.join(own['missing_subsets'])}")
+    if own.get("incomplete_prompts"):
+        lines.append(f"prompts not wholly judged, in no own score: {own['incomplete_prompts']}")
     if own.get("short_subsets"):
         lines.append(f"subsets not whole: {', '.join(f'{k} {v}' for k, v in own['short_subsets'].items())}")
     if report["too_long"]:

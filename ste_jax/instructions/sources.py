@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -150,6 +151,9 @@ def _lines(path: epath.Path) -> Iterator[_Row]:
 
 
 def _csv(path: epath.Path) -> Iterator[_Row]:
+    csv.field_size_limit(
+        sys.maxsize
+    )  # a response may be longer than the 131,072 characters allowed by default
     reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), strict=True)
     try:
         columns = reader.fieldnames or []

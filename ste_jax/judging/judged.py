@@ -1,7 +1,7 @@
 """From stored judgments to judged pairs: one verdict a pair and order, greedy or by majority."""
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -99,13 +99,19 @@ def vote_examples(
     return examples
 
 
+def silent_samples(judgments: Iterable[Judgment], *, read: Reader = as_recorded) -> dict[str, int]:
+    """Returns how many samples gave no verdict, by status."""
+    verdicts = map(read, judgments)
+    return dict(sorted(Counter(v.status for v in verdicts if v.label is None).items()))
+
+
 _Samples = list[tuple[Verdict, bool]]
 
 
 class _Outcome(NamedTuple):
     verdict: Label | None
     status: str
-    forced: bool
+    forced: float
 
 
 def _by_example(judgments: Iterable[Judgment], read: Reader) -> dict[tuple[str, Order], _Samples]:
@@ -121,7 +127,8 @@ def _outcome(key: str, samples: _Samples, seed: int) -> _Outcome:
     if len(samples) == 1:
         return _Outcome(verdict.label, verdict.status, forced)
     label = majority([verdict.label for verdict, _ in samples], seed_key=(seed, key))
-    return _Outcome(label, "ok" if label else "missing", all(forced for _, forced in samples))
+    reason, _ = Counter(verdict.status for verdict, _ in samples).most_common(1)[0]
+    return _Outcome(label, "ok" if label else reason, sum(forced for _, forced in samples) / len(samples))
 
 
 def _judged(fact: Facts, given: _Outcome, swapped: _Outcome) -> JudgedPair:

@@ -67,7 +67,8 @@ def with_wrong(
 ) -> list[tuple[Judgment, Judgment]]:
     """Returns each kept judgment with a wrong one of its example, drawn at random, if there is one.
 
-    A judgment without a verdict is not a wrong one: it would teach the format only.
+    A judgment without a verdict is not a wrong one: it would teach the format only. A model that says A too
+    often has been wrong mostly where B is right, so the verdicts A and B are made equally frequent again.
     """
     wrong: dict[Example, list[Judgment]] = defaultdict(list)
     for judgment in sorted(judgments, key=lambda j: j.sample):
@@ -78,7 +79,8 @@ def with_wrong(
         if candidates := wrong[judgment.pair_id, judgment.order]:
             draw = generator(seed, "reject", judgment.id).integers(len(candidates))
             found.append((judgment, candidates[draw]))
-    return found
+    balanced = {judgment.id for judgment in _balance([good for good, _ in found], seed)}
+    return [(good, bad) for good, bad in found if good.id in balanced]
 
 
 def _check(judgment: Judgment, pair: Pair | None):

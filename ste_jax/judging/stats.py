@@ -50,7 +50,7 @@ class JudgedPair:
       label: the better response as given.
       verdicts: each in the letters of its own order, None where there is none.
       statuses: those of judging/verdict.py.
-      forced: whether the verdict was forced.
+      forced: whether the verdict was forced; of a vote, the share of its samples that were.
       length_a: of response A as given, in characters or tokens, the same for all pairs.
       length_b: of response B as given.
       prompt_id: shared by the pairs of one prompt ("": its prompt is its own).
@@ -62,7 +62,7 @@ class JudgedPair:
     label: Outcome
     verdicts: tuple[Label | None, Label | None]
     statuses: tuple[str, str]
-    forced: tuple[bool, bool] = (False, False)
+    forced: tuple[float, float] = (0.0, 0.0)
     length_a: int
     length_b: int
     prompt_id: str = ""
@@ -112,7 +112,7 @@ class Evaluation:
       flip_rate: share of pairs whose two verdicts prefer different responses, among those with both verdicts.
       first_preference: share of verdicts that say "A".
       unparsed: how many of the 2n judgments gave no verdict, by status.
-      forced: share of the 2n judgments whose verdict was forced.
+      forced: share of the 2n judgments (of votes: of their samples) whose verdict was forced.
       longer_preference: share of verdicts that prefer the longer response, among pairs of unequal lengths.
       longer_correct: share of pairs whose better response is the longer one, among pairs of unequal lengths.
       scores: (as given, swapped) by pair id, which `paired_test` compares. Not part of the JSON.
@@ -315,9 +315,15 @@ def sign_flip_test(differences: np.ndarray, clusters: Sequence[str] | None = Non
     with few of them all signs are enumerated, else 9,999 draws are made.
     """
     sums, _ = cluster_sums(differences, clusters)
-    if not np.any(sums):
+    # A single coin says nothing: both of its sides are as extreme.
+    if len(sums) < 2 or not np.any(sums):
         return 1.0
     test = stats.permutation_test(
-        (sums,), np.mean, permutation_type="samples", n_resamples=9999, rng=generator(seed, "paired test")
+        (sums,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=9999,
+        batch=500,
+        rng=generator(seed, "paired test"),
     )
     return float(test.pvalue)

@@ -1,4 +1,9 @@
-"""Low-rank changes of the layers' matrices (LoRA, arXiv 2106.09685): what they add, and merging them in."""
+"""Low-rank changes of the layers' matrices (LoRA, arXiv 2106.09685): what they add, and merging them in.
+
+Ours and not qwix's: that library finds the weight in the right operand of a product that a module's own
+method makes, and puts its adapters into that module. Here a function gets slices of stacked matrices from a
+scan, and their products have gradients of their own: there is no such module and no such operand.
+"""
 
 from collections.abc import Mapping
 from functools import partial

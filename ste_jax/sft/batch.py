@@ -16,7 +16,9 @@ Example = TrainingExample | PreferenceExample
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """What the packing of a run came to; `padding` is the share of a pass's positions that hold no token."""
+    """What the packing of a run came to; `padding` is the share of a pass's positions that hold no token, the
+    empty rows of the last batch among them.
+    """
 
     examples: int
     left_out: int
@@ -47,9 +49,10 @@ class Batches:
         self._examples = [e for e in examples if _size(e) <= settings.row_length]
         self._refuse_unusable(len(examples))
         self._epoch, self._rows = 0, self._pack(0)
-        self.packing = self._count(len(examples))
         self.steps_per_epoch = -(-len(self._rows) // settings.batch_rows)
-        self.total_steps = max(1, int(settings.epochs * self.steps_per_epoch))
+        self.packing = self._count(len(examples))
+        # Rounded before it is cut: 1.4 times 45 is 62.99999999999999.
+        self.total_steps = max(1, int(round(settings.epochs * self.steps_per_epoch, 6)))
         self.fingerprint = self._hash()
         longest = max(sum(map(_targets, row)) for row in self._rows)
         self.examples_per_row = max(map(len, self._rows))
@@ -116,13 +119,14 @@ class Batches:
 
     def _count(self, given: int) -> Packing:
         tokens = sum(map(_size, self._examples))
+        positions = self.steps_per_epoch * self._settings.batch_rows * self._settings.row_length
         return Packing(
             examples=len(self._examples),
             left_out=given - len(self._examples),
             tokens=tokens,
             target_tokens=sum(map(_targets, self._examples)),
             rows=len(self._rows),
-            padding=1.0 - tokens / (len(self._rows) * self._settings.row_length),
+            padding=1.0 - tokens / positions,
         )
 
 

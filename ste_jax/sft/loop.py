@@ -119,7 +119,6 @@ def train(
                 state = dataclasses.replace(state, model=with_trained(load_model(), state.model))
             step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
         metrics.begin(step)
-        last_checkpoint = resumed_from
         arrays = batches.batch(step) if step < total else {}
 
         ended = step == total or _impatient(evaluations, settings.patience)
@@ -138,11 +137,13 @@ def train(
             # ---- divergence: before anything of this step is kept ----------------------------------------
             if not (math.isfinite(loss) and math.isfinite(values["grad_norm"])):
                 ids = ", ".join(batches.example_ids(step - 1))
-                good = "there is none" if last_checkpoint is None else f"step {last_checkpoint}"
+                # That of the step before, if there is one, holds the parameters that led here.
+                earlier = [s for s in checkpoints.steps() if s < step - 1]
+                good = f"step {earlier[-1]}" if earlier else "there is none"
                 raise DivergedError(
                     f"train: loss {loss}, gradient norm {values['grad_norm']} at step {step} "
-                    f"(examples: {ids}); last good checkpoint: {good}; lower learning_rate or look at "
-                    "these examples"
+                    f"(examples: {ids}); last good checkpoint: {good}; "
+                    "lower learning_rate or look at these examples"
                 )
             metrics.log(step, **values, tokens=tokens, seconds=time.monotonic() - begin)
             progress.advance(records=1, tokens=tokens)
@@ -164,7 +165,6 @@ def train(
             stop = connection.any_asked(mesh)
             if stop or ended or step % settings.checkpoint_every == 0:
                 checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
-                last_checkpoint = step
             if stop and not ended:
                 raise stopping.Stopped
 

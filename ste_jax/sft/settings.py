@@ -23,8 +23,8 @@ class TrainSettings:
       beta: of "dpo": how strongly the model is held to the one it starts from.
       nll_scale: of "dpo": weight of the correct judgments' likelihood.
       learning_rate: peak of the schedule, reached by a linear warm-up.
-      schedule: from the peak by a "cosine" or "linear" down to `learning_rate * final_learning_rate_ratio` at
-        the last step, or "constant".
+      schedule: from the peak by a "cosine" or "linear" down toward `learning_rate *
+        final_learning_rate_ratio`, which the step after the last would have, or "constant".
       optimizer: of optax; "sgd" has momentum `b1` and no decay.
       epochs: the run makes at most this many passes over the examples (0.5: half of them).
       batch_rows: packed rows of one optimizer step, over all devices.

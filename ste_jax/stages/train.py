@@ -158,8 +158,9 @@ def _preferences(
     context, settings, source = training.context, training.settings, training.source
     if not matched:
         raise NothingToLearn(
-            f"iteration {training.iteration}: no pair was judged both correctly and wrongly in one order, so "
-            "there is nothing to prefer. Mend: more annotate.samples or pairs, or fine-tuning alone "
+            f"iteration {training.iteration}: no pairs were judged both correctly and wrongly in one order, "
+            "with A and with B as the right verdict, so there is nothing to prefer. Mend: more "
+            "annotate.samples or pairs, or fine-tuning alone "
             '(prefer.epochs=0, train.method="sft")'
         )
     if all(good.id in records.found for good, _ in matched):

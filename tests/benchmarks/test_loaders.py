@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -13,7 +14,8 @@ from pyarrow import parquet
 from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, aggregates, load
-from ste_jax.judging.stats import POLICIES, JudgedPair
+from ste_jax.benchmarks.sections import Subsets
+from ste_jax.judging.stats import POLICIES, JudgedPair, wilson_interval
 from ste_jax.records import Item, Label, opposite
 
 WRONG = POLICIES["wrong"]
@@ -50,9 +52,14 @@ def judged(item: Item, right: tuple[bool | None, bool | None]) -> JudgedPair:
     )
 
 
-def scores(name: str, items: list[Item], right: Callable[[Item], tuple[bool | None, bool | None]]) -> Any:
+def scores(
+    name: str,
+    items: list[Item],
+    right: Callable[[Item], tuple[bool | None, bool | None]],
+    policy: str = "wrong",
+) -> Any:
     pairs = [judged(item, right(item)) for item in items if item.label != "tie"]
-    return aggregates(name, pairs, WRONG, 0)
+    return aggregates(name, pairs, POLICIES[policy], 0)
 
 
 def better(item: Item) -> str:
@@ -65,7 +72,7 @@ def better(item: Item) -> str:
 def rewardbench_rows(subsets: dict[str, int]) -> list[dict[str, Any]]:
     return [
         {
-            "prompt": f"Question {i}?",
+            "prompt": f"Question {i} of {subset}?",
             "chosen": f"good {subset} {i}",
             "chosen_model": "m",
             "rejected": f"bad {subset} {i}",
@@ -135,6 +142,40 @@ def test_rewardbench_published_sections_give_the_published_average(tmp_path):
     assert 0.750 < low < 0.7605 < high < 0.770
 
 
+def test_a_prompt_of_several_subsets_is_drawn_with_all_of_them():
+    rng = np.random.default_rng(0)
+
+    def width(shared: bool) -> float:
+        good = rng.random(200) < 0.5
+        pairs = [
+            JudgedPair(
+                pair_id=f"{subset}{i}",
+                label="A",
+                verdicts=("A", "B") if good[i] else ("B", "A"),
+                statuses=("ok", "ok"),
+                length_a=1,
+                length_b=1,
+                prompt_id=f"{'' if shared else subset}{i}",
+                subset=subset,
+            )
+            for subset in ("x", "y", "z")
+            for i in range(200)
+        ]
+        low, high = Subsets(pairs, WRONG, seed=0).mean({"x": 1.0, "y": 1.0, "z": 1.0})["interval95"]
+        return high - low
+
+    # The error of 200 coins, 2 x 1.96 x sqrt(0.25 / 200); as independent subsets, less by sqrt(3).
+    assert width(shared=True) == pytest.approx(0.139, rel=0.1)
+    assert width(shared=False) == pytest.approx(0.080, rel=0.1)
+
+
+def test_subsets_without_a_spread_have_wilsons_interval(tmp_path):
+    table(tmp_path / "f.parquet", rewardbench_rows(dict.fromkeys(rewardbench.SECTIONS["Chat"], 3)))
+    items = load("rewardbench", str(tmp_path)).items
+    chat = scores("rewardbench", items, lambda item: (True, True))["sections"]["Chat"]
+    assert chat["interval95"] == pytest.approx(wilson_interval(15, 15))
+
+
 def test_missing_subsets_are_named_and_not_averaged_over(tmp_path):
     some = {name: 2 for name in rewardbench.WEIGHTS if name not in ("donotanswer", "math-prm")}
     table(tmp_path / "f.parquet", rewardbench_rows(some))
@@ -190,7 +231,15 @@ def test_rewardbench2_wants_the_best_of_four(tmp_path):
     assert found["incomplete_prompts"] == 0
     few = scores("rewardbench2", [i for i in items if i.subset != "Ties"][1:], lambda item: (True, True))
     assert few["mean_of_subsets"] == few["mean_of_subsets"] | {"accuracy": None, "missing": ["Ties"]}
-    assert few["incomplete_prompts"] == 1
+    assert (few["incomplete_prompts"], few["best"]["Factuality"]["prompts"]) == (1, 1)
+    tied = [item for item in items if item.subset == "Ties"]
+    cut = scores("rewardbench2", [i for i in tied if i.id != "Ties/tied:0/1-0"], lambda item: (True, True))
+    assert (cut["incomplete_prompts"], cut["best"]) == (1, {})
+    # Lost once and silent once: lost, though the policy counts no silent comparison. Silent alone: left out.
+    silent = {"Math/0/0-1": (None, None), "Math/0/0-2": (False, True)}
+    found = scores("rewardbench2", items, lambda item: silent.get(item.id, (True, True)), "dropped")
+    assert found["best"]["Math"]["accuracy_as_given"] == 0.5
+    assert found["best"]["Math"]["accuracy_swapped"] == 1.0
 
 
 # ---- MT-Bench -----------------------------------------------------------------
@@ -319,6 +368,11 @@ def test_judgebench_scores_as_its_authors(tmp_path):
     gpt = found["authors_score"]["gpt-4o-2024-05-13"]
     assert gpt["overall"]["accuracy"] == 0.5
     assert [gpt[name]["accuracy"] for name in judgebench.SUBSETS.values()] == [1.0, 0.0, 0.0, 1.0]
+    claude = judgebench.MODELS[0]
+    assert found["missing_subsets"] == [f"{claude} {name}" for name in judgebench.SUBSETS.values()]
+    assert found["authors_score"][claude]["overall"]["accuracy"] is None
+    some = scores("judgebench", items[1:], lambda item: (True, True))["authors_score"]["gpt-4o-2024-05-13"]
+    assert (some["overall"]["accuracy"], some["overall"]["missing"]) == (None, ["knowledge"])
 
 
 def test_rm_bench_matrix(tmp_path):
@@ -335,8 +389,10 @@ def test_rm_bench_matrix(tmp_path):
     ]
     written(tmp_path / "total_dataset.json", json.dumps(rows))
     written(tmp_path / "chat_filtered.json", json.dumps(rows[:1]))
+    written(tmp_path / "math_filtered.json", json.dumps([rows[2] | {"prompt": "Another", "id": None}]))
     items = load("rm_bench", str(tmp_path)).items
-    assert len(items) == 5 * 9
+    assert len(items) == 6 * 9  # what two files hold counts once, what only shares an id or has none does not
+    items = [item for item in items if item.instruction != "Another"]
     assert {
         (better(i)[1], i.response_b[1] if i.label == "A" else i.response_a[1])
         for i in items

@@ -54,12 +54,14 @@ def open_file(path: Path, items: Sequence[Item], run: dict[str, Any]) -> ResultF
     return ResultFile(path, run, {"data_source": "planted.jsonl"}, [facts_of(one) for one in items], [])
 
 
-def result(path: Path, items: Sequence[Item], texts: Texts, samples: int = 1, **changes: Any) -> Result:
+def result(
+    path: Path, items: Sequence[Item], texts: Texts, samples: int = 1, finish: str = "stop", **changes: Any
+) -> Result:
     """Writes and reads a result file whose judgment texts are `texts(item, order, sample)`."""
     file = open_file(path, items, run_of(samples, **changes))
     for one in items:
         for order in ORDERS:
-            file.add([judgment(one, order, i, texts(one, order, i)) for i in range(samples)])
+            file.add([judgment(one, order, i, texts(one, order, i), finish) for i in range(samples)])
     file.close({})
     return read_result(path)
 

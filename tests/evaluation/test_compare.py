@@ -12,7 +12,7 @@ from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.terminal import comparison_table
 from ste_jax.judging.stats import POLICIES
 
-WRONG = POLICIES["wrong"]
+WRONG, DROPPED = POLICIES["wrong"], POLICIES["dropped"]
 ITEMS = [item(i, "AB"[i % 2]) for i in range(60)]
 
 
@@ -42,6 +42,24 @@ def test_a_result_does_not_differ_from_itself(tmp_path):
     assert report["difference"]["p_value"] == 1.0
     assert report["difference"]["interval95"] == (0.0, 0.0)
     assert report["mcnemar"]["as_given"]["p_value"] == 1.0
+
+
+def test_judges_that_say_nothing(tmp_path):
+    def speaking_only(path, spoken):
+        return result(path, ITEMS, lambda one, order, _: right(one, order) if order in spoken else "Well.")
+
+    a, b = speaking_only(tmp_path / "a", ()), speaking_only(tmp_path / "b", ("swapped",))
+    with pytest.raises(ValueError, match="no pair has a verdict of both judges, and policy 'dropped'"):
+        compare(a, b, DROPPED)
+    given = compare(b, planted(tmp_path / "c", []), DROPPED)["mcnemar"]["as_given"]
+    assert (given["n"], given["accuracy_a"], given["p_value"]) == (0, None, 1.0)
+    assert compare(b, planted(tmp_path / "c", []), WRONG)["mcnemar"]["as_given"]["accuracy_a"] == 0.0
+
+
+def test_one_prompt_is_no_evidence(tmp_path):
+    items = [item(i, "A", prompt_id="p") for i in range(5)]
+    a, b = planted(tmp_path / "a", range(5), items), planted(tmp_path / "b", [], items)
+    assert compare(a, b, WRONG)["difference"]["p_value"] == 1.0
 
 
 def test_equal_judges_seldom_differ(tmp_path):

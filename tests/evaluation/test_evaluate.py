@@ -136,6 +136,7 @@ def test_the_estimate_is_what_the_rest_then_takes():
     requests = [request(i, length) for i, length in enumerate(lengths)]
     settings = DecodeSettings(sequences=8, wave=1, buckets=(128, 256, 1024))
     served: list[str] = []
+    together: list[int] = []
 
     def shape_of(part):
         longest = max(len(r.prompt) - 1 for r in part)
@@ -148,11 +149,13 @@ def test_the_estimate_is_what_the_rest_then_takes():
         for id_ in only:
             time.sleep(lengths[int(id_[1:])] * 2e-5)
         served.extend(only)
+        together.append(len(only))
 
     started = time.monotonic()
     parts = rounds(requests)
     assert [len(part) for part in parts] == [70, 20]
     estimate = measure(parts, {"r0", "r1"}, shape_of, serve, started)
+    assert together[:2] == [1, 1]  # each length compiles alone
     assert len(served) == len(set(served)) <= 3 + 2 * 8
     for part in parts:
         serve("evaluate", part, [r.id for r in part if r.id not in served and r.id not in ("r0", "r1")])

@@ -153,6 +153,34 @@ def test_votes_have_a_curve_and_a_stated_tie_rule(tmp_path):
     assert report["accuracy"] == 1.0
 
 
+def test_votes_do_not_hide_what_gave_no_verdict(tmp_path):
+    items = [item(i, "A") for i in range(4)]
+
+    def texts(one, order, sample):
+        return right(one, order) if sample == 0 and one.id == "i0000" else "Well."
+
+    report = numbers(result(tmp_path / "r.jsonl", items, texts, samples=3), WRONG)
+    assert (report["unparsed"], report["accuracy"]) == ({"missing": 6}, 0.25)
+    assert report["votes"]["unparsed_samples"] == {"missing": 22}
+
+    cut = result(tmp_path / "c.jsonl", items, texts, samples=3, finish="length")
+    assert numbers(cut, WRONG)["unparsed"] == {"truncated": 6}
+
+
+def test_silent_judgments_agree_as_the_policy_says(tmp_path):
+    items = [item(i, "A") for i in range(10)]
+
+    def texts(one, order, _):
+        return right(one, order) if one.id == "i0000" else "Well."
+
+    made = result(tmp_path / "r.jsonl", items, texts)
+    for policy, n, share in ((WRONG, 10, 0.1), (REWARDBENCH, 10, 0.55), (DROPPED, 1, 1.0)):
+        rows = numbers(made, policy)["agreement"]
+        assert (rows["with_ties"]["n"], rows["with_ties"]["agreement"]) == (n, pytest.approx(share))
+        assert rows["without_ties"]["agreement"] == rows["label"]["agreement"] == pytest.approx(share)
+        assert rows["orders"] == {"n": 1, "silent": 0, "agreement": 1.0, "kappa": None}
+
+
 def test_an_unfinished_result_says_so(tmp_path):
     path = result(
         tmp_path / "r.jsonl", [item(i, "A") for i in range(4)], lambda one, o, _: right(one, o)

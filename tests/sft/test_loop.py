@@ -124,12 +124,15 @@ def test_kill_and_resume_equals_the_uninterrupted_run(tmp_path):
 
 def test_resuming_on_more_devices_equals_to_float_tolerance(tmp_path):
     straight, moved = tmp_path / "straight", tmp_path / "moved"
-    expected = run(straight, USUAL)
+    run(straight, USUAL)
     with pytest.raises(KilledError):
         run(moved, USUAL, evaluate=dying_at(4))
     result = run(moved, USUAL, mesh=make_mesh((2, 2, 2)))
     assert result.resumed_from == 3
-    assert result.loss == pytest.approx(expected.loss, rel=1e-4)
+    there, here = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (moved, straight))
+    assert there == pytest.approx(here, rel=1e-4)
+    assert there[:3] == here[:3]
+    assert result.loss == there[-1]
 
 
 def test_adapters_are_kept_alone_and_resume_bit_for_bit(tmp_path):
@@ -206,9 +209,13 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
 
     # An infinite learning rate is refused; a huge one overflows the parameters after the first update.
     wild = settings(learning_rate=3e38, warmup_steps=0, checkpoint_every=1, epochs=4)
-    with pytest.raises(DivergedError, match=r"at step \d+ \(examples: .*\); last good checkpoint: step \d+"):
+    with pytest.raises(DivergedError) as told:
         run(tmp_path / "wild", wild)
-    assert json.loads((tmp_path / "wild/metrics/metrics.jsonl").read_text().splitlines()[-1])["step"] >= 1
+    step = json.loads((tmp_path / "wild/metrics/metrics.jsonl").read_text().splitlines()[-1])["step"] + 1
+    ids = ", ".join(Batches(examples(40), wild, 0, 1).example_ids(step - 1))
+    # The checkpoint of the step before holds the parameters that overflowed.
+    good = f"step {step - 2}" if step > 2 else "there is none"
+    assert f"at step {step} (examples: {ids}); last good checkpoint: {good}" in str(told.value)
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):
