@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.select = ConfigDict()
     c.select.pool = 0
-    c.select.size = 12 if small else 260
+    c.select.size = 12 if small else 400
     # Labels of a model of this size say next to nothing.
     c.select.categories = ()
     c.select.max_tokens = 48
@@ -40,10 +40,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.pairs = ConfigDict()
     c.pairs.mode = ("nearest", "random", "shortened")
-    # A judge trained on answers of 48 tokens says A to whatever is longer.
-    c.pairs.max_response_tokens = 24 if small else 128
-    c.pairs.validation = 3 if small else 40
-    c.pairs.test = 6 if small else 120
+    c.pairs.max_response_tokens = 24 if small else 48
+    c.pairs.validation = 3 if small else 60
+    c.pairs.test = 6 if small else 150
 
     c.annotate = ConfigDict()
     # Enough to see the verdict that the seed draws one time in ten.
@@ -54,24 +53,24 @@ def get_config(arg: str = "") -> ConfigDict:
     c.annotate.sampling = ConfigDict({"temperature": 1.0, "top_p": 1.0})
 
     c.train = ConfigDict()
-    c.train.learning_rate = 2e-4
+    c.train.learning_rate = 1e-4
     c.train.warmup_steps = 10
     c.train.epochs = 1.0
-    c.train.batch_rows = 3
-    c.train.micro_rows = 3
-    # Two or three examples a row: attention costs little.
-    c.train.row_length = 768
+    c.train.batch_rows = 5
+    c.train.micro_rows = 5
+    # Three examples a row: attention costs little.
+    c.train.row_length = 512
     c.train.remat = "dots"
     c.train.loss_chunk = 32
-    c.train.evaluate_every = 40
-    c.train.checkpoint_every = 40
+    c.train.evaluate_every = 25
+    c.train.checkpoint_every = 50
 
     c.evaluate = ConfigDict()
     c.evaluate.votes = 0
 
     c.decode = ConfigDict()
     c.decode.sequences = 64
-    c.decode.buckets = (64, 96, 128, 192, 256, 320, 384, 448)
+    c.decode.buckets = (64, 96, 128, 160, 192, 224, 256, 320)
     c.decode.steps = 6
     c.decode.columns = 16
     c.decode.wave = 3
