@@ -7,9 +7,9 @@ all tokens of the batch over the median of the steps after it. `limit_tokens_per
 (no recomputation, vocabulary for targets only), at the speed of one float32 product of this model's sizes
 that is timed just before.
 
-`--peer PYTHON SCRIPT` first runs another trainer's script in a process of its own, with the same --batch,
---length, --target-fraction and --steps, and prints a table of both; the script prints one JSON object with
-tokens_per_s and peak_rss_mib.
+`--peer PYTHON SCRIPT` runs another trainer's script with the same --batch, --length, --target-fraction and
+--steps, and itself, by turns, `--rounds` times, each in a process of its own, and prints a table of the
+medians; the script prints one JSON object with tokens_per_s and peak_rss_mib.
 
 `--remat-table` runs itself once for every way of recomputing, each in a process of its own, and prints time
 against memory.
@@ -67,25 +67,41 @@ def run_peer(command: list[str], a: argparse.Namespace) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def print_table(ours: dict, peer: dict) -> None:
-    """Prints both and the limit in Markdown."""
-    print("| | tokens/s | of the peer | peak memory MiB |\n|---|---|---|---|")
-    base = peer["tokens_per_s"]
-    for name, speed, memory in (
-        (peer.get("peer", "peer"), base, f"{peer['peak_rss_mib']:,}"),
-        (f"`ste_jax`, remat={ours['remat']}", ours["tokens_per_s"], f"{ours['peak_rss_mib']:,}"),
-        (f"limit at {ours['product_gflops']:.0f} GFLOP/s", ours["limit_tokens_per_s"], ""),
+def own_command(a: argparse.Namespace) -> list[str]:
+    """Returns what runs this script once; --remat is still to be added."""
+    own = [sys.executable, __file__, f"--model={a.model}", f"--loss-chunk={a.loss_chunk}", "--json"]
+    return [*own, f"--micro={a.micro}"] if a.micro else own
+
+
+def print_table(a: argparse.Namespace) -> None:
+    """Measures the peer and ourselves by turns, and prints both and the limit in Markdown."""
+    peers, ours = [], []
+    for _ in range(a.rounds):
+        peers.append(run_peer(a.peer, a))
+        ours.append(run_peer([*own_command(a), f"--remat={a.remat}"], a))
+    ratios = [own["tokens_per_s"] / peer["tokens_per_s"] for own, peer in zip(ours, peers, strict=True)]
+    print("| | tokens/s, median | all rounds | of the peer, median of rounds | peak memory MiB |")
+    print("|---|---|---|---|---|")
+    limits = [{"tokens_per_s": own["limit_tokens_per_s"]} for own in ours]
+    of_limit = [limit["tokens_per_s"] / p["tokens_per_s"] for limit, p in zip(limits, peers, strict=True)]
+    for name, rows, shares in (
+        (peers[0].get("peer", "peer"), peers, [1.0]),
+        (f"`ste_jax`, remat={a.remat}", ours, ratios),
+        ("limit of the products", limits, of_limit),
     ):
-        print(f"| {name} | {speed:.0f} | {speed / base:.2f} | {memory} |")
+        speeds = [row["tokens_per_s"] for row in rows]
+        memory = max(row.get("peak_rss_mib", 0) for row in rows)
+        print(
+            f"| {name} | {statistics.median(speeds):.0f} | {', '.join(f'{s:.0f}' for s in speeds)} | "
+            f"{statistics.median(shares):.2f} | {f'{memory:,}' if memory else ''} |"
+        )
 
 
 def print_remat_table(a: argparse.Namespace) -> None:
     """Measures every rematerialisation policy and prints time and memory in Markdown."""
-    own = [sys.executable, __file__, f"--model={a.model}", f"--loss-chunk={a.loss_chunk}", "--json"]
-    own += [f"--micro={a.micro}"] if a.micro else []
     print("| `remat` | s a step, median | all steps | tokens/s | peak memory MiB |\n|---|---|---|---|---|")
     for remat in get_args(Remat):
-        row = run_peer([*own, f"--remat={remat}"], a)
+        row = run_peer([*own_command(a), f"--remat={remat}"], a)
         steps = ", ".join(map(str, row["step_s"]))
         print(
             f"| {remat} | {statistics.median(row['step_s']):.2f} | {steps} | {row['tokens_per_s']} | "
@@ -129,6 +145,7 @@ def main() -> None:
     parser.add_argument("--remat", choices=get_args(Remat), default="dots")
     parser.add_argument("--loss-chunk", type=int, default=256)
     parser.add_argument("--peer", nargs=2, metavar=("PYTHON", "SCRIPT"), help="what to print a table beside")
+    parser.add_argument("--rounds", type=int, default=3, help="of --peer")
     parser.add_argument("--remat-table", action="store_true", help="print time and memory of every --remat")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     a = parser.parse_args()
@@ -136,7 +153,9 @@ def main() -> None:
     if a.remat_table:
         print_remat_table(a)
         return
-    peer = run_peer(a.peer, a) if a.peer else None
+    if a.peer:
+        print_table(a)
+        return
     settings = TrainSettings(
         learning_rate=1e-6,
         batch_rows=a.batch,
@@ -163,8 +182,6 @@ def main() -> None:
         "target_fraction": a.target_fraction,
         "remat": a.remat,
     }
-    if peer:
-        print_table(result, peer)
     print(json.dumps(result) if a.json else "\n".join(f"{k:20} {v}" for k, v in result.items()))
 
 

@@ -116,9 +116,11 @@ def _leaves(scores: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dic
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     lines = [f"{report['n']} pairs and {report['ties']} ties; {report['policy']['text']}"]
-    if report["unparsed"]:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in report["unparsed"].items())
-        lines.append(f"judgments without a verdict: {reasons}")
+    votes = report["votes"] or {}
+    for what, silent in (("judgments", report["unparsed"]), ("samples", votes.get("unparsed_samples"))):
+        if silent:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in silent.items())
+            lines.append(f"{what} without a verdict: {reasons}")
     own = report["own_scores"] or {}
     if own.get("missing_subsets"):
         lines.append(f"subsets that are missing: {', '.join(own['missing_subsets'])}")
