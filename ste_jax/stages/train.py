@@ -260,6 +260,7 @@ def _summary(iteration: int, epochs: float, batches: Batches, result: TrainResul
         "target_tokens": packing.target_tokens,
         "padding": packing.padding,
         "total_steps": result.steps,
+        "planned_steps": batches.total_steps,
         "evaluations": [
             {"step": step, "accuracy": value, "chosen": step == result.best_step}
             for step, value in result.evaluations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation_cases import item, result, right, wrong
 from rich.console import Console
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, chi2
 
 from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.terminal import comparison_table
@@ -34,6 +34,18 @@ def test_mcnemar_counts_the_pairs_that_differ(tmp_path):
     text = io.StringIO()
     Console(file=text, width=100).print(comparison_table(report))
     assert "+15.0 points" in text.getvalue()
+
+
+def test_mcnemar_of_a_published_table(tmp_path):
+    # Approval of a prime minister in two surveys: 794 twice, 150 and 86 once, 570 never (Agresti, Categorical
+    # Data Analysis, table 10.1, where z squared is 17.36; with the continuity correction 16.82).
+    items = [item(i, "AB"[i % 2]) for i in range(1600)]
+    a = planted(tmp_path / "a", [*range(794 + 150, 1600)], items)
+    b = planted(tmp_path / "b", [*range(794, 794 + 150), *range(794 + 150 + 86, 1600)], items)
+    row = compare(a, b, WRONG)["mcnemar"]["both_orders"]
+    assert (row["n"], row["only_a"], row["only_b"]) == (1600, 150, 86)
+    assert (150 - 86) ** 2 / (150 + 86) == pytest.approx(17.36, abs=0.005)
+    assert row["p_value"] == pytest.approx(chi2.sf(16.82, 1), rel=0.002)
 
 
 def test_a_result_does_not_differ_from_itself(tmp_path):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from ste_jax.judging.agreement import agreement
 from ste_jax.judging.stats import (
+    WRONG,
     JudgedPair,
     bootstrap_interval,
     evaluate_judgments,
@@ -147,3 +149,22 @@ def test_refusals():
     a, b = (evaluate_judgments([judged(i, "A", ("A", "A"))], seed=0) for i in (0, 1))
     with pytest.raises(ValueError, match="pair pair-00000 was judged by one model only"):
         paired_test(a, b, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_is_the_published_one(successes, n, low, high):
+    # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_kappa_of_a_textbook_table():
+    # Two raters of 50 proposals: 20 times both yes, 15 times both no, 5 and 10 times they differ. Agreement is
+    # 0.7, 0.5 by chance.
+    counts = {("A", "A"): 20, ("A", "B"): 5, ("B", "A"): 10, ("B", "B"): 15}
+    both = [(says, label) for (says, label), n in counts.items() for _ in range(n)]
+    pairs = [judged(i, label, (says, other(says))) for i, (says, label) in enumerate(both)]
+    row = agreement(pairs, WRONG)["with_ties"]
+    assert (row["n"], row["agreement"], row["kappa"]) == (50, pytest.approx(0.7), pytest.approx(0.4))

@@ -74,6 +74,15 @@ def test_every_evaluated_checkpoint_is_told(written, finished_run):
         assert ", ".join(f"{e['step']}: {e['accuracy']:.1%}" for e in row["evaluations"]) in text
 
 
+def test_a_run_that_stopped_early_says_so(summary, samples, tmp_path):
+    first, second = summary["training"][:2]
+    taken = len(first["steps"])
+    first["planned_steps"], second["planned_steps"] = taken + 7, len(second["steps"])
+    text = _spaced(_Page(_write(summary, samples, tmp_path)).text)
+    assert text.count("patience ended") == 1
+    assert f"of {taken + 7}: patience ended" in text
+
+
 def test_ids_are_unique_and_references_resolve(written):
     elements = _Page(written).elements
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
