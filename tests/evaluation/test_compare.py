@@ -44,7 +44,6 @@ def test_mcnemar_of_a_published_table(tmp_path):
     b = planted(tmp_path / "b", [*range(794, 794 + 150), *range(794 + 150 + 86, 1600)], items)
     row = compare(a, b, WRONG)["mcnemar"]["both_orders"]
     assert (row["n"], row["only_a"], row["only_b"]) == (1600, 150, 86)
-    assert (150 - 86) ** 2 / (150 + 86) == pytest.approx(17.36, abs=0.005)
     assert row["p_value"] == pytest.approx(chi2.sf(16.82, 1), rel=0.002)
 
 

@@ -161,8 +161,8 @@ def test_wilsons_interval_is_the_published_one(successes, n, low, high):
 
 
 def test_kappa_of_a_textbook_table():
-    # Two raters of 50 proposals: 20 times both yes, 15 times both no, 5 and 10 times they differ. Agreement is
-    # 0.7, 0.5 by chance.
+    # Two raters of 50 proposals: 20 times both yes, 15 times both no, 5 and 10 times they differ. Agreement
+    # is 0.7, by chance 0.5.
     counts = {("A", "A"): 20, ("A", "B"): 5, ("B", "A"): 10, ("B", "B"): 15}
     both = [(says, label) for (says, label), n in counts.items() for _ in range(n)]
     pairs = [judged(i, label, (says, other(says))) for i, (says, label) in enumerate(both)]
