@@ -79,22 +79,18 @@ def print_table(a: argparse.Namespace) -> None:
     for _ in range(a.rounds):
         peers.append(run_peer(a.peer, a))
         ours.append(run_peer([*own_command(a), f"--remat={a.remat}"], a))
-    ratios = [own["tokens_per_s"] / peer["tokens_per_s"] for own, peer in zip(ours, peers, strict=True)]
     print("| | tokens/s, median | all rounds | of the peer, median of rounds | peak memory MiB |")
     print("|---|---|---|---|---|")
-    limits = [{"tokens_per_s": own["limit_tokens_per_s"]} for own in ours]
-    of_limit = [limit["tokens_per_s"] / p["tokens_per_s"] for limit, p in zip(limits, peers, strict=True)]
-    for name, rows, shares in (
-        (peers[0].get("peer", "peer"), peers, [1.0]),
-        (f"`ste_jax`, remat={a.remat}", ours, ratios),
-        ("limit of the products", limits, of_limit),
+    base = [peer["tokens_per_s"] for peer in peers]
+    own_memory, peer_memory = (f"{max(row['peak_rss_mib'] for row in rows):,}" for rows in (ours, peers))
+    for name, speeds, memory in (
+        (peers[0].get("peer", "peer"), base, peer_memory),
+        (f"`ste_jax`, remat={a.remat}", [own["tokens_per_s"] for own in ours], own_memory),
+        ("limit of the products", [own["limit_tokens_per_s"] for own in ours], ""),
     ):
-        speeds = [row["tokens_per_s"] for row in rows]
-        memory = max(row.get("peak_rss_mib", 0) for row in rows)
-        print(
-            f"| {name} | {statistics.median(speeds):.0f} | {', '.join(f'{s:.0f}' for s in speeds)} | "
-            f"{statistics.median(shares):.2f} | {f'{memory:,}' if memory else ''} |"
-        )
+        share = statistics.median(speed / peer for speed, peer in zip(speeds, base, strict=True))
+        rounds = ", ".join(f"{speed:.0f}" for speed in speeds)
+        print(f"| {name} | {statistics.median(speeds):.0f} | {rounds} | {share:.2f} | {memory} |")
 
 
 def print_remat_table(a: argparse.Namespace) -> None:

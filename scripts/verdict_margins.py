@@ -20,7 +20,6 @@ from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.judging.prompts import load_prompt
 from ste_jax.judging.stats import bootstrap_interval, difference_interval, sign_flip_test
-from ste_jax.judging.verdict import verdict_tail
 from ste_jax.models.llama import Llama, hidden_states
 from ste_jax.records import ORDERS, Item
 from ste_jax.report.formats import interval, p_value, percent, signed
@@ -34,8 +33,10 @@ TOKENS = 1024
 
 
 @partial(jax.jit, static_argnames="choices")
-def log_odds(model: Llama, tokens: Array, length: Array, choices: tuple[int, int]) -> Array:
-    """Returns logit(A) - logit(B) after the first length[b] of the tokens int32 [b, T], float32 [b]."""
+def log_odds(model: Llama, tokens: Array, length: Array, choices: tuple[int, ...]) -> Array:
+    """Returns logit(A) - logit(B) after the first length[b] of the tokens int32 [b, T], float32 [b];
+    `choices` are the ids of A and B.
+    """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
     segments = (positions < length[:, None]).astype(jnp.int32)
     hidden = hidden_states(model, tokens, positions, segments)
@@ -47,7 +48,8 @@ def log_odds(model: Llama, tokens: Array, length: Array, choices: tuple[int, int
 def margins(source: ModelSource, items: Sequence[Item], prompt: str) -> np.ndarray:
     """Returns the log-odds for the first response shown, [pairs, orders]."""
     judge = Judge(JudgeSettings(load_prompt(prompt), 0, True, 0), source.tokenizer)
-    tail = verdict_tail(source.tokenizer.encode_plain)
+    tail = judge.tail
+    assert tail, "verdicts are forced"
     rows = [[*judge.prompt_ids(item.pair(), order), *tail.opening] for item in items for order in ORDERS]
     found, mesh = np.zeros(len(rows)), make_mesh((1, 1, 1))
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))

@@ -160,6 +160,7 @@ class RunConfig:
 
     def __post_init__(self):
         held_out = self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
+        validated = self.pairs.validation > 0 or self.labelled_pairs != ""
         for good, message in (
             (self.iterations >= 1, f"iterations must be 1 or more, not {self.iterations}"),
             (self.model != "", "model must name a model"),
@@ -200,11 +201,11 @@ class RunConfig:
                 f"held-out ones",
             ),
             (
-                self.train.evaluate_every == 0 or self.pairs.validation > 0 or self.labelled_pairs != "",
+                self.train.evaluate_every == 0 or validated,
                 "train.evaluate_every wants pairs.validation or labelled_pairs to choose checkpoints by",
             ),
             (
-                self.train.patience == 0 or self.pairs.validation > 0 or self.labelled_pairs != "",
+                self.train.patience == 0 or validated,
                 "train.patience wants pairs.validation or labelled_pairs to be measured by",
             ),
             (self.annotate.samples >= 1, "annotate.samples must be 1 or more"),

@@ -159,6 +159,10 @@ def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
         ({"pairs__validation": -1, "train__evaluate_every": 0}, "pairs.validation must be 0 or more"),
         ({"pairs__test": 56}, r"select.size \(64\) leaves no pair to train on beside 64 held-out"),
         ({"pairs__validation": 0}, "train.evaluate_every wants pairs.validation or labelled_pairs"),
+        (
+            {"pairs__validation": 0, "train__evaluate_every": 0, "train__patience": 2},
+            "train.patience wants pairs.validation or labelled_pairs",
+        ),
         ({"pairs__max_response_tokens": 0}, "pairs.max_response_tokens must be 1 or more"),
         ({"pairs__max_modified_tokens": -3}, "pairs.max_modified_tokens must be 1 or more, not -3"),
         ({"annotate__samples": 0}, "annotate.samples must be 1 or more"),

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,18 @@ class Subsets:
     ):
         self._seed = seed
         self._pairs: dict[str, int] = defaultdict(int)
-        # Of each prompt, by subset, the sum of the scores that count, and their number.
+        # By subset, of all prompts and of each, the sum of the scores that count, and their number.
+        self._totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         self._prompts: dict[str, dict[str, np.ndarray]] = defaultdict(
             lambda: defaultdict(lambda: np.zeros(2))
         )
         for pair in pairs:
             scores = np.array(pair.scores(policy))
             if pair.label != "tie" and (counted := scores[~np.isnan(scores)]).size:
-                self._prompts[pair.cluster][key(pair)] += (counted.sum(), counted.size)
-                self._pairs[key(pair)] += 1
-        self._draws: dict[str, np.ndarray] | None = None
+                name, sums = key(pair), np.array([counted.sum(), counted.size])
+                self._prompts[pair.cluster][name] += sums
+                self._totals[name] += sums
+                self._pairs[name] += 1
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Returns those of `names` of which no pair counts."""
@@ -66,9 +69,9 @@ class Subsets:
         if missing:
             return {"accuracy": None, "interval95": None, "missing": missing}
         share = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-        found = [[prompt[name] for prompt in self._prompts.values() if name in prompt] for name in share]
-        totals = [np.sum(sums, axis=0) for sums in found]
-        accuracy = sum(w * float(t[0] / t[1]) for w, t in zip(share.values(), totals, strict=True))
+        accuracy = sum(
+            weight * float(self._totals[name][0] / self._totals[name][1]) for name, weight in share.items()
+        )
         draws = sum(weight * self._drawn[name] for name, weight in share.items())
         low, high = np.quantile(draws, (0.025, 0.975))
         if np.ptp(draws) < 1e-9:
@@ -76,22 +79,20 @@ class Subsets:
             low, high = wilson_interval(accuracy * prompts, prompts)
         return {"accuracy": accuracy, "interval95": [float(low), float(high)], "missing": []}
 
-    @property
+    @cached_property
     def _drawn(self) -> dict[str, np.ndarray]:
         """Bootstrap draws of the subsets' accuracies, the same in every mean: [draws].
 
         Prompts are drawn among those that have pairs in the same subsets, so that no subset runs empty.
         """
-        if self._draws is None:
-            alike: dict[tuple[str, ...], list[dict[str, np.ndarray]]] = defaultdict(list)
-            for _, prompt in sorted(self._prompts.items()):
-                alike[tuple(sorted(prompt))].append(prompt)
-            sums = {name: np.zeros((2, _DRAWS)) for name in self._pairs}
-            for names, prompts in sorted(alike.items()):
-                rng = generator(self._seed, "sections", "\n".join(names))
-                picked = rng.integers(0, len(prompts), (_DRAWS, len(prompts)))
-                for name in names:
-                    total, count = np.array([prompt[name] for prompt in prompts]).T
-                    sums[name] += (total[picked].sum(axis=1), count[picked].sum(axis=1))
-            self._draws = {name: total / count for name, (total, count) in sums.items()}
-        return self._draws
+        alike: dict[tuple[str, ...], list[dict[str, np.ndarray]]] = defaultdict(list)
+        for _, prompt in sorted(self._prompts.items()):
+            alike[tuple(sorted(prompt))].append(prompt)
+        sums = {name: np.zeros((2, _DRAWS)) for name in self._pairs}
+        for names, prompts in sorted(alike.items()):
+            rng = generator(self._seed, "sections", "\n".join(names))
+            picked = rng.integers(0, len(prompts), (_DRAWS, len(prompts)))
+            for name in names:
+                total, count = np.array([prompt[name] for prompt in prompts]).T
+                sums[name] += (total[picked].sum(axis=1), count[picked].sum(axis=1))
+        return {name: total / count for name, (total, count) in sums.items()}

@@ -151,9 +151,8 @@ def _lines(path: epath.Path) -> Iterator[_Row]:
 
 
 def _csv(path: epath.Path) -> Iterator[_Row]:
-    csv.field_size_limit(
-        sys.maxsize
-    )  # a response may be longer than the 131,072 characters allowed by default
+    # A response may be longer than the 131,072 characters that are allowed by default.
+    csv.field_size_limit(sys.maxsize)
     reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), strict=True)
     try:
         columns = reader.fieldnames or []
