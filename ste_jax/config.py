@@ -16,7 +16,9 @@ from ste_jax.judging.construction import PairChecks
 from ste_jax.sft.settings import TrainSettings
 
 T = TypeVar("T")
-PairMode = Literal["modified", "modified_one_call", "worse", "nearest", "random", "shortened"]
+PairMode = Literal[
+    "modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened", "begun"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,12 @@ class PairsConfig:
     Attributes:
       mode: how the worse response y_l is made; several make a pair each of every instruction.
         "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as in the
-        paper; "worse": a worse answer to x itself, the paper's ablation. Without a further call: "nearest" or
-        "random": the answer to another instruction of the run, the one most like x or any; "shortened": the
-        beginning of the better response.
+        paper; "worse": a worse answer to x itself, the paper's ablation; "hotter": one more answer to x,
+        drawn as `hotter` says. Without a further call: "nearest" or "random": the answer to another
+        instruction of the run, the one most like x or any; "shortened": the beginning of the better response;
+        "begun": the answer to any other, against that beginning.
+      sampling: of y_w, and of all else but `hotter`.
+      hotter: sampling of y_l in that mode: the hotter, the less coherent.
       max_response_tokens: of each response.
       max_modified_tokens: of x'.
       validation: pairs held out for the choice of checkpoints.
@@ -65,6 +70,7 @@ class PairsConfig:
     max_response_tokens: int = 1024
     max_modified_tokens: int = 256
     sampling: Sampling = Sampling()
+    hotter: Sampling = Sampling(temperature=1.0, top_p=1.0)
     checks: PairChecks = PairChecks()
     validation: int
     test: int

@@ -200,13 +200,21 @@ class Llama(nnx.Module):
         out = self.rules.spec("batch", None, None)
         return self.embed[...].at[tokens].get(out_sharding=out).astype(self.dtype)
 
+    @property
+    def table(self) -> Array:
+        """The vectors [V, D] that final hidden states are multiplied with."""
+        return (self.embed if self.unembed is None else self.unembed)[...]
+
     def unembed_hidden(self, hidden: Array) -> Array:
         """Returns float32 logits [B, T, V] of final hidden states [B, T, D]."""
-        table = self.embed if self.unembed is None else self.unembed
+        return self.project(hidden, self.table)
+
+    def project(self, hidden: Array, table: Array) -> Array:
+        """Returns what `unembed_hidden` does, with another `table`."""
         return jnp.einsum(
             "BTD,VD->BTV",
             hidden,
-            table[...].astype(self.dtype),
+            table.astype(self.dtype),
             preferred_element_type=jnp.float32,
             out_sharding=self.rules.spec("batch", None, "vocab"),
         )

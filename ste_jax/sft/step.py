@@ -18,7 +18,7 @@ from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
 from ste_jax.models.product import PRODUCT
 from ste_jax.models.splash import splash_attention
 from ste_jax.sft.lora import prepared, trained, with_trained
-from ste_jax.sft.loss import target_losses
+from ste_jax.sft.loss import target_losses, total_loss
 from ste_jax.sft.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
 from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import Rules, place
@@ -145,7 +145,10 @@ def _loss_of(settings: TrainSettings, batch: Mapping[str, Array]) -> Callable[..
     """Returns (model, micro-batch) -> its share of the loss of `batch`."""
     if settings.method == "sft":
         targets = jnp.maximum(jnp.sum(batch["target_weights"]), 1.0)
-        return lambda model, micro: jnp.sum(_losses(model, micro, settings)) / targets
+        chunk = settings.loss_chunk
+        return lambda model, micro: (
+            total_loss(model, _hidden(model, micro, settings), micro, chunk=chunk) / targets
+        )
     pairs = jnp.maximum(jnp.sum(batch["pair_weights"]), 1.0)
     chosen = jnp.maximum(jnp.sum(is_chosen(batch)), 1.0)
     return lambda model, micro: preference_loss(
@@ -154,7 +157,11 @@ def _loss_of(settings: TrainSettings, batch: Mapping[str, Array]) -> Callable[..
 
 
 def _losses(model: Llama, batch: Mapping[str, Array], settings: TrainSettings) -> Array:
-    hidden = hidden_states(
+    return target_losses(model, _hidden(model, batch, settings), batch, chunk=settings.loss_chunk)
+
+
+def _hidden(model: Llama, batch: Mapping[str, Array], settings: TrainSettings) -> Array:
+    return hidden_states(
         _narrow_layers(model),
         batch["tokens"],
         batch["positions"],
@@ -162,7 +169,6 @@ def _losses(model: Llama, batch: Mapping[str, Array], settings: TrainSettings) -
         attention=_attention(model, settings),
         remat=_remat(settings),
     )
-    return target_losses(model, hidden, batch, chunk=settings.loss_chunk)
 
 
 @partial(jax.jit, static_argnames="settings")

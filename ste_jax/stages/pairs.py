@@ -132,13 +132,13 @@ def _pair(
         return "too_long"
     if candidate is None:
         return "modified_unparsable"
-    reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
+    better, worse = candidate.better or (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
+    reason = check_pair(instruction.text, candidate.modified, better[0], worse[0], settings.checks)
     if reason:
         return reason
     # With one mode, an instruction has one pair, and they share the id.
     id_ = instruction.id if settings.modes == (mode,) else f"{instruction.id}.{mode}"
     label = "A" if generator(context.config.seed, "place", id_).random() < 0.5 else "B"
-    better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
     first, second = (better, worse) if label == "A" else (worse, better)
     return Pair(
         id=id_,

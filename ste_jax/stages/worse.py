@@ -1,14 +1,18 @@
 """How worse responses y_l are made: one function a mode of `pairs.mode`.
 
 In the "modified" modes y_l answers a modified instruction x' and should thus be the worse answer to x; in the
-mode "worse" the model is asked for a worse answer outright. Three modes need no further call: y_l is the
-answer to another instruction of the run, "nearest" to x or "random", or the better response y_w "shortened".
+mode "worse" the model is asked for a worse answer outright; in "hotter" for one more answer, at a higher
+temperature. Four modes need no further call: y_l is the answer to another instruction of the run, "nearest"
+to x or "random", or the better response y_w "shortened"; in "begun" the shortened y_w is the better one, and
+the "random" answer the worse. So what loses in one pair wins in another, and whoever looks at one response
+only cannot tell.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from ste_jax.config import PairMode, PairsConfig
+from ste_jax.decode.protocol import Sampling
 from ste_jax.instructions.neighbours import nearest
 from ste_jax.judging.construction import (
     check_modified,
@@ -27,11 +31,19 @@ from ste_jax.text.chat import Message, to_messages
 
 @dataclasses.dataclass(frozen=True)
 class Worse:
-    """A candidate for y_l: the modified instruction (None in the mode "worse"), the text and its ids."""
+    """A candidate for y_l.
+
+    Attributes:
+      modified: the instruction that it answers (None: x itself).
+      text: of the response.
+      tokens: its ids.
+      better: what takes the place of y_w, text and ids; None: nothing does.
+    """
 
     modified: str | None
     text: str
     tokens: list[int]
+    better: tuple[str, list[int]] | None = None
 
 
 class Asker:
@@ -47,15 +59,21 @@ class Asker:
         self.tokenizer = context.seed_model.tokenizer
         self.asked: list[str] = []
 
-    def ask(self, name: str, conversations: Mapping[str, list[Message]], most: int) -> dict[str, Generation]:
-        """Returns the answers by id; `most` tokens each."""
+    def ask(
+        self,
+        name: str,
+        conversations: Mapping[str, list[Message]],
+        most: int,
+        sampling: Sampling | None = None,
+    ) -> dict[str, Generation]:
+        """Returns the answers by id, `most` tokens each; drawn as `pairs.sampling` says, or by `sampling`."""
         self.asked.append(name)
         answers, _ = generate_texts(
             self._context,
             self._context.seed_model,
             self._context.workdir / "pairs" / name,
             conversations,
-            sampling=self._context.config.pairs.sampling,
+            sampling=sampling or self._context.config.pairs.sampling,
             max_new_tokens=most,
             fingerprint=self._fingerprint,
         )
@@ -109,6 +127,14 @@ def _worse(
     return {id_: Worse(None, g.text, g.tokens) for id_, g in found.items()}
 
 
+def _hotter(
+    asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    asked = {i.id: [Message("user", i.text)] for i in instructions}
+    found = asker.ask("hotter", asked, settings.max_response_tokens, settings.hotter)
+    return {id_: Worse(None, g.text, g.tokens) for id_, g in found.items()}
+
+
 def _nearest(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
@@ -139,13 +165,24 @@ def _answers_of_others(
 def _shortened(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
-    """Leaves the first 20 to 60% of the tokens of y_w."""
-    shortened: dict[str, Worse | None] = {}
-    for id_, answer in chosen.items():
-        share = generator(asker.seed, "shorten", id_).uniform(0.2, 0.6)
-        tokens = answer.tokens[: int(share * len(answer.tokens))]
-        shortened[id_] = Worse(None, asker.tokenizer.decode(tokens), tokens)
-    return shortened
+    return {id_: Worse(None, *_beginning(asker, answer)) for id_, answer in chosen.items()}
+
+
+def _begun(
+    asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
+) -> dict[str, Worse | None]:
+    others = _random(asker, instructions, settings, chosen)
+    return {
+        id_: other and dataclasses.replace(other, better=_beginning(asker, chosen[id_]))
+        for id_, other in others.items()
+    }
+
+
+def _beginning(asker: Asker, answer: Generation) -> tuple[str, list[int]]:
+    """Returns the first 20 to 60% of the tokens of y_w, and their text."""
+    share = generator(asker.seed, "shorten", answer.id).uniform(0.2, 0.6)
+    tokens = answer.tokens[: int(share * len(answer.tokens))]
+    return asker.tokenizer.decode(tokens), tokens
 
 
 # From the asker, the instructions that have an answer, the settings and y_w by id to candidates by id.
@@ -154,7 +191,9 @@ MODES: dict[PairMode, Mode] = {
     "modified": _modified,
     "modified_one_call": _modified_one_call,
     "worse": _worse,
+    "hotter": _hotter,
     "nearest": _nearest,
     "random": _random,
     "shortened": _shortened,
+    "begun": _begun,
 }

@@ -231,8 +231,21 @@ def test_modified_instructions_are_checked_before_they_are_answered(make_context
     assert rejected == {"modified_equal": 1, "modified_near": 1, "modified_unparsable": 2}
 
 
+@pytest.mark.parametrize(("temperature", "equal"), [(0.0, len(ANSWERS)), (2.0, 0)])
+def test_a_hotter_answer_is_drawn_as_it_is_told(
+    make_context: MakeContext, temperature: float, equal: int
+) -> None:
+    greedy, hotter = ({"temperature": t, "top_p": 1.0} for t in (0.0, temperature))
+    context = make_context(pairs={**SMALL, "mode": "hotter", "sampling": greedy, "hotter": hotter})
+    pairs.run(context, prepared(context, {}))
+    assert require_success(context.workdir / "pairs").summary["rejected"].get("responses_equal", 0) == equal
+
+
+MADE_OF_ANSWERS = ("nearest", "random", "shortened", "begun")
+
+
 def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context: MakeContext) -> None:
-    context = make_context(pairs={"mode": ("nearest", "random", "shortened"), "validation": 1, "test": 1})
+    context = make_context(pairs={"mode": MADE_OF_ANSWERS, "validation": 1, "test": 1})
     asked = {
         "ice": "Why does water freeze to ice in winter?",
         "snow": "Why does water freeze to snow in winter?",
@@ -253,7 +266,7 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
     store(context, "pairs/answers", made, pairs.made_from(context))
     found = {p.id: p for p in pairs.run(context, instructions)}
 
-    assert {one.mode for one in found.values()} == {"nearest", "random", "shortened"}
+    assert {one.mode for one in found.values()} == set(MADE_OF_ANSWERS)
     assert not [p for p in found.values() if p.instruction_id == "long"]  # it was not answered
     nearest, rose = found["ice.nearest"], found["rose.nearest"]
     assert (nearest.chosen, nearest.rejected) == (answers["ice"], answers["snow"])
@@ -264,8 +277,12 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
         begun = found[f"{id_}.shortened"].rejected
         assert whole.startswith(begun)
         assert 0 < len(begun) < 0.75 * len(whole)
+        # What was the worse one there is the better one here.
+        pair = found[f"{id_}.begun"]
+        assert (pair.chosen, pair.rejected) == (begun, found[f"{id_}.random"].rejected)
+        assert pair.modified_instruction == found[f"{id_}.random"].modified_instruction
     summary = require_success(context.workdir / "pairs").summary
-    assert (summary["mode"], summary["rejected"]) == ("nearest, random, shortened", {"too_long": 3})
+    assert (summary["mode"], summary["rejected"]) == (", ".join(MADE_OF_ANSWERS), {"too_long": 4})
 
 
 def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> None:
