@@ -28,6 +28,7 @@ import jax
 import numpy as np
 from machine import product_speed
 
+from ste_jax import options
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.cost import attention_flops, matrix_parameters
@@ -152,6 +153,7 @@ def main() -> None:
     if a.peer:
         print_table(a)
         return
+    options.begin()  # not before: a peer has the environment that the user gave
     settings = TrainSettings(
         learning_rate=1e-6,
         batch_rows=a.batch,

@@ -14,6 +14,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from absl import app, flags
 
+from ste_jax import options
 from ste_jax.stopping import RUN_AGAIN, Stopped
 
 _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
@@ -114,5 +115,6 @@ def main() -> None:
         return
     if sys.argv[1] not in MODULES:
         sys.exit(f"ste: which command?\n\n{USAGE}")
+    options.begin()
     importlib.import_module(MODULES[sys.argv[1]])
     app.run(_guarded, flags_parser=_parse_flags)

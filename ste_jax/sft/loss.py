@@ -56,27 +56,38 @@ def _with_gradients(losses: Callable[..., Array]) -> Callable[..., Array]:
     The backward pass multiplies gradients that are there already, since they are linear in that of the sum.
     """
 
-    def forward(table: Array, states: Array, ids: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
-        loss_of = jax.value_and_grad(lambda *xs: jnp.sum(losses(*xs)), (0, 1))
+    def total(table: Array, *chunks: Array) -> Array:
+        return jnp.sum(jax.lax.map(lambda xs: losses(table, *xs), chunks))
 
-        def one(carry: tuple[Array, Array], xs: tuple[Array, Array, Array]) -> tuple[Any, Array]:
-            def some() -> tuple[tuple[Array, Array], Array]:
-                loss, (d_table, d_states) = loss_of(table, *xs)
-                return (carry[0] + loss, carry[1] + d_table), d_states
+    def forward(table: Any, *given: Any) -> tuple[Array, tuple[list[Array], Array]]:
+        # A frozen table gets no gradient, which XLA would not take out again.
+        trained, chunks = [table.value] if table.perturbed else [], tuple(x.value for x in given)
 
-            return jax.lax.cond(jnp.any(xs[2] > 0.0), some, lambda: (carry, jnp.zeros_like(xs[0])))
+        @jax.value_and_grad
+        def loss_of(inputs: tuple[Array, ...], ids: Array, weights: Array) -> Array:
+            states, *tables = inputs
+            return jnp.sum(losses(*(tables or [table.value]), states, ids, weights))
 
-        start = (jnp.zeros((), jnp.float32), jnp.zeros_like(table))
-        (loss, d_table), d_states = jax.lax.scan(one, start, (states, ids, weights))
-        return loss, (d_table, d_states)
+        def one(carry: tuple[Array, list[Array]], xs: tuple[Array, Array, Array]) -> tuple[Any, Array]:
+            states, ids, weights = xs
 
-    def backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, None, None]:
-        d_table, d_states = ((gradient * x.astype(jnp.float32)).astype(x.dtype) for x in kept)
-        return d_table, d_states, None, None
+            def some() -> tuple[Any, Array]:
+                loss, (d_states, *d_tables) = loss_of((states, *trained), ids, weights)
+                return jax.tree.map(jnp.add, carry, (loss, d_tables)), d_states
 
-    total = jax.custom_vjp(lambda *xs: forward(*xs)[0])
-    total.defvjp(forward, backward)
-    return total
+            return jax.lax.cond(jnp.any(weights > 0.0), some, lambda: (carry, jnp.zeros_like(states)))
+
+        start = (jnp.zeros((), jnp.float32), [jnp.zeros_like(x) for x in trained])
+        (loss, d_tables), d_states = jax.lax.scan(one, start, chunks)
+        return loss, (d_tables, d_states)
+
+    def backward(kept: tuple[list[Array], Array], gradient: Array) -> tuple[Array | None, ...]:
+        d_tables, d_states = jax.tree.map(lambda x: (gradient * x.astype(jnp.float32)).astype(x.dtype), kept)
+        return (d_tables[0] if d_tables else None), d_states, None, None
+
+    with_gradients = jax.custom_vjp(total)
+    with_gradients.defvjp(forward, backward, symbolic_zeros=True)
+    return with_gradients
 
 
 def _chunk_losses(model: Llama, table: Array, states: Array, ids: Array, weights: Array) -> Array:

@@ -1,3 +1,4 @@
+import math
 import re
 from functools import partial
 
@@ -9,14 +10,19 @@ from sft_cases import examples, one_device, settings, tiny_model
 
 from ste_jax.models.llama import hidden_states
 from ste_jax.sft.batch import Batches
-from ste_jax.sft.loss import target_losses
+from ste_jax.sft.loss import target_losses, total_loss
 from ste_jax.sft.step import place_batch
-from ste_jax.sharding import TRAIN
+from ste_jax.sharding import TRAIN, make_mesh
 
 
 def run(model, batch, chunk):
     hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
     return jnp.sum(target_losses(model, hidden, batch, chunk=chunk))
+
+
+def run_at_once(model, batch, chunk):
+    hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
+    return total_loss(model, hidden, batch, chunk=chunk)
 
 
 compiled = jax.jit(run, static_argnames="chunk")
@@ -99,7 +105,42 @@ def test_weights_scale_the_losses():
     assert loss_sum(model, none, mesh, 8) == 0.0
 
 
-def test_no_array_holds_the_logits_of_all_targets():
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 2)])
+@pytest.mark.parametrize("chunk", [8, 24])
+def test_the_sum_has_the_value_and_the_gradients_of_the_losses(sizes, chunk):
+    mesh = make_mesh(sizes, jax.devices()[: math.prod(sizes)])
+    batch = Batches(examples(30), settings(row_length=128, loss_chunk=24), 0, 1).batch(0)
+    batch["target_weights"][:, :8] = 0.0  # a whole chunk of the smaller ones counts nothing
+    batch["target_weights"][:, 10] *= 0.5
+    found = []
+    with jax.set_mesh(mesh):
+        model, arrays = tiny_model(mesh), place_batch(batch, TRAIN, mesh)
+        for loss in (run, run_at_once):
+            # As in a step, where what is summed is divided by the number of targets.
+            found.append(
+                jax.jit(jax.value_and_grad(lambda m, loss=loss: loss(m, arrays, chunk) / 7.0))(model)
+            )
+    (value, gradients), (at_once, gradients_at_once) = found
+    assert float(value) == pytest.approx(float(at_once), rel=1e-6)
+    for one, other in zip(*map(jax.tree.leaves, (gradients, gradients_at_once)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("of", "products"), [("model", 3), ("hidden states", 2)])
+def test_a_frozen_table_gets_no_gradient(of, products):
+    """XLA would not take it out again; what is frozen while adapters are trained saves a product."""
+    mesh = one_device()
+    batch = Batches(examples(30), settings(row_length=128), 0, 1).batch(0)
+    with jax.set_mesh(mesh):
+        model, arrays = tiny_model(mesh), place_batch(batch, TRAIN, mesh)
+        hidden = hidden_states(model, arrays["tokens"], arrays["positions"], arrays["segments"])
+        loss = partial(total_loss, batch=arrays, chunk=8)
+        gradient = jax.grad(loss, argnums=["model", "hidden states"].index(of))
+        assert str(jax.make_jaxpr(gradient)(model, hidden)).count("dot_general[") == products
+
+
+@pytest.mark.parametrize("run", [run, run_at_once])
+def test_no_array_holds_the_logits_of_all_targets(run):
     mesh = one_device()
     model = tiny_model(mesh)
     batch = Batches(examples(30), settings(row_length=128, loss_chunk=8), 0, 1).batch(0)
