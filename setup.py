@@ -64,5 +64,5 @@ setup(
     package_data={"ste_jax": ["data/*", "report/*.jinja", "report/*.css"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["ste = ste_jax.cli:main"]},
+    entry_points={"console_scripts": ["ste = ste_jax.cli:command"]},
 )

@@ -5,10 +5,10 @@
 A model of this size cannot reason, and makes no worse response when it is asked for one. What it can do is
 answer, and learn which of two answers belongs to an instruction, is whole, and makes sense: so the worse
 response is the answer to another instruction, a beginning of the better one, or an answer at a higher
-temperature, and judgments are the verdict without reasoning. Where every better response is a whole answer to
-the instruction, it is enough to look at one of the two, and the judge says A wherever both are good: the
-beginnings that win against other answers, and answers that differ in little else than sense, are there to
-make it compare. docs/RESULTS.md has what came of it. `:runlocal` shrinks it to a smoke test.
+temperature, and judgments are the verdict without reasoning. In pairs of the first two kinds one response is
+good and the other is not, so it is enough to look at one; a judge that learned from them alone says A
+wherever both are good. Answers at two temperatures differ by degrees. docs/RESULTS.md has what came of it.
+`:runlocal` shrinks it to a smoke test.
 """
 
 from ml_collections import ConfigDict
@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
     c.pairs = ConfigDict()
-    c.pairs.mode = ("nearest", "random", "shortened", "begun", "hotter")
+    c.pairs.mode = ("nearest", "random", "shortened", "hotter")
     c.pairs.hotter = ConfigDict({"temperature": 1.0, "top_p": 1.0})
     c.pairs.max_response_tokens = 24 if small else 48
     c.pairs.validation = 3 if small else 60

@@ -153,7 +153,7 @@ def main() -> None:
     if a.peer:
         print_table(a)
         return
-    options.begin()  # not before: a peer has the environment that the user gave
+    options.restart_with_options()  # not before: a peer has the environment that the user gave
     settings = TrainSettings(
         learning_rate=1e-6,
         batch_rows=a.batch,

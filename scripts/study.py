@@ -30,7 +30,7 @@ from ste_jax.judging.stats import (
 )
 from ste_jax.report.formats import interval, model_name, p_value, percent, signed
 
-STE = [sys.executable, "-c", "from ste_jax.cli import main; main()"]
+STE = [sys.executable, "-c", "from ste_jax.cli import command; command()"]
 CONFIG = Path(__file__).parents[1] / "configs" / "small_judge.py"
 SEED_MODEL = "seed"
 

@@ -107,14 +107,19 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
 
 
+def command() -> None:
+    """Entry point of the command `ste`, as a program of its own."""
+    options.restart_with_options()
+    main()
+
+
 def main() -> None:
-    """Entry point of the command `ste`."""
+    """Runs the command that the arguments of the program name."""
     logging.getLogger("absl").setLevel(logging.WARNING)
     if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help"):
         print(USAGE)
         return
     if sys.argv[1] not in MODULES:
         sys.exit(f"ste: which command?\n\n{USAGE}")
-    options.begin()
     importlib.import_module(MODULES[sys.argv[1]])
     app.run(_guarded, flags_parser=_parse_flags)

@@ -16,9 +16,7 @@ from ste_jax.judging.construction import PairChecks
 from ste_jax.sft.settings import TrainSettings
 
 T = TypeVar("T")
-PairMode = Literal[
-    "modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened", "begun"
-]
+PairMode = Literal["modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +54,7 @@ class PairsConfig:
         "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as in the
         paper; "worse": a worse answer to x itself, the paper's ablation; "hotter": one more answer to x,
         drawn as `hotter` says. Without a further call: "nearest" or "random": the answer to another
-        instruction of the run, the one most like x or any; "shortened": the beginning of the better response;
-        "begun": the answer to any other, against that beginning.
+        instruction of the run, the one most like x or any; "shortened": the beginning of the better response.
       sampling: of y_w, and of all else but `hotter`.
       hotter: sampling of y_l in that mode: the hotter, the less coherent.
       max_response_tokens: of each response.

@@ -13,16 +13,23 @@ _OPTIONS = (
     ("GLIBC_TUNABLES", ":", "glibc.malloc.hugetlb", "1"),  # huge pages for what malloc hands out
     ("XLA_FLAGS", " ", "--xla_cpu_prefer_vector_width", "512"),
 )
+_MARK = "STE_RESTARTED"
 
 
-def begin() -> None:
-    """Starts this program again, in the same process, with those of the options that nobody has set."""
-    missing = [one for one in _OPTIONS if one[2] not in os.environ.get(one[0], "")]
-    # A caller who changed the arguments means this process, not the command that it was started by.
-    called = sys.orig_argv[len(sys.orig_argv) - len(sys.argv[1:]) :] != sys.argv[1:]
-    if not missing or called or sys.platform != "linux":
+def restart_with_options() -> None:
+    """Starts this program again, in the same process, with those of the options that nobody has set.
+
+    For the main program only, before anything else: what it has read or written is lost.
+    """
+    # The mark is the process's own, since programs that it starts inherit it.
+    if os.environ.get(_MARK) == str(os.getpid()) or sys.platform != "linux" or not sys.executable:
         return
-    for variable, separator, name, value in missing:
-        given = os.environ.get(variable)
-        os.environ[variable] = separator.join([*([given] if given else []), f"{name}={value}"])
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ[_MARK] = str(os.getpid())
+    before = dict(os.environ)
+    for variable, separator, name, value in _OPTIONS:
+        given = os.environ.get(variable, "")
+        is_file = variable == "XLA_FLAGS" and given.lstrip()[:1] not in ("", "-")
+        if name not in given and not is_file:
+            os.environ[variable] = separator.join([*([given] if given else []), f"{name}={value}"])
+    if os.environ != before:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -201,23 +201,13 @@ class Llama(nnx.Module):
         return self.embed[...].at[tokens].get(out_sharding=out).astype(self.dtype)
 
     @property
-    def table(self) -> Array:
-        """The vectors [V, D] that final hidden states are multiplied with."""
+    def unembedding(self) -> Array:
+        """The vectors [V, D] that final hidden states are multiplied with for logits."""
         return (self.embed if self.unembed is None else self.unembed)[...]
 
     def unembed_hidden(self, hidden: Array) -> Array:
         """Returns float32 logits [B, T, V] of final hidden states [B, T, D]."""
-        return self.project(hidden, self.table)
-
-    def project(self, hidden: Array, table: Array) -> Array:
-        """Returns what `unembed_hidden` does, with another `table`."""
-        return jnp.einsum(
-            "BTD,VD->BTV",
-            hidden,
-            table.astype(self.dtype),
-            preferred_element_type=jnp.float32,
-            out_sharding=self.rules.spec("batch", None, "vocab"),
-        )
+        return logits_of(hidden, self.unembedding, self.rules, self.dtype)
 
     def normalize(self, x: Array) -> Array:
         """Applies the final norm to [B, T, D]."""
@@ -285,6 +275,17 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     weight = weight.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
     return (wide * scale * weight).astype(x.dtype)
+
+
+def logits_of(hidden: Array, unembedding: Array, rules: Rules, dtype: str) -> Array:
+    """Returns float32 logits [B, T, V] of hidden states [B, T, D] and an unembedding [V, D], in `dtype`."""
+    return jnp.einsum(
+        "BTD,VD->BTV",
+        hidden,
+        unembedding.astype(dtype),
+        preferred_element_type=jnp.float32,
+        out_sharding=rules.spec("batch", None, "vocab"),
+    )
 
 
 def hidden_states(

@@ -131,7 +131,9 @@ def train_cost(
     passes = 2 if settings.lora_rank else 3
     adapters = 3 * 2.0 * trained_parameters(cfg, settings) if settings.lora_rank else 0.0
     useful = tokens * (passes * (matrices + logits) + 3 * attention + adapters)
-    flops = useful + tokens * (again * matrices + scores_again * attention + logits)
+    # Fine-tuning makes the gradient beside the logits; preferences know it only when all losses are known.
+    logits_again = 1.0 if settings.method == "dpo" else 0.0
+    flops = useful + tokens * (again * matrices + scores_again * attention + logits_again * logits)
     devices = math.prod(mesh.values())
     return _cost(
         topology,

@@ -38,7 +38,7 @@ class TrainSettings:
       moment_dtype: of the first moments.
       attention: "xla" on any device, or "splash", the Pallas kernel, on TPU; the same up to rounding.
       remat: what the backward pass recomputes: nothing, all but the products with weights and what "xla"
-        attention returns ("dots"), or each layer; attention scores and logits in any case.
+        attention returns ("dots"), or each layer; attention scores in any case.
       loss_chunk: targets of a row whose logits exist at once.
       evaluate_every: steps between evaluations, besides those at the end of every epoch; 0: none besides.
       patience: evaluations in a row that are no better than the best before them, after which the run stops;

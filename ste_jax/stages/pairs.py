@@ -65,10 +65,11 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
 
 def made_from(context: Context) -> dict:
     """Returns the fingerprint of the pairs; how many of them are held out later does not change them."""
-    settings = dataclasses.asdict(context.config.pairs)
+    settings = context.config.pairs
+    idle = {"validation", "test"} | ({"hotter"} - set(settings.modes))
     return context.fingerprint(
         "pairs",
-        {name: value for name, value in settings.items() if name not in ("validation", "test")},
+        {name: value for name, value in dataclasses.asdict(settings).items() if name not in idle},
         select=require_success(context.workdir / "select").content_hash,
         model=context.seed_model.digest(),
     )
@@ -132,13 +133,13 @@ def _pair(
         return "too_long"
     if candidate is None:
         return "modified_unparsable"
-    better, worse = candidate.better or (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
-    reason = check_pair(instruction.text, candidate.modified, better[0], worse[0], settings.checks)
+    reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
     if reason:
         return reason
     # With one mode, an instruction has one pair, and they share the id.
     id_ = instruction.id if settings.modes == (mode,) else f"{instruction.id}.{mode}"
     label = "A" if generator(context.config.seed, "place", id_).random() < 0.5 else "B"
+    better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
     first, second = (better, worse) if label == "A" else (worse, better)
     return Pair(
         id=id_,

@@ -2,10 +2,8 @@
 
 In the "modified" modes y_l answers a modified instruction x' and should thus be the worse answer to x; in the
 mode "worse" the model is asked for a worse answer outright; in "hotter" for one more answer, at a higher
-temperature. Four modes need no further call: y_l is the answer to another instruction of the run, "nearest"
-to x or "random", or the better response y_w "shortened"; in "begun" the shortened y_w is the better one, and
-the "random" answer the worse. So what loses in one pair wins in another, and whoever looks at one response
-only cannot tell.
+temperature. Three modes need no further call: y_l is the answer to another instruction of the run, "nearest"
+to x or "random", or the better response y_w "shortened".
 """
 
 import dataclasses
@@ -31,19 +29,11 @@ from ste_jax.text.chat import Message, to_messages
 
 @dataclasses.dataclass(frozen=True)
 class Worse:
-    """A candidate for y_l.
-
-    Attributes:
-      modified: the instruction that it answers (None: x itself).
-      text: of the response.
-      tokens: its ids.
-      better: what takes the place of y_w, text and ids; None: nothing does.
-    """
+    """A candidate for y_l: the modified instruction (None: y_l answers x itself), the text and its ids."""
 
     modified: str | None
     text: str
     tokens: list[int]
-    better: tuple[str, list[int]] | None = None
 
 
 class Asker:
@@ -165,24 +155,13 @@ def _answers_of_others(
 def _shortened(
     asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
 ) -> dict[str, Worse | None]:
-    return {id_: Worse(None, *_beginning(asker, answer)) for id_, answer in chosen.items()}
-
-
-def _begun(
-    asker: Asker, instructions: list[Instruction], settings: PairsConfig, chosen: dict[str, Generation]
-) -> dict[str, Worse | None]:
-    others = _random(asker, instructions, settings, chosen)
-    return {
-        id_: other and dataclasses.replace(other, better=_beginning(asker, chosen[id_]))
-        for id_, other in others.items()
-    }
-
-
-def _beginning(asker: Asker, answer: Generation) -> tuple[str, list[int]]:
-    """Returns the first 20 to 60% of the tokens of y_w, and their text."""
-    share = generator(asker.seed, "shorten", answer.id).uniform(0.2, 0.6)
-    tokens = answer.tokens[: int(share * len(answer.tokens))]
-    return asker.tokenizer.decode(tokens), tokens
+    """Leaves the first 20 to 60% of the tokens of y_w."""
+    shortened: dict[str, Worse | None] = {}
+    for id_, answer in chosen.items():
+        share = generator(asker.seed, "shorten", id_).uniform(0.2, 0.6)
+        tokens = answer.tokens[: int(share * len(answer.tokens))]
+        shortened[id_] = Worse(None, asker.tokenizer.decode(tokens), tokens)
+    return shortened
 
 
 # From the asker, the instructions that have an answer, the settings and y_w by id to candidates by id.
@@ -195,5 +174,4 @@ MODES: dict[PairMode, Mode] = {
     "nearest": _nearest,
     "random": _random,
     "shortened": _shortened,
-    "begun": _begun,
 }

@@ -33,6 +33,16 @@ def test_a_token_costs_what_is_counted_by_hand():
     assert cost.flops - none.flops == pytest.approx(cost.tokens * (layers + 5.4e9), rel=0.01)
 
 
+def test_preferences_project_to_the_vocabulary_once_more():
+    sft, dpo = (
+        train_cost(CFG, parse_topology("v6e-64"), FSDP_64, dataclasses.replace(SETTINGS, method=method), 0.5)
+        for method in ("sft", "dpo")
+    )
+    logits = 0.5 * 2 * CFG.vocab_size * CFG.hidden_size
+    assert dpo.flops - sft.flops == pytest.approx(sft.tokens * logits, rel=1e-6)
+    assert dpo.useful_flops == sft.useful_flops
+
+
 def test_adapters_cost_no_gradients_of_the_model():
     lora = dataclasses.replace(SETTINGS, lora_rank=16)
     costs = [train_cost(CFG, parse_topology("2xv5p-64"), FSDP_64 | {"data": 2, "fsdp": 32}, s, 1.0)

@@ -27,15 +27,17 @@ def one_device() -> jax.sharding.Mesh:
     return make_mesh((1, 1, 1), jax.devices()[:1])
 
 
-def tiny_model(mesh: jax.sharding.Mesh, param_dtype: str = "float32", dtype: str = "float32") -> Llama:
+def tiny_model(
+    mesh: jax.sharding.Mesh, param_dtype: str = "float32", dtype: str = "float32", cfg: LlamaConfig = TINY
+) -> Llama:
     random = np.random.default_rng(0)
 
     def place(parameter: Parameter) -> jax.Array:
         values = np.ones(parameter.shape) if parameter.std is None else random.normal(0, 0.1, parameter.shape)
         return place_array(values.astype(jnp.dtype(param_dtype)), mesh, TRAIN.spec(*parameter.axes))
 
-    arrays = {name: place(parameter) for name, parameter in parameter_table(TINY).items()}
-    return Llama(TINY, TRAIN, dtype, arrays)
+    arrays = {name: place(parameter) for name, parameter in parameter_table(cfg).items()}
+    return Llama(cfg, TRAIN, dtype, arrays)
 
 
 def examples(count: int, seed: int = 0, longest: int = 30) -> list[TrainingExample]:
