@@ -16,14 +16,16 @@ from ste_jax.sft.step import place_batch
 from ste_jax.sharding import TRAIN, make_mesh
 
 
+def hidden_of(model, batch):
+    return hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
+
+
 def run(model, batch, chunk):
-    hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
-    return jnp.sum(target_losses(model, hidden, batch, chunk=chunk))
+    return jnp.sum(target_losses(model, hidden_of(model, batch), batch, chunk=chunk))
 
 
 def run_at_once(model, batch, chunk):
-    hidden = hidden_states(model, batch["tokens"], batch["positions"], batch["segments"])
-    return total_loss(model, hidden, batch, chunk=chunk)
+    return total_loss(model, hidden_of(model, batch), batch, chunk=chunk)
 
 
 compiled = jax.jit(run, static_argnames="chunk")
@@ -141,9 +143,10 @@ def test_a_frozen_unembedding_gets_no_gradient(trained, products):
     batch = Batches(examples(30), settings(row_length=128), 0, 1).batch(0)
     with jax.set_mesh(mesh):
         model, arrays = tiny_model(mesh), place_batch(batch, TRAIN, mesh)
-        hidden = hidden_states(model, arrays["tokens"], arrays["positions"], arrays["segments"])
         gradient = jax.grad(partial(total_loss, batch=arrays, chunk=8), trained)
-        assert str(jax.make_jaxpr(gradient)(model, hidden)).count("dot_general[") == products
+        assert (
+            str(jax.make_jaxpr(gradient)(model, hidden_of(model, arrays))).count("dot_general[") == products
+        )
 
 
 @pytest.mark.parametrize("loss", [run, run_at_once])

@@ -142,16 +142,10 @@ def store(context: Context, name: str, records: list[Record], fingerprint: dict)
     made.finish([record.id for record in records], {"too_long": []})
 
 
-def prepared_select(context: Context) -> list[Instruction]:
-    instructions = [Instruction(id=i, text=f"Why does {i} freeze?", source="t") for i in ANSWERS]
-    if not (context.workdir / "select").exists():
-        store(context, "select", instructions, {})
-    return instructions
-
-
 def prepared(context: Context, texts: dict[str, dict[str, str]], cut: str = "") -> list[Instruction]:
     """Stores instructions and the completions of each kind of call; the budget ended that of `cut`."""
-    instructions = prepared_select(context)
+    instructions = [Instruction(id=i, text=f"Why does {i} freeze?", source="t") for i in ANSWERS]
+    store(context, "select", instructions, {})
     fingerprint = pairs.made_from(context)
     for name, by_id in texts.items():
         generations = [
@@ -247,20 +241,21 @@ def test_a_hotter_answer_is_drawn_as_it_is_told(
     assert require_success(context.workdir / "pairs").summary["rejected"].get("responses_equal", 0) == equal
 
 
-def test_what_no_mode_uses_leaves_the_pairs_as_they_are(make_context: MakeContext) -> None:
+@pytest.mark.parametrize(("mode", "same"), [(("worse", "shortened"), True), (("worse", "hotter"), False)])
+def test_what_no_mode_uses_leaves_the_pairs_as_they_are(
+    make_context: MakeContext, mode: tuple[str, ...], same: bool
+) -> None:
     warm, hot = ({"temperature": t, "top_p": 1.0} for t in (1.0, 1.5))
-    for mode, same in ((("worse", "shortened"), True), (("worse", "hotter"), False)):
-        one, other = (make_context(pairs={**SMALL, "mode": mode, "hotter": h}) for h in (warm, hot))
-        for context in (one, other):
-            prepared_select(context)
-        assert (pairs.made_from(one) == pairs.made_from(other)) == same
-
-
-MADE_OF_ANSWERS = ("nearest", "random", "shortened")
+    made_from = []
+    for hotter in (warm, hot):
+        context = make_context(pairs={**SMALL, "mode": mode, "hotter": hotter})
+        prepared(context, {})
+        made_from.append(pairs.made_from(context))
+    assert (made_from[0] == made_from[1]) == same
 
 
 def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context: MakeContext) -> None:
-    context = make_context(pairs={"mode": MADE_OF_ANSWERS, "validation": 1, "test": 1})
+    context = make_context(pairs={"mode": ("nearest", "random", "shortened"), "validation": 1, "test": 1})
     asked = {
         "ice": "Why does water freeze to ice in winter?",
         "snow": "Why does water freeze to snow in winter?",
@@ -281,7 +276,7 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
     store(context, "pairs/answers", made, pairs.made_from(context))
     found = {p.id: p for p in pairs.run(context, instructions)}
 
-    assert {one.mode for one in found.values()} == set(MADE_OF_ANSWERS)
+    assert {one.mode for one in found.values()} == {"nearest", "random", "shortened"}
     assert not [p for p in found.values() if p.instruction_id == "long"]  # it was not answered
     nearest, rose = found["ice.nearest"], found["rose.nearest"]
     assert (nearest.chosen, nearest.rejected) == (answers["ice"], answers["snow"])
@@ -293,7 +288,7 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
         assert whole.startswith(begun)
         assert 0 < len(begun) < 0.75 * len(whole)
     summary = require_success(context.workdir / "pairs").summary
-    assert (summary["mode"], summary["rejected"]) == (", ".join(MADE_OF_ANSWERS), {"too_long": 3})
+    assert (summary["mode"], summary["rejected"]) == ("nearest, random, shortened", {"too_long": 3})
 
 
 def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> None:
