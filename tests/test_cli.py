@@ -61,6 +61,7 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "broken": GOOD + GOOD + '{"text": "half\n' + GOOD,
         "textless": GOOD + '{"question_text": "x"}\n',
     }
+    asked = ["evaluate", f"--model={gguf}"]
     sources = {name: written(folder / f"{name}.jsonl", content) for name, content in files.items()}
     return {
         **{name: [*base, f"--config.instructions={path}"] for name, path in sources.items()},
@@ -80,6 +81,10 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "unknown_command": ["runn", *base[1:]],
         "no_config": ["run", f"--workdir={folder}/run"],
         "no_workdir": ["run", f"--config={config}"],
+        "no_benchmark": [*asked, f"--out={folder}/r.jsonl"],
+        "both_kinds": [*asked, f"--out={folder}/r.jsonl", "--benchmark=llmbar", "--data=mine.jsonl"],
+        "no_out": [*asked, "--data=mine.jsonl"],
+        "other_benchmark": [*asked, f"--out={folder}/r.jsonl", "--benchmark=llmbars"],
         "help": ["help"],
         "status": ["status", base[1], f"--workdir={folder}/untouched"],
     }
@@ -102,6 +107,7 @@ EXPECTED = {
     "wrong_redo": "--redo: there is no stage 'anotate'; choose from: select, pairs,",
     "too_early": "select is not finished; run its stage first",
     "mesh": "mesh: (1, 1, 7) needs 7 devices",
+    "other_benchmark": "flag --benchmark=llmbars: value should be one of <rewardbench|rewardbench2|mt_bench|",
 }
 
 
@@ -142,6 +148,9 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
         ("unknown_command", "ste: which command?"),
         ("no_config", "ste: --config and --workdir are needed"),
         ("no_workdir", "ste: --config and --workdir are needed"),
+        ("no_benchmark", "ste: evaluate wants either --benchmark or --data"),
+        ("both_kinds", "ste: evaluate wants either --benchmark or --data"),
+        ("no_out", "ste: evaluate wants --model and --out (or --config and --workdir)"),
     ],
 )
 def test_a_wrong_call_shows_the_usage(

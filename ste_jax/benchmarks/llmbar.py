@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import prompt_key
-from ste_jax.benchmarks.sections import Subsets
+from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.judging.stats import JudgedPair, Policy
 from ste_jax.records import Item
@@ -55,7 +55,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
 
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the two sets: Natural, and the plain mean of the four adversarial subsets."""
-    subsets = Subsets(pairs, policy, seed=seed)
+    subsets = Subsets(scored(pairs, policy), seed=seed)
     return {
         "natural": subsets.mean({"Natural": 1.0}),
         "adversarial": {

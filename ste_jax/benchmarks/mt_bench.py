@@ -73,7 +73,7 @@ def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Co
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the agreement with people's votes, by turn, with and without ties."""
     by_turn = {turn: [pair for pair in pairs if pair.subset == turn] for turn in TURNS}
-    table = {turn: agreement(some, policy) for turn, some in by_turn.items()}
+    table = {turn: agreement(some, policy, seed) for turn, some in by_turn.items()}
     return {
         "agreement": {
             turn: {name: table[turn][name] for name in ("with_ties", "without_ties")} for turn in TURNS

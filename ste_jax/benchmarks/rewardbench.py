@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected, conversation, prompt_key
-from ste_jax.benchmarks.sections import Subsets
+from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.judging.stats import JudgedPair, Policy
 from ste_jax.records import Item
@@ -91,7 +91,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
 
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the sections and both averages; what is not whole is named."""
-    subsets = Subsets(pairs, policy, seed=seed)
+    subsets = Subsets(scored(pairs, policy), seed=seed)
     four = {n: w / sum(s.values()) for s in SECTIONS.values() for n, w in s.items()}
     prior = {name: 0.5 / len(PRIOR_SETS) for name in PRIOR_SETS}
     return {

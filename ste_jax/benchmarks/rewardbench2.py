@@ -3,7 +3,8 @@
 A judge of pairs has found the best of four when it prefers the right response to each of the three wrong
 ones, so chance is an eighth. In Ties every right response must beat every wrong one; pairs of right ones are
 judged too, as ties. The authors' score of Ties compares margins of ratings, which a judge of pairs does not
-give: ours goes without them.
+give: ours goes without them. Where the policy gives a silent comparison half a point, as a coin would earn, a
+prompt earns the product of its comparisons, as three coins would.
 """
 
 from collections import defaultdict
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
+from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
 from ste_jax.judging.stats import JudgedPair, Policy, bootstrap_interval, mean
 from ste_jax.records import Item
@@ -20,7 +22,6 @@ from ste_jax.records import Item
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
-REJECTED = 3
 CHANCE = 0.125
 
 
@@ -44,9 +45,10 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
             "instruction": row.text("prompt"),
             "subset": subset,
         }
+        grid = f"{len(chosen)}x{len(rejected)}"
         for i, right in enumerate(chosen):
             for j, wrong in enumerate(rejected):
-                name = f"{subset}/{id_}/{i}-{j}"
+                name = f"{subset}/{id_}/{i}-{j}-of-{grid}"
                 made.append(chosen_and_rejected(id_=name, chosen=right, rejected=wrong, **common))
         for i in range(len(chosen) if len(chosen) > 2 else len(chosen) - 1):
             one, other = chosen[i], chosen[(i + 1) % len(chosen)]
@@ -70,46 +72,51 @@ def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[st
         for name in SUBSETS
         if name in groups
     }
-    subsets = {name: _best(some, policy, seed) for name, some in whole.items() if some}
-    missing = [name for name in SUBSETS if name not in subsets]
-    accuracies = [subsets[name]["accuracy"] for name in subsets]
+    won = {
+        name: {prompt: _all_won(group, policy) for prompt, group in some.items()}
+        for name, some in whole.items()
+    }
+    rows = [(prompt, name, scores) for name, some in won.items() for prompt, scores in some.items()]
+    subsets = Subsets(rows, seed=seed)
     return {
-        "best": subsets,
+        "best": {name: _best(np.array(list(some.values())), seed) for name, some in won.items() if some},
         "mean_of_subsets": {
             "formula": "plain mean of the six subsets; right: the chosen responses beat every rejected one",
-            "accuracy": None if missing or None in accuracies else sum(accuracies) / len(accuracies),
-            "missing": missing,
+            **subsets.mean(dict.fromkeys(SUBSETS, 1.0)),
         },
         "chance_best_of_4": CHANCE,
-        "missing_subsets": missing,
+        "missing_subsets": subsets.missing(SUBSETS),
         "incomplete_prompts": sum(len(groups[name]) - len(whole[name]) for name in whole),
     }
 
 
 def _is_whole(group: Sequence[JudgedPair]) -> bool:
-    """Says whether every right response was judged against every wrong one, as far as ids tell."""
-    places = [tuple(map(int, pair.pair_id.rsplit("/", 1)[-1].split("-"))) for pair in group]
-    rights, wrongs = (1 + max(place[side] for place in places) for side in (0, 1))
-    return len(places) == rights * (wrongs if group[0].subset == "Ties" else REJECTED)
+    """Says whether every right response was judged against every wrong one; ids tell how many there are."""
+    rights, wrongs = map(int, group[0].pair_id.rsplit("-", 1)[-1].split("x"))
+    return len(group) == rights * wrongs
 
 
-def _best(groups: dict[str, list[JudgedPair]], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the share of prompts that are right as given, swapped, on the mean and in both orders."""
-    worst = np.array([_worst(np.array([pair.scores(policy) for pair in g])) for g in groups.values()])
-    interval = bootstrap_interval(worst, seed=seed)
-    both = np.where(np.isnan(worst).any(axis=1), np.nan, (worst == 1.0).all(axis=1))
+def _best(won: np.ndarray, seed: int) -> dict[str, Any]:
+    """Returns the shares of prompts won as given, swapped, on the mean and in both orders.
+
+    Args:
+      won: [prompts, orders], see `_all_won`.
+      seed: of the bootstrap.
+    """
+    both = np.where(np.isnan(won).any(axis=1), np.nan, (won == 1.0).all(axis=1))
     return {
-        "prompts": len(groups),
-        "accuracy_as_given": mean(worst[:, 0]),
-        "accuracy_swapped": mean(worst[:, 1]),
-        "accuracy": mean(worst),
-        "interval95": interval,
+        "prompts": len(won),
+        "accuracy_as_given": mean(won[:, 0]),
+        "accuracy_swapped": mean(won[:, 1]),
+        "accuracy": mean(won),
+        "interval95": bootstrap_interval(won, seed=seed),
         "consistent_accuracy": mean(both),
     }
 
 
-def _worst(scores: np.ndarray) -> np.ndarray:
-    """Returns the worst of the scores [comparisons, orders] by order: one that is lost settles the prompt,
+def _all_won(group: Sequence[JudgedPair], policy: Policy) -> np.ndarray:
+    """Returns the product of the comparisons' scores by order: [orders]; one that is lost settles the prompt,
     whatever comparisons do not count.
     """
-    return np.where((scores == 0.0).any(axis=0), 0.0, np.min(scores, axis=0))
+    scores = np.array([pair.scores(policy) for pair in group])
+    return np.where((scores == 0.0).any(axis=0), 0.0, np.prod(scores, axis=0))

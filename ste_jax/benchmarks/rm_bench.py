@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
-from ste_jax.benchmarks.sections import Subsets
+from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.judging.stats import JudgedPair, Policy
 from ste_jax.records import Item
@@ -66,7 +66,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
 
 def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns accuracy by domain and level, and the means of both."""
-    cells = Subsets(pairs, policy, seed=seed, key=lambda pair: f"{pair.subset} {pair.category}")
+    cells = Subsets(scored(pairs, policy, key=lambda pair: f"{pair.subset} {pair.category}"), seed=seed)
     weights = {
         (domain, level): {f"{part} {level}": 1.0 / len(parts) for part in parts}
         for domain, parts in DOMAINS.items()
@@ -82,7 +82,7 @@ def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[st
             "formula": "plain mean of the four domains, each the mean of its levels (safety: of its halves)",
             **cells.mean(_union(list(weights.values()))),
         },
-        "missing_subsets": Subsets(pairs, policy, seed=seed).missing(parts),
+        "missing_subsets": Subsets(scored(pairs, policy), seed=seed).missing(parts),
     }
 
 

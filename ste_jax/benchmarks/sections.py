@@ -1,7 +1,7 @@
 """Weighted means over subsets, as benchmarks report them: what is missing is named, never averaged over."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,24 +13,36 @@ from ste_jax.randomness import generator
 _DRAWS = 2000
 
 
-class Subsets:
-    """The scores of judged pairs by subset.
+# The prompt, the subset, and the scores of a pair in both orders; NaN does not count.
+Scored = tuple[str, str, np.ndarray]
+
+
+def scored(
+    pairs: Iterable[JudgedPair],
+    policy: Policy,
+    key: Callable[[JudgedPair], str] = lambda pair: pair.subset,
+) -> Iterator[Scored]:
+    """Yields the scores of judged pairs; ties are left out.
 
     Args:
-      pairs: judged pairs, ties included or not: they do not count.
+      pairs: judged pairs.
       policy: what a judgment without a verdict earns.
-      seed: of the bootstrap.
       key: names the subset of a pair.
     """
+    for pair in pairs:
+        if pair.label != "tie":
+            yield pair.cluster, key(pair), np.array(pair.scores(policy))
 
-    def __init__(
-        self,
-        pairs: Sequence[JudgedPair],
-        policy: Policy,
-        *,
-        seed: int,
-        key: Callable[[JudgedPair], str] = lambda pair: pair.subset,
-    ):
+
+class Subsets:
+    """The scores of judged pairs, or of whole prompts, by subset.
+
+    Args:
+      rows: scores; those that are all NaN are left out.
+      seed: of the bootstrap.
+    """
+
+    def __init__(self, rows: Iterable[Scored], *, seed: int):
         self._seed = seed
         self._pairs: dict[str, int] = defaultdict(int)
         # By subset, of all prompts and of each, the sum of the scores that count, and their number.
@@ -38,11 +50,10 @@ class Subsets:
         self._prompts: dict[str, dict[str, np.ndarray]] = defaultdict(
             lambda: defaultdict(lambda: np.zeros(2))
         )
-        for pair in pairs:
-            scores = np.array(pair.scores(policy))
-            if pair.label != "tie" and (counted := scores[~np.isnan(scores)]).size:
-                name, sums = key(pair), np.array([counted.sum(), counted.size])
-                self._prompts[pair.cluster][name] += sums
+        for prompt, name, scores in rows:
+            if (counted := scores[~np.isnan(scores)]).size:
+                sums = np.array([counted.sum(), counted.size])
+                self._prompts[prompt][name] += sums
                 self._totals[name] += sums
                 self._pairs[name] += 1
 

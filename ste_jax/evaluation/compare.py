@@ -39,16 +39,16 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
             "the others out; choose another --policy"
         )
     seed = a.run["seed"]
+    sides = [[side[id_] for id_ in kept] for side in (ours, theirs)]
     return {
         "a": _who(a),
         "b": _who(b),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "n": len(kept),
+        "prompts": len({pair.cluster for pair in sides[0]}),
         "only_in_a": len(ours) - len(both),
         "only_in_b": len(theirs) - len(both),
-        "difference": _difference(
-            [ours[id_] for id_ in kept], [theirs[id_] for id_ in kept], policy=policy, seed=seed
-        ),
+        "difference": _difference(*sides, policy=policy, seed=seed),
         "mcnemar": {
             "as_given": _mcnemar(scores_a[:, 0], scores_b[:, 0]),
             "swapped": _mcnemar(scores_a[:, 1], scores_b[:, 1]),
@@ -102,7 +102,8 @@ def _difference(
 def _mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """Returns McNemar's test of two judges' successes on the same pairs; half a point is no success.
 
-    Where no pair counts, accuracies are None.
+    The test takes pairs as independent, which pairs of one prompt are not. Where no pair counts, the shares
+    of right ones are None.
     """
     counted = ~(np.isnan(a) | np.isnan(b))
     right_a, right_b = a[counted] == 1.0, b[counted] == 1.0
@@ -111,8 +112,8 @@ def _mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     test: Any = mcnemar(table, exact=only_a + only_b < _EXACT_BELOW)
     return {
         "n": int(counted.sum()),
-        "accuracy_a": float(right_a.mean()) if len(right_a) else None,
-        "accuracy_b": float(right_b.mean()) if len(right_b) else None,
+        "right_a": float(right_a.mean()) if len(right_a) else None,
+        "right_b": float(right_b.mean()) if len(right_b) else None,
         "only_a": only_a,
         "only_b": only_b,
         "p_value": float(test.pvalue),

@@ -55,9 +55,13 @@ class Job:
             "device": jax.devices()[0].device_kind,
         }
 
-    def about(self) -> dict[str, str]:
-        """Returns what else the header says: where things lay."""
-        return {"model_path": str(self.source.path), "data_source": self.benchmark.source}
+    def about(self) -> dict[str, Any]:
+        """Returns what else the header says: where things lay. Of the data, their hash is what counts."""
+        return {
+            "model_path": str(self.source.path),
+            "data_source": self.benchmark.source,
+            "data_revision": self.benchmark.revision,
+        }
 
     def _model(self) -> dict[str, Any]:
         return {
@@ -69,7 +73,6 @@ class Job:
 
     def _data(self) -> dict[str, Any]:
         return {
-            "revision": self.benchmark.revision,
             "hash": self.benchmark.content,
             "notes": self.benchmark.notes,
             "comparisons": len(self.benchmark.items),

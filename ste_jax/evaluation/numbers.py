@@ -61,7 +61,7 @@ def numbers(result: Result, policy: Policy) -> dict[str, Any]:
         "too_long": len(result.too_long),
         "missing_judgments": result.missing,
         "tied": _ties(pairs),
-        "agreement": agreement(pairs, policy),
+        "agreement": agreement(pairs, policy, seed),
         "subsets": rows(lambda pair: pair.subset),
         "categories": rows(lambda pair: pair.category or ""),
         "lengths": {name: by_length[name] for name in LENGTHS if name in by_length},
@@ -132,6 +132,5 @@ def _votes(result: Result, policy: Policy) -> dict[str, Any]:
         "k": result.run["samples"],
         "tie_rule": TIE_RULE,
         "unparsed_samples": silent_samples(result.judgments, read=read),
-        # A vote without any verdict is wrong here, whatever the policy.
-        "curve": vote_curve(examples, seed=result.run["seed"]),
+        "curve": vote_curve(examples, seed=result.run["seed"], policy=policy),
     }

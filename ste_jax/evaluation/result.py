@@ -18,7 +18,7 @@ from typing import Any
 from ste_jax.judging.judged import Facts
 from ste_jax.judging.verdict import PARSER
 from ste_jax.records import ORDERS, Judgment
-from ste_jax.store import Work, canonical_json, differences
+from ste_jax.store import Work, canonical_json, differences, digest
 
 FORMAT = "ste-result-1"
 
@@ -102,8 +102,19 @@ def _whole_lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: not a result file ({error}); choose another --out") from error
 
 
+def check_same(path: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
+    """Refuses to go on with what belongs to another run.
+
+    Raises:
+      ValueError: `before`, of the file, is not `run`.
+    """
+    if changes := differences(before, json.loads(canonical_json(run))):
+        text = "\n  ".join(changes)
+        raise ValueError(f"{path} holds another evaluation:\n  {text}\nChoose another --out, or delete it")
+
+
 class JudgmentFile:
-    """A file that judgments are appended to (a `store.Journal`), of any process but the first.
+    """A file that judgments are appended to (a `store.Journal`).
 
     Args:
       path: of the file.
@@ -142,8 +153,34 @@ class JudgmentFile:
         self._file.flush()
 
 
+class PartFile(JudgmentFile):
+    """Where another process than the first writes its judgments, until that one takes them in.
+
+    Its first line names the run: the result beside it may be deleted and begun anew with another one.
+
+    Args:
+      path: of the result file.
+      host: index of this process, from 1.
+      run: what the judgments depend on, JSON-ready.
+      found: the judgments that were made before.
+    """
+
+    def __init__(self, path: Path, host: int, run: dict[str, Any], found: dict[str, Judgment]):
+        super().__init__(path.with_name(f"{_parts(path)}{host}"), found)
+        self._append([_part_head(run)])
+
+
+def _parts(path: Path) -> str:
+    """Returns what the names of a result's parts begin with."""
+    return f".{path.name}.of-host-"
+
+
+def _part_head(run: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "part", "run": digest(run)}
+
+
 class ResultFile(JudgmentFile):
-    """A result file being written.
+    """A result file being written, by the first process.
 
     Args:
       path: of the file. If it is there, it must be of the same run, and what it holds is kept.
@@ -168,7 +205,7 @@ class ResultFile(JudgmentFile):
         head = [{"kind": "item", **fact.to_json()} for fact in facts]
         head += [{"kind": "too_long", "id": id_} for id_ in too_long]
         try:
-            self._found = self._begin(json.loads(canonical_json(run)), about, head)
+            self._found = self._begin(run, about, head)
         except BaseException:
             self._file.close()
             raise
@@ -186,18 +223,21 @@ class ResultFile(JudgmentFile):
             header = {"kind": "header", "format": FORMAT, "created": _now(), **about, "run": run}
             self._append([header, *head])
         before = read_result(path)
-        if before.run != run:
-            changes = "\n  ".join(differences(before.run, run))
-            raise ValueError(
-                f"{path} holds another evaluation:\n  {changes}\nChoose another --out, or delete it"
-            )
+        check_same(path, before.run, run)
         return {judgment.id: judgment for judgment in before.judgments}
 
     def take_in(self) -> None:
-        """Moves the lines of the other processes, of earlier starts too, into this file."""
-        parts = part_of(self._path, 0).name.removesuffix("0")
-        for path in [p for p in self._path.parent.iterdir() if p.name.startswith(parts)]:
-            self._file.write("".join(line + "\n" for line in _whole_lines(path)).encode())
+        """Moves the lines of the other processes, of earlier starts too, into this file.
+
+        Raises:
+          ValueError: a part is of another run.
+        """
+        head = _part_head(read_result(self._path).run)
+        for path in [p for p in self._path.parent.iterdir() if p.name.startswith(_parts(self._path))]:
+            lines = list(_whole_lines(path))
+            if lines and lines[0] != canonical_json(head):
+                raise ValueError(f"{path}: a part of another evaluation; delete it, or choose another --out")
+            self._file.write("".join(line + "\n" for line in lines[1:]).encode())
             self._file.flush()
             path.unlink()
         self._found = {judgment.id: judgment for judgment in read_result(self._path).judgments}
@@ -217,8 +257,3 @@ class ResultFile(JudgmentFile):
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def part_of(path: Path, host: int) -> Path:
-    """Returns where another process than the first writes its judgments, until that one takes them in."""
-    return path.with_name(f".{path.name}.of-host-{host}")

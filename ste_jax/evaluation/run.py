@@ -13,14 +13,13 @@ from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Request
 from ste_jax.evaluation.estimate import Estimate, measure, rounds
 from ste_jax.evaluation.job import Job, open_job
-from ste_jax.evaluation.result import JudgmentFile, Result, ResultFile, part_of, read_result
+from ste_jax.evaluation.result import PartFile, Result, ResultFile, check_same, read_result
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.judged import Facts, facts_of
 from ste_jax.report.formats import duration
 from ste_jax.sharding import DECODE, decode_mesh
 from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge
-from ste_jax.store import digest
 
 
 def evaluate(model: str, benchmark: Benchmark, settings: EvaluationSettings, out: Path) -> Result:
@@ -50,7 +49,8 @@ def _is_finished(out: Path, run: dict[str, Any]) -> bool:
         result = read_result(out)
     except ValueError:
         return False  # begun or broken: opening it for writing tells which
-    return digest(result.run) == digest(run) and not result.missing
+    check_same(out, result.run, run)
+    return not result.missing
 
 
 def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
@@ -89,7 +89,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
 
 def _open(
     out: Path, run: dict[str, Any], job: Job, facts: list[Facts], too_long: list[str]
-) -> JudgmentFile | ResultFile:
+) -> PartFile | ResultFile:
     """Opens the result file, or on other hosts than the first a file beside it."""
     if hosts.is_first():
         file = ResultFile(out, run, job.about(), facts, too_long)
@@ -98,10 +98,10 @@ def _open(
         return file
     hosts.barrier()
     found = {judgment.id: judgment for judgment in read_result(out).judgments}
-    return JudgmentFile(part_of(out, hosts.index()), found)
+    return PartFile(out, hosts.index(), run, found)
 
 
-def _close(file: JudgmentFile | ResultFile, session: dict[str, Any]) -> None:
+def _close(file: PartFile | ResultFile, session: dict[str, Any]) -> None:
     """Puts the judgments of all hosts together, when all of them are there."""
     complete = "complete" in session
     if not isinstance(file, ResultFile):

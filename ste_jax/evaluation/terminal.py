@@ -42,19 +42,20 @@ def _add(table: Table, *cells: str) -> None:
 
 
 def _headline(report: dict[str, Any]) -> Table:
-    table = _table(f"{report['model']} on {report['benchmark']}", "", "share", "95% interval")
+    table = _table(f"{report['model']} on {report['benchmark']}", "", "share", "95% interval", "kappa")
     _add(table, "accuracy", percent(report["accuracy"]), interval(report["interval95"]))
-    _add(table, "  as given", percent(report["accuracy_as_given"]), "")
-    _add(table, "  swapped", percent(report["accuracy_swapped"]), "")
-    _add(table, "  better one first", percent(report["accuracy_better_first"]), "")
-    _add(table, "  better one second", percent(report["accuracy_better_second"]), "")
+    _add(table, "  as given", percent(report["accuracy_as_given"]))
+    _add(table, "  swapped", percent(report["accuracy_swapped"]))
+    _add(table, "  better one first", percent(report["accuracy_better_first"]))
+    _add(table, "  better one second", percent(report["accuracy_better_second"]))
     consistent = report["consistent_accuracy"]
     _add(table, "right in both orders", percent(consistent), interval(report["consistent_interval95"]))
-    _add(table, "flips with the order", percent(report["flip_rate"]), "")
-    _add(table, "verdicts forced", percent(report["forced"]), "")
+    _add(table, "flips with the order", percent(report["flip_rate"]))
+    _add(table, "verdicts forced", percent(report["forced"]))
     for name, value in report["agreement"].items():
-        kappa = NOTHING if value["kappa"] is None else f"kappa {value['kappa']:.2f}"
-        _add(table, f"agreement: {name.replace('_', ' ')}", percent(value["agreement"]), kappa)
+        kappa = NOTHING if value["kappa"] is None else f"{value['kappa']:.2f}"
+        shares = (percent(value["agreement"]), interval(value["interval95"]))
+        _add(table, f"agreement: {name.replace('_', ' ')}", *shares, kappa)
     return table
 
 
@@ -139,19 +140,27 @@ def comparison_table(report: dict[str, Any]) -> Group:
     """Returns the table of `compare.compare`."""
     table = _table(
         f"B: {report['b']['model']} against A: {report['a']['model']}",
-        *("", "A", "B", "A right, B wrong", "B right, A wrong", "McNemar"),
+        *("", "A right", "B right", "A right, B wrong", "B right, A wrong", "McNemar"),
     )
     for name, row in report["mcnemar"].items():
-        shares = (percent(row["accuracy_a"]), percent(row["accuracy_b"]))
+        shares = (percent(row["right_a"]), percent(row["right_b"]))
         counts = (count(row["only_a"]), count(row["only_b"]))
         _add(table, name.replace("_", " "), *shares, *counts, p_value(row["p_value"]))
     paired = report["difference"]
-    low, high = paired["interval95"]
+    spread = "no interval, since all pairs differ alike"
+    if paired["interval95"]:
+        low, high = paired["interval95"]
+        spread = f"95% interval {100 * low:+.1f} to {100 * high:+.1f} (bootstrap over prompts)"
     text = (
-        f"accuracy B - A: {100 * paired['accuracy']:+.1f} points, 95% interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f} (bootstrap over prompts); sign-flip test {p_value(paired['p_value'])}"
+        f"accuracy {percent(paired['accuracy_a'])} and {percent(paired['accuracy_b'])}, B - A: "
+        f"{100 * paired['accuracy']:+.1f} points, {spread}; sign-flip test {p_value(paired['p_value'])}"
     )
     left = report["only_in_a"] + report["only_in_b"]
     remarks = [f"{report['n']} pairs that both judged; {report['policy']['text']}"]
+    if report["prompts"] < report["n"]:
+        remarks.append(
+            f"{report['prompts']} prompts: McNemar takes the pairs of one as independent, "
+            "the sign-flip test does not"
+        )
     remarks += [f"{left} pairs were judged by one of them only and are left out"] if left else []
     return Group(table, Text(text), *map(Text, remarks))

@@ -3,19 +3,26 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from ste_jax.judging.stats import JudgedPair, Policy
+from ste_jax.judging.stats import JudgedPair, Policy, bootstrap_interval, mean
 
 _CLASSES = ("A", "B", "tie")
-_Couple = tuple[str, str]
 
 
-def agreement(pairs: Sequence[JudgedPair], policy: Policy) -> dict[str, dict[str, Any]]:
-    """Returns agreement and Cohen's kappa with the number of couples, and of those without a verdict.
+class _Couple(NamedTuple):
+    """What two say of one pair (the first may be silent), and the cluster that the pair is drawn with."""
+
+    one: str | None
+    other: str | None
+    cluster: str
+
+
+def agreement(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, dict[str, Any]]:
+    """Returns agreement with its interval and Cohen's kappa, the number of couples and of silent ones.
 
     - label: each verdict with the label of its pair, ties out;
     - orders: the responses preferred in the two orders;
@@ -24,39 +31,35 @@ def agreement(pairs: Sequence[JudgedPair], policy: Policy) -> dict[str, dict[str
     - without_ties: the same without ties on either side: its second setup.
 
     Where a verdict is missing the policy says how far a couple agrees, and whether it counts; between orders
-    and in kappa it never counts.
+    and in kappa it never counts. Intervals draw prompts with all of their couples.
     """
-    decided = [(p.decision, outcome) for p in pairs if p.decision for outcome in _votes(p)]
-    silent = [outcome for p in pairs if not p.decision for outcome in _votes(p)]
-    both = [p.preferred for p in pairs if p.decision]
-    single = [(p, pair.label) for pair in pairs if pair.label != "tie" for p in pair.preferred]
-    return {
-        "label": _table(
-            [(p, label) for p, label in single if p], sum(p is None for p, _ in single), policy.score
-        ),
-        "orders": _table([(first, second) for first, second in both if first and second]),
-        "with_ties": _table(decided, len(silent), policy.score),
-        "without_ties": _table(
-            [couple for couple in decided if "tie" not in couple],
-            sum(outcome != "tie" for outcome in silent),
-            policy.score,
-        ),
+    couples = {
+        "label": [_Couple(p, x.label, x.cluster) for x in pairs if x.label != "tie" for p in x.preferred],
+        "orders": [_Couple(*pair.preferred, pair.cluster) for pair in pairs if pair.decision],
+        "with_ties": [_Couple(x.decision, vote, x.cluster) for x in pairs for vote in _votes(x)],
     }
+    couples["without_ties"] = [c for c in couples["with_ties"] if "tie" not in (c.one, c.other)]
+    return {name: _table(some, policy, seed) for name, some in couples.items()}
 
 
 def _votes(pair: JudgedPair) -> list[str]:
     return list(Counter(pair.votes).elements()) or [pair.label]
 
 
-def _table(couples: Sequence[_Couple], silent: int = 0, score: float | None = None) -> dict[str, Any]:
-    silent = 0 if score is None else silent
-    n = len(couples) + silent
-    agreed = sum(one == other for one, other in couples) + silent * (score or 0.0)
-    kappa = _kappa(Counter(couples))
-    return {"n": n, "silent": silent, "agreement": agreed / n if n else None, "kappa": kappa}
+def _table(couples: Sequence[_Couple], policy: Policy, seed: int) -> dict[str, Any]:
+    agreed = np.array([float(c.one == c.other) if c.one else policy.silent for c in couples])
+    spoken = Counter((c.one, c.other) for c in couples if c.one and c.other)
+    n = int(np.count_nonzero(~np.isnan(agreed)))
+    return {
+        "n": n,
+        "silent": n - spoken.total(),
+        "agreement": mean(agreed),
+        "interval95": bootstrap_interval(agreed, [c.cluster for c in couples], seed=seed),
+        "kappa": _kappa(spoken),
+    }
 
 
-def _kappa(counts: Counter[_Couple]) -> float | None:
+def _kappa(counts: Counter[tuple[str, str]]) -> float | None:
     """Returns Cohen's kappa, or None where chance alone gives full agreement or there is nothing."""
     table = np.array([[counts[one, other] for other in _CLASSES] for one in _CLASSES], float)
     if not table.sum() or np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) < 2:

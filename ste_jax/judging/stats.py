@@ -24,6 +24,11 @@ class Policy:
     score: float | None
     text: str
 
+    @property
+    def silent(self) -> float:
+        """The same, NaN where it is left out."""
+        return math.nan if self.score is None else self.score
+
 
 POLICIES: dict[str, Policy] = {
     policy.name: policy
@@ -92,8 +97,7 @@ class JudgedPair:
 
     def scores(self, policy: Policy) -> tuple[float, float]:
         """What each of the two judgments earns: 1 right, 0 wrong, NaN left out."""
-        none = math.nan if policy.score is None else policy.score
-        first, second = (none if p is None else float(p == self.label) for p in self.preferred)
+        first, second = (policy.silent if p is None else float(p == self.label) for p in self.preferred)
         return first, second
 
 
@@ -181,7 +185,7 @@ def evaluate_judgments(pairs: Sequence[JudgedPair], *, seed: int, policy: Policy
 
 
 def mean(values: np.ndarray) -> float | None:
-    """Returns the mean of the values that are not NaN, or None."""
+    """Returns the mean of the values that are not NaN, or None if there are none."""
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
@@ -227,17 +231,21 @@ def bootstrap_interval(
 
 def difference_interval(
     differences: np.ndarray, clusters: Sequence[str] | None = None, *, seed: int
-) -> tuple[float, float]:
-    """Returns the same interval for differences [pairs] of two judges: a point where they are all equal."""
+) -> tuple[float, float] | None:
+    """Returns the same interval for differences [pairs] of two judges.
+
+    None where all clusters differ alike (not at all, for one): resampling shows no spread, and says nothing
+    of how far off so many of them may be.
+    """
     sums, counts = cluster_sums(differences, clusters)
     if np.ptp(sums / counts) == 0:
-        return float(sums[0] / counts[0]), float(sums[0] / counts[0])
+        return None
     return _bootstrap(sums, counts, generator(seed, "paired bootstrap"))
 
 
 def cluster_sums(values: np.ndarray, clusters: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sum of the values that count, and their number, of each cluster that has any."""
-    values = values.reshape(len(values), -1)
+    values = values[:, None] if values.ndim == 1 else values
     _, index = np.unique(clusters if clusters is not None else np.arange(len(values)), return_inverse=True)
     sums = np.bincount(index, np.nansum(values, axis=1))
     counts = np.bincount(index, (~np.isnan(values)).sum(axis=1))

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from ste_jax.judging.stats import WRONG, Policy, mean
 from ste_jax.randomness import generator
 from ste_jax.records import Label
 
@@ -36,10 +39,10 @@ def majority(labels: Sequence[Label | None], *, seed_key: tuple[int, str]) -> La
     return "A" if generator(seed, "vote", key).random() < 0.5 else "B"
 
 
-def vote_curve(examples: Sequence[Example], *, seed: int) -> list[float]:
+def vote_curve(examples: Sequence[Example], *, seed: int, policy: Policy = WRONG) -> list[float | None]:
     """Returns the accuracy of the vote over the first k samples, for k = 1 up to the number of samples.
 
-    A vote without any verdict counts as wrong.
+    The policy says what a vote without any verdict is worth; None where no vote counts.
 
     Raises:
       ValueError: if there are no examples, or they differ in their number of samples.
@@ -50,7 +53,9 @@ def vote_curve(examples: Sequence[Example], *, seed: int) -> list[float]:
             f"vote curve: every example must have the same number of samples, found {sorted(counts)}; "
             "sample all N of every pair and order"
         )
-    return [
-        sum(majority(e.verdicts[:k], seed_key=(seed, e.key)) == e.label for e in examples) / len(examples)
-        for k in range(1, counts.pop() + 1)
-    ]
+
+    def score(example: Example, k: int) -> float:
+        vote = majority(example.verdicts[:k], seed_key=(seed, example.key))
+        return policy.silent if vote is None else float(vote == example.label)
+
+    return [mean(np.array([score(e, k) for e in examples])) for k in range(1, counts.pop() + 1)]

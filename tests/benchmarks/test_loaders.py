@@ -14,7 +14,7 @@ from pyarrow import parquet
 from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, aggregates, load
-from ste_jax.benchmarks.sections import Subsets
+from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.judging.stats import POLICIES, JudgedPair, wilson_interval
 from ste_jax.records import Item, Label, opposite
 
@@ -123,6 +123,20 @@ def test_rewardbench_sections_and_both_averages(tmp_path):
     assert found["short_subsets"]["math-prm"] == "2 of 447"
 
 
+def test_rewardbench_weights_are_the_benchmark_s(tmp_path):
+    # 2,985 pairs: 358, 456, 740 and 1,431 by section; math-prm weighs as much as all code.
+    counts = rewardbench.COUNTS
+    by_section = [sum(counts[name] for name in subsets) for subsets in rewardbench.SECTIONS.values()]
+    assert by_section == [358, 456, 740, 1431]
+    code = sum(n for name, n in rewardbench.WEIGHTS.items() if name.startswith("hep-"))
+    assert rewardbench.WEIGHTS["math-prm"] == code == 984
+    # Right in AlpacaEval's easy pairs only: 100 of the section's 358.
+    table(tmp_path / "f.parquet", rewardbench_rows(dict.fromkeys(rewardbench.WEIGHTS, 1)))
+    items = load("rewardbench", str(tmp_path)).items
+    found = scores("rewardbench", items, lambda item: (item.subset == "alpacaeval-easy",) * 2)
+    assert found["sections"]["Chat"]["accuracy"] == pytest.approx(100 / 358)
+
+
 def test_rewardbench_published_sections_give_the_published_average(tmp_path):
     # The seed of the Self-Taught Evaluator paper: its sections average 76.05, its overall says 75.4.
     published = {"Chat": 0.976, "Chat Hard": 0.589, "Safety": 0.692, "Reasoning": 0.785}
@@ -161,7 +175,7 @@ def test_a_prompt_of_several_subsets_is_drawn_with_all_of_them():
             for subset in ("x", "y", "z")
             for i in range(200)
         ]
-        low, high = Subsets(pairs, WRONG, seed=0).mean({"x": 1.0, "y": 1.0, "z": 1.0})["interval95"]
+        low, high = Subsets(scored(pairs, WRONG), seed=0).mean({"x": 1.0, "y": 1.0, "z": 1.0})["interval95"]
         return high - low
 
     # The error of 200 coins, 2 x 1.96 x sqrt(0.25 / 200); as independent subsets, less by sqrt(3).
@@ -219,7 +233,7 @@ def test_rewardbench2_wants_the_best_of_four(tmp_path):
     items = load("rewardbench2", str(tmp_path)).items
     assert len(items) == 10 * 3 + 3 * 2 + 3
     assert sum(item.label == "tie" for item in items) == 3
-    lost = {"Math/0/0-2": (False, True), "Safety/1/0-0": (False, False)}
+    lost = {"Math/0/0-2-of-1x3": (False, True), "Safety/1/0-0-of-1x3": (False, False)}
     found = scores("rewardbench2", items, lambda item: lost.get(item.id, (True, True)))
     assert found["best"]["Factuality"]["accuracy"] == 1.0
     assert found["best"]["Math"]["accuracy_as_given"] == 0.5
@@ -233,13 +247,41 @@ def test_rewardbench2_wants_the_best_of_four(tmp_path):
     assert few["mean_of_subsets"] == few["mean_of_subsets"] | {"accuracy": None, "missing": ["Ties"]}
     assert (few["incomplete_prompts"], few["best"]["Factuality"]["prompts"]) == (1, 1)
     tied = [item for item in items if item.subset == "Ties"]
-    cut = scores("rewardbench2", [i for i in tied if i.id != "Ties/tied:0/1-0"], lambda item: (True, True))
-    assert (cut["incomplete_prompts"], cut["best"]) == (1, {})
+    for lacking in ("1-0", "2-"):  # one comparison; all of a right response
+        some = [item for item in tied if not item.id.startswith(f"Ties/tied:0/{lacking}")]
+        cut = scores("rewardbench2", some, lambda item: (True, True))
+        assert (cut["incomplete_prompts"], cut["best"]) == (1, {})
     # Lost once and silent once: lost, though the policy counts no silent comparison. Silent alone: left out.
-    silent = {"Math/0/0-1": (None, None), "Math/0/0-2": (False, True)}
+    silent = {"Math/0/0-1-of-1x3": (None, None), "Math/0/0-2-of-1x3": (False, True)}
     found = scores("rewardbench2", items, lambda item: silent.get(item.id, (True, True)), "dropped")
     assert found["best"]["Math"]["accuracy_as_given"] == 0.5
     assert found["best"]["Math"]["accuracy_swapped"] == 1.0
+    # A judge that says nothing earns what three coins would, where the policy throws one for it.
+    mute = scores("rewardbench2", items, lambda item: (None, None), "rewardbench")["best"]
+    assert (mute["Math"]["accuracy"], mute["Ties"]["accuracy"]) == (rewardbench2.CHANCE, 0.5**6)
+
+
+def test_rewardbench2_mean_of_subsets_has_an_interval():
+    pairs = [
+        JudgedPair(
+            pair_id=f"{subset}/{i}/0-{j}-of-1x3",
+            label="A",
+            verdicts=("A", "B") if i % 2 else ("B", "A"),
+            statuses=("ok", "ok"),
+            length_a=1,
+            length_b=1,
+            prompt_id=f"{subset}/{i}",
+            subset=subset,
+        )
+        for subset in rewardbench2.SUBSETS
+        for i in range(100)
+        for j in range(3)
+    ]
+    found = rewardbench2.aggregate(pairs, WRONG, 0)["mean_of_subsets"]
+    low, high = found["interval95"]
+    assert found["accuracy"] == pytest.approx(0.5)
+    # The error of 600 coins: prompts are drawn, not their comparisons.
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 600) ** 0.5, rel=0.1)
 
 
 # ---- MT-Bench -----------------------------------------------------------------

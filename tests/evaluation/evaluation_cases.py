@@ -20,7 +20,7 @@ def run_of(samples: int = 1, **changes: Any) -> dict[str, Any]:
         "prompt_hash": "p",
         "parser": PARSER,
         "benchmark": None,
-        "data": {"revision": None, "hash": "d", "notes": {}, "limit": None},
+        "data": {"hash": "d", "notes": {}, "limit": None},
         "samples": samples,
         "seed": 0,
         **changes,

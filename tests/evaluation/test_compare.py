@@ -21,6 +21,12 @@ def planted(path, wrong_ids, items=ITEMS):
     return result(path, items, lambda one, order, _: (wrong if one.id in wrong_ids else right)(one, order))
 
 
+def printed(report):
+    text = io.StringIO()
+    Console(file=text, width=200).print(comparison_table(report))
+    return text.getvalue()
+
+
 def test_mcnemar_counts_the_pairs_that_differ(tmp_path):
     a, b = planted(tmp_path / "a", range(12)), planted(tmp_path / "b", [0, 1, 59])
     report = compare(a, b, WRONG)
@@ -31,9 +37,8 @@ def test_mcnemar_counts_the_pairs_that_differ(tmp_path):
     low, high = report["difference"]["interval95"]
     assert 0 < low < 9 / 60 < high < 0.3
     assert report["difference"]["p_value"] == pytest.approx(2 * sum(binom.pmf([0, 1], 11, 0.5)), abs=0.01)
-    text = io.StringIO()
-    Console(file=text, width=100).print(comparison_table(report))
-    assert "+15.0 points" in text.getvalue()
+    assert "+15.0 points" in printed(report)
+    assert "prompts:" not in printed(report)
 
 
 def test_mcnemar_of_a_published_table(tmp_path):
@@ -51,8 +56,9 @@ def test_a_result_does_not_differ_from_itself(tmp_path):
     a = planted(tmp_path / "a", range(12))
     report = compare(a, a, WRONG)
     assert report["difference"]["p_value"] == 1.0
-    assert report["difference"]["interval95"] == (0.0, 0.0)
+    assert report["difference"]["interval95"] is None  # without a spread resampling says nothing
     assert report["mcnemar"]["as_given"]["p_value"] == 1.0
+    assert "+0.0 points, no interval" in printed(report)
 
 
 def test_judges_that_say_nothing(tmp_path):
@@ -63,8 +69,8 @@ def test_judges_that_say_nothing(tmp_path):
     with pytest.raises(ValueError, match="no pair has a verdict of both judges, and policy 'dropped'"):
         compare(a, b, DROPPED)
     given = compare(b, planted(tmp_path / "c", []), DROPPED)["mcnemar"]["as_given"]
-    assert (given["n"], given["accuracy_a"], given["p_value"]) == (0, None, 1.0)
-    assert compare(b, planted(tmp_path / "c", []), WRONG)["mcnemar"]["as_given"]["accuracy_a"] == 0.0
+    assert (given["n"], given["right_a"], given["p_value"]) == (0, None, 1.0)
+    assert compare(b, planted(tmp_path / "c", []), WRONG)["mcnemar"]["as_given"]["right_a"] == 0.0
 
 
 def test_one_prompt_is_no_evidence(tmp_path):
@@ -89,7 +95,11 @@ def test_pairs_of_one_prompt_go_together(tmp_path):
     a = planted(tmp_path / "a", range(0, 60, 3), items)
     b = planted(tmp_path / "b", [], items)
     # One prompt of three differs: no evidence at all, though twenty pairs do.
-    assert compare(a, b, WRONG)["difference"]["p_value"] == 1.0
+    report = compare(a, b, WRONG)
+    assert report["difference"]["p_value"] == 1.0
+    assert (report["n"], report["prompts"]) == (60, 3)
+    assert report["mcnemar"]["both_orders"]["p_value"] < 0.001
+    assert "3 prompts: McNemar takes the pairs of one as independent" in printed(report)
 
 
 def test_only_pairs_that_both_judged_are_compared(tmp_path):

@@ -74,6 +74,8 @@ def test_it_prints_one_object_with_every_key(evaluated):
     for field in ("prompt_hash", "tokenizer_hash", "template_hash", "parser", "versions", "stop_ids", "seed"):
         assert run[field] is not None
     assert run["model"]["hash"]
+    assert run["orders"] == ["as_given", "swapped"]
+    assert header["data_revision"] is None  # of the hub's commit
     assert read_result(out).sessions[0]["complete"]
 
 
@@ -106,6 +108,17 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_numbers(ste, evaluat
         j.id: j.tokens for j in read_result(whole).judgments
     }
     assert saved >= 3
+
+
+def test_another_evaluation_is_refused_before_the_weights_are_read(ste, evaluated, tmp_path):
+    flags, whole, _ = evaluated
+    out = tmp_path / "mine.jsonl"
+    out.write_bytes(whole.read_bytes())
+    code, printed, err = ended(ste.start(*flags, f"--out={out}", "--seed=1", "--json"))
+    assert (code, printed) == (1, "")
+    assert "mine.jsonl holds another evaluation:\n  seed: 0 -> 1\nChoose another --out" in err
+    assert "evaluate 1/" not in err
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_small_models_and_large_ones_are_asked_differently(tiny_model):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ste_jax.evaluation.numbers import TIE_RULE, numbers
 from ste_jax.evaluation.terminal import tables
-from ste_jax.judging.stats import POLICIES
+from ste_jax.judging.stats import POLICIES, wilson_interval
 
 WRONG, REWARDBENCH, DROPPED = (POLICIES[name] for name in ("wrong", "rewardbench", "dropped"))
 KEYS = (
@@ -178,7 +178,37 @@ def test_silent_judgments_agree_as_the_policy_says(tmp_path):
         rows = numbers(made, policy)["agreement"]
         assert (rows["with_ties"]["n"], rows["with_ties"]["agreement"]) == (n, pytest.approx(share))
         assert rows["without_ties"]["agreement"] == rows["label"]["agreement"] == pytest.approx(share)
-        assert rows["orders"] == {"n": 1, "silent": 0, "agreement": 1.0, "kappa": None}
+        one = wilson_interval(1, 1)
+        assert rows["orders"] == {"n": 1, "silent": 0, "agreement": 1.0, "interval95": one, "kappa": None}
+
+
+def test_agreement_is_drawn_by_prompt(tmp_path):
+    def width(prompts):
+        items = [item(i, "A", prompt_id=f"p{i % prompts}") for i in range(200)]
+
+        def texts(one, order, _):
+            return (right if int(one.prompt_id[1:]) % 2 else wrong)(one, order)
+
+        made = result(tmp_path / f"{prompts}.jsonl", items, texts)
+        low, high = numbers(made, WRONG)["agreement"]["with_ties"]["interval95"]
+        return high - low
+
+    # The error of a share of one half among so many coins.
+    assert width(200) == pytest.approx(2 * 1.96 * (0.25 / 200) ** 0.5, rel=0.1)
+    assert width(50) == pytest.approx(2 * 1.96 * (0.25 / 50) ** 0.5, rel=0.1)
+
+
+def test_the_curve_obeys_the_policy(tmp_path):
+    items = [item(i, "A") for i in range(4)]
+
+    def texts(one, order, _):
+        return "Well." if one.id == "i0000" else right(one, order)
+
+    made = result(tmp_path / "r.jsonl", items, texts, samples=3)
+    for policy, share in ((WRONG, 0.75), (REWARDBENCH, 0.875), (DROPPED, 1.0)):
+        report = numbers(made, policy)
+        assert report["votes"]["curve"] == [share] * 3
+        assert report["accuracy"] == share
 
 
 def test_an_unfinished_result_says_so(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from evaluation_cases import item, judgment, open_file, result, right, run_of
 
-from ste_jax.evaluation.result import read_result
+from ste_jax.evaluation.result import PartFile, read_result
 from ste_jax.records import ORDERS
 
 ITEMS = [item(i, "AB"[i % 2]) for i in range(4)]
@@ -73,3 +73,28 @@ def test_two_processes_cannot_write_one_file(tmp_path):
 def test_another_parser_is_refused(tmp_path):
     with pytest.raises(ValueError, match="written for the parser other"):
         open_file(tmp_path / "r.jsonl", ITEMS, run_of(parser="other"))
+
+
+def test_the_judgments_of_another_process_are_taken_in_once(tmp_path):
+    path = tmp_path / "r.jsonl"
+    open_file(path, ITEMS, run_of()).close({})
+    part = PartFile(path, 1, run_of(), {})
+    part.add([judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
+    part.close({})
+    file = open_file(path, ITEMS, run_of())
+    file.take_in()
+    assert list(file.found) == ["i0000/as_given/0"]
+    file.close({})
+    assert [p.name for p in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_a_part_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "r.jsonl"
+    part = PartFile(path, 1, run_of(), {})
+    part.add([judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
+    part.close({})
+    # The result beside it was deleted, and begins anew with another run.
+    file = open_file(path, ITEMS, run_of(seed=1))
+    with pytest.raises(ValueError, match=r"\.r\.jsonl\.of-host-1: a part of another evaluation; delete it"):
+        file.take_in()
+    file.close({})

@@ -166,5 +166,5 @@ def test_kappa_of_a_textbook_table():
     counts = {("A", "A"): 20, ("A", "B"): 5, ("B", "A"): 10, ("B", "B"): 15}
     both = [(says, label) for (says, label), n in counts.items() for _ in range(n)]
     pairs = [judged(i, label, (says, other(says))) for i, (says, label) in enumerate(both)]
-    row = agreement(pairs, WRONG)["with_ties"]
+    row = agreement(pairs, WRONG, 0)["with_ties"]
     assert (row["n"], row["agreement"], row["kappa"]) == (50, pytest.approx(0.7), pytest.approx(0.4))
