@@ -249,6 +249,8 @@ def _hash_files(files: tuple[Path, ...]) -> str:
 def _download(name: str) -> Path:
     if not _HUB_NAME.fullmatch(name):
         raise ValueError(f"{name}: no such file or folder, and no hub name (organisation/model)")
+    if name.endswith(".gguf") or Path(name).parent.is_dir():
+        raise ValueError(f"{name}: there is no such file or folder; check the path")
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (OSError, ValueError) as error:

@@ -251,6 +251,14 @@ def test_nothing_there_and_no_hub_name(source: str) -> None:
         open_model(source)
 
 
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source in ("models/judge.gguf", "runs/mine", "../mine"):
+        with pytest.raises(ValueError, match=rf"{source}: there is no such file or folder; check the path"):
+            open_model(source)
+
+
 def test_a_model_in_the_home_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(own.parent))
     assert open_model("~/own").path == own
