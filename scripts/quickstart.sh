@@ -13,8 +13,9 @@ workdir=runs/quickstart
 for flag in "$@"; do
   case "$flag" in --workdir=*) workdir="${flag#--workdir=}" ;; esac
 done
+workdir="${workdir/#\~\//$HOME/}"
 "$VENV/bin/ste" run --config=configs/quickstart.py --workdir="$workdir" --config.model="$MODEL" "$@"
-trained="$(find "$workdir" -path '*/iteration_*/model' -prune | sort -V | tail -n 1)"
+trained="$(find "$workdir" -mindepth 2 -maxdepth 2 -path '*/iteration_*/model' | sort -V | tail -n 1)"
 [ -n "$trained" ] || exit 0
 pairs=ste_jax/data/starter_pairs.jsonl
 seed_result="$workdir/starter_pairs-seed.jsonl"

@@ -9,6 +9,9 @@ import importlib
 import logging
 import os
 import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
@@ -54,9 +57,11 @@ USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=
 
 On many hosts each runs the same command; elsewhere than on TPUs with STE_COORDINATOR=HOST:PORT of worker 0,
 STE_WORKERS and STE_WORKER (from 0) in its environment. docs/TPU.md says what happens when one dies.
+STE_TRACEBACK=1 in the environment prints where in the code an error came from.
 """
 # How orbax says it, which writes by other means than Python's files.
 _NO_SPACE = os.strerror(errno.ENOSPC)
+_CODE = Path(__file__).parent
 
 
 def _guarded(argv: list[str]) -> None:
@@ -69,19 +74,32 @@ def _guarded(argv: list[str]) -> None:
         sys.exit(f"ste: {error}\n\n{USAGE}")
     except ValueError as error:
         if _NO_SPACE in str(error):
-            sys.exit(_unwritable("a file", _NO_SPACE))
-        sys.exit(f"ste: {error}")
+            _end(_unwritable("a file", _NO_SPACE))
+        _end(f"{error}{'' if _is_ours(error) else ' (set STE_TRACEBACK=1 to see where)'}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        sys.exit(_unwritable(error.filename or "a file", error.strerror))
+        _end(_unwritable(error.filename or "a file", error.strerror))
     except KeyboardInterrupt:
         sys.exit(f"ste: interrupted; what was finished is safe, {_again()} goes on from there")
 
 
+def _end(line: str) -> NoReturn:
+    if os.environ.get("STE_TRACEBACK"):
+        traceback.print_exc()
+    sys.exit(f"ste: {line}")
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Says whether a `raise` of ours made the error: then its text says all there is to know."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    # Compiled code leaves no frame, and JAX takes its own away: the last line is then the call of ours.
+    return Path(last.filename).is_relative_to(_CODE) and (last.line or "").startswith("raise ")
+
+
 def _unwritable(what: str, why: str | None) -> str:
     return (
-        f"ste: cannot use {what}: {why}. What was finished is safe; make room, or choose a place that may be "
+        f"cannot use {what}: {why}. What was finished is safe; make room, or choose a place that may be "
         f"read and written; {_again()} goes on from there"
     )
 

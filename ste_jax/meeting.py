@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from ste_jax.connection import connected, place
-from ste_jax.store import write_atomically
+from ste_jax.store import read_json, write_atomically
 
 _POLL_SECONDS = 0.2
 
@@ -58,7 +58,9 @@ def meet(
             mine = {"start": start, "facts": facts, "read": read}
             write_atomically(folder / f"worker-{worker}.json", json.dumps(mine))
             found = {
-                i: json.loads(path.read_text()) for i in range(workers) if (path := _file(folder, i)).exists()
+                i: read_json(path, "delete it, and start all workers again")
+                for i in range(workers)
+                if (path := _file(folder, i)).exists()
             }
             has_read = {i for i, other in found.items() if other["read"].get(str(worker)) == start}
             missing = [i for i in range(workers) if i not in has_read]

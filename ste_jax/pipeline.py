@@ -25,6 +25,7 @@ from ste_jax.stages.context import Context
 from ste_jax.store import (
     Success,
     digest,
+    read_json,
     read_records,
     read_success,
     read_work,
@@ -276,7 +277,7 @@ def _peak_rss_mib(context: Context) -> float:
     unit = 1 if sys.platform == "darwin" else 1024
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     path = context.workdir / "summary.json"
-    before = json.loads(path.read_text())["peak_rss_mib"] if path.exists() else 0.0
+    before = read_json(path, "delete it: it is written again")["peak_rss_mib"] if path.exists() else 0.0
     return round(max(now, before), 1)
 
 

@@ -129,12 +129,24 @@ def _devices() -> dict[str, Any]:
 def _answer_within(wait: float, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Returns what `ask` says; a device that does not answer must not hang the check that is to find it."""
     answer: dict[str, Any] = {}
-    thread = threading.Thread(target=lambda: answer.update(ask()), daemon=True)
+    failures: list[Exception] = []
+
+    def listen() -> None:
+        try:
+            answer.update(ask())
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     thread.join(wait)
-    if not answer:
+    where = f"preflight: the devices of {socket.gethostname()} (process {os.getpid()})"
+    if thread.is_alive():
+        raise ValueError(f"{where} did not answer within {wait:g} s; another process may hold them")
+    if failures:
+        error = failures[0]
+        text = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"preflight: the devices of {socket.gethostname()} (process {os.getpid()}) did not answer within "
-            f"{wait:g} s; another process may hold them"
-        )
+            f"{where} cannot be used ({text}); stop what holds them, or mend this host"
+        ) from error
     return answer

@@ -2,22 +2,24 @@
 
 from etils import epath
 from rich.table import Table
+from rich.text import Text
 
 from ste_jax.store import read_success, read_work
 
 
 def render_status(workdir: epath.Path, folders: list[str]) -> Table:
     """Returns the table of `ste status`: a line a stage, with the model calls inside it."""
-    table = Table(title=str(workdir), title_justify="left")
+    # Text, not str: rich would read square brackets as markup.
+    table = Table(title=Text(str(workdir)), title_justify="left")
     table.add_column("stage")
     table.add_column("state")
     for name in ("done", "left", "seconds", "prompt tokens", "new tokens", "new tokens/s"):
         table.add_column(name, justify="right")
     for name in folders:
-        table.add_row(*_row(workdir / name, name))
-        for inner in sorted((workdir / name).glob("*/")) if (workdir / name).exists() else []:
+        table.add_row(*map(Text, _row(workdir / name, name)))
+        for inner in sorted((workdir / name).iterdir()) if (workdir / name).exists() else []:
             if (inner / "STARTED.json").exists():
-                table.add_row(*_row(inner, f"  {name}/{inner.name}"))
+                table.add_row(*map(Text, _row(inner, f"  {name}/{inner.name}")))
     return table
 
 

@@ -7,12 +7,14 @@ many hosts each writes journal files of its own, and the first puts them togethe
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any, Generic, Protocol, TypeVar
 
 from etils import epath
@@ -47,16 +49,59 @@ def digest(value: Any) -> str:
 def write_atomically(path: epath.Path, text: str) -> None:
     """Writes a file so that readers see the old one or the whole new one."""
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    temporary.write_text(text)
+    content = text.encode()
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        # Else a machine that loses its power may keep the new name without what was written.
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
+def read_json(path: PurePath, mend: str) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Args:
+      path: of the file.
+      mend: what helps where it is broken, for the error.
+
+    Raises:
+      ValueError: the file is missing or holds something else.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file; {mend}") from error
+    return _object(content, str(path), mend)
+
+
+def _object(content: bytes, where: str, mend: str) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{where}: broken JSON ({error}); {mend}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: not a JSON object; {mend}")
+    return value
+
+
 def remove(folder: epath.Path) -> None:
-    """Deletes a folder, if it is there; a kill leaves no half of it under its name."""
+    """Deletes a folder, if it is there; a kill leaves no half of it under its name.
+
+    What an earlier, killed call left is deleted too.
+    """
+    mark = f".{folder.name}.deleted."
+    for left in _matching(folder.parent, f"{glob.escape(mark)}*"):
+        left.rmtree()
     if folder.exists():
-        gone = folder.parent / f".{folder.name}.deleted.{os.getpid()}"
+        gone = folder.parent / f"{mark}{uuid.uuid4().hex}"
         folder.rename(gone)
         gone.rmtree()
+
+
+def _matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    # Not epath's glob: it takes square brackets in the name of the folder for a pattern too.
+    return [epath.Path(path) for path in sorted(Path(folder).glob(pattern))]
 
 
 @dataclasses.dataclass
@@ -86,7 +131,7 @@ class Success:
 def read_success(folder: epath.Path) -> Success | None:
     """Returns what the finished record set in `folder` says of itself, or None."""
     path = folder / SUCCESS
-    return Success(**json.loads(path.read_text())) if path.exists() else None
+    return Success(**read_json(path, _redo(folder))) if path.exists() else None
 
 
 def require_success(folder: epath.Path) -> Success:
@@ -103,7 +148,8 @@ def require_success(folder: epath.Path) -> Success:
 
 def read_work(folder: epath.Path) -> Work:
     """Returns how far the record set in `folder` is; hosts work side by side, so their seconds count once."""
-    works = [Work(**json.loads(path.read_text())) for path in _progress_files(folder)]
+    mend = "delete it: only seconds and counts of tokens are lost"
+    works = [Work(**read_json(path, mend)) for path in _matching(folder, f"{PROGRESS}*.json")]
     return Work(
         done=sum(work.done for work in works),
         total=sum(work.total for work in works),
@@ -111,10 +157,6 @@ def read_work(folder: epath.Path) -> Work:
         prompt_tokens=sum(work.prompt_tokens for work in works),
         generated_tokens=sum(work.generated_tokens for work in works),
     )
-
-
-def _progress_files(folder: epath.Path) -> list[epath.Path]:
-    return sorted(folder.glob(f"{PROGRESS}*.json"))
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
@@ -129,12 +171,14 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def _stage_name(folder: epath.Path) -> str:
-    """Returns the name that --redo takes for a folder: the calls inside a stage go by the stage's name."""
-    parent = folder.parent.name
+def _redo(folder: epath.Path) -> str:
+    """Returns how to make a folder again: the calls inside a stage go by the stage's name."""
+    name, parent = folder.name, folder.parent.name
     if parent.startswith("iteration_"):
-        return f"{parent}/{folder.name}"
-    return parent if parent in ("select", "pairs") else folder.name
+        name = f"{parent}/{name}"
+    elif parent in ("select", "pairs"):
+        name = parent
+    return f"pass --redo={name} to make it again (everything that follows from it is made again too)"
 
 
 def _short(value: Any) -> str:
@@ -151,15 +195,13 @@ def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
     for name in (SUCCESS, _STARTED):
         path = folder / name
         if path.exists():
-            found = json.loads(path.read_text())
+            found = read_json(path, _redo(folder))
             found = found["fingerprint"] if name == SUCCESS else found
             if found != json.loads(canonical_json(fingerprint)):
                 changes = "\n  ".join(differences(found, json.loads(canonical_json(fingerprint))))
                 raise StaleStage(
                     f"{folder} was made with other settings or inputs:\n  {changes}\n"
-                    f"Start another --workdir, set these back, or pass --redo={_stage_name(folder)} to "
-                    f"make it again "
-                    "(everything that follows from it is made again too)"
+                    f"Start another --workdir, set these back, or {_redo(folder)}"
                 )
             return True
     return False
@@ -216,13 +258,13 @@ class RecordSet(Generic[R]):
             (folder / "journal").mkdir(parents=True, exist_ok=True)
             write_atomically(folder / _STARTED, canonical_json(self._fingerprint))
         total, first = read_work(folder), folder / f"{PROGRESS}.json"
-        if others := [path for path in _progress_files(folder) if path != first]:
+        if others := [path for path in _matching(folder, f"{PROGRESS}*.json") if path != first]:
             write_atomically(first, canonical_json(dataclasses.asdict(total)))
             for path in others:
                 path.unlink()
 
     def _read_journal(self) -> None:
-        for path in sorted((self._folder / "journal").glob("*.jsonl")):
+        for path in _matching(self._folder / "journal", "*.jsonl"):
             if path.name not in self._read:
                 self._read.add(path.name)
                 self._found |= {record.id: record for record in _read_part(path, self._kind)}
@@ -304,9 +346,10 @@ def _lines(records: Sequence[Record]) -> str:
 
 def _read_part(path: epath.Path, kind: type[R]) -> Iterator[R]:
     # Not splitlines(): generated text may hold other line separators, which JSON leaves as they are.
-    for line in path.read_text().split("\n"):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line:
-            yield kind.from_json(json.loads(line))
+            mend = "delete the file: what was in it is made again"
+            yield kind.from_json(_object(line, f"{path}, line {number}", mend))
 
 
 def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
@@ -316,7 +359,7 @@ def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
       ValueError: the set is not finished, or its parts are not the bytes that it was finished with.
     """
     success = require_success(folder)
-    paths = sorted(folder.glob("part-*.jsonl"))
+    paths = _matching(folder, "part-*.jsonl")
     content = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
     if content != success.content_hash:
         raise ValueError(f"{folder}: the parts are not those that {SUCCESS} was written for; redo the stage")

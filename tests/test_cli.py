@@ -69,6 +69,12 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "weightless": [*base, f"--config.model={bare}"],
         "truncated": [*base, f"--config.model={gguf}"],
         "modelless": [*base, f"--config.model={folder}/no-such-model"],
+        "bucket": ["run", f"--config={config}", "--workdir=gs://bucket/run"],
+        "bucket_model": [*base, "--config.model=gs://bucket/model"],
+        "bucket_prompt": [*base, "--config.judge_prompt=gs://bucket/prompt.toml"],
+        "bucket_out": ["evaluate", f"--model={folder}/absent", "--data=x.csv", "--out=gs://bucket/r.jsonl"],
+        "bucket_target": ["convert", f"{folder}/absent", "gs://bucket/model"],
+        "out_is_a_folder": ["evaluate", f"--model={folder}/absent", "--data=x.csv", f"--out={folder}"],
         "below_a_file": ["run", f"--config={config}", f"--workdir={gguf}/run"],
         "promptless": [*base, f"--config.judge_prompt={folder}/absent.toml"],
         "impossible": [*base, "--config.iterations=0"],
@@ -87,6 +93,8 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "other_benchmark": [*asked, f"--out={folder}/r.jsonl", "--benchmark=llmbars"],
         "help": ["help"],
         "status": ["status", base[1], f"--workdir={folder}/untouched"],
+        "home": ["status", base[1], "--workdir=~/no-such-run"],
+        "brackets": ["status", base[1], f"--workdir={folder}/a[/b][red]"],
     }
 
 
@@ -98,6 +106,12 @@ EXPECTED = {
     "weightless": "bare",
     "truncated": "cut.gguf",
     "modelless": "no-such-model: no such file or folder, and no hub name",
+    "bucket": "--workdir gs://bucket/run: no path here; mount the bucket and give the mounted path",
+    "bucket_model": "model gs://bucket/model: no path here; mount the bucket",
+    "bucket_prompt": "prompt file gs://bucket/prompt.toml: no path here; mount the bucket",
+    "bucket_out": "--out gs://bucket/r.jsonl: no path here; mount the bucket",
+    "bucket_target": "the folder to write gs://bucket/model: no path here; mount the bucket",
+    "out_is_a_folder": ": a folder; give the name of a file in it",
     "below_a_file": "cut.gguf/run cannot be written (Not a directory); choose another --workdir",
     "promptless": "absent.toml: cannot be read as TOML",
     "impossible": "config: iterations must be 1 or more, not 0",
@@ -140,6 +154,7 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
     assert EXPECTED[name] in err
     assert err.startswith("ste: ")
     assert err.count("\n") == 1
+    assert "STE_TRACEBACK" not in err
 
 
 @pytest.mark.parametrize(
@@ -173,3 +188,10 @@ def test_the_status_before_anything_is_done(ends: Callable[[str], tuple[int, str
     code, out, _ = ends("status")
     assert code == 0
     assert out.count("to do") == 9
+
+
+def test_the_status_names_its_workdir_as_it_is(ends: Callable[[str], tuple[int, str, str]]) -> None:
+    _, out, err = ends("home")
+    assert str(Path.home() / "no-such-run") in out, err
+    _, out, err = ends("brackets")
+    assert "/a[/b][red]" in out.replace("\n", ""), err

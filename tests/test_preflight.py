@@ -1,6 +1,7 @@
 """`ste preflight` as processes of its own, as many as there are workers."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pods import Ended, Pod
 
 from ste_jax.connection import place
 from ste_jax.meeting import meet
-from ste_jax.preflight import refuse
+from ste_jax.preflight import _answer_within, refuse
 
 FACTS = {"host": "h", "disk_gb": 50.0, "memory_gb": 20.0, "commit": "a", "config": "c", "devices": 8}
 
@@ -54,6 +55,26 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"worker 0 \(.*\) cannot write .*; mount"):
         meet(epath.Path(tmp_path / "file" / "preflight"), 0, 1, {}, wait=0.5)
+
+
+def test_devices_that_fail_are_not_said_to_be_silent(ste: Any, tmp_path: Path) -> None:
+    flags = ("--min_disk_gb=0.001", "--min_memory_gb=0.001", "--wait=100")
+    code, _, err = ste.run("preflight", tmp_path / "run", *flags, more={"JAX_PLATFORMS": "absent"})
+    assert code == 1
+    assert "cannot be used (RuntimeError: Unable to initialize backend 'absent'" in err
+    assert "; stop what holds them, or mend this host" in err
+    assert "did not answer" not in err
+
+
+def test_devices_that_are_silent_are_named() -> None:
+    with pytest.raises(ValueError, match=r"did not answer within 0\.05 s; another process may hold them"):
+        _answer_within(0.05, lambda: time.sleep(1) or {})
+
+
+def test_a_bucket_is_no_workdir(ste: Any) -> None:
+    code, _, err = ste.run("preflight", "gs://bucket/run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--workdir gs://bucket/run: no path here; mount the bucket" in err
 
 
 @pytest.mark.parametrize(

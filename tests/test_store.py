@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import random
 import shutil
 import time
@@ -17,9 +18,11 @@ from ste_jax.store import (
     Work,
     canonical_json,
     digest,
+    read_json,
     read_records,
     read_success,
     read_work,
+    remove,
     require_success,
     write_atomically,
 )
@@ -244,6 +247,70 @@ def test_writing_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> 
     write_atomically(epath.Path(tmp_path / "file"), "new é")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "new é"
+
+
+def test_what_is_renamed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, synced = os.fsync, []
+
+    def watched(number: int) -> None:
+        fsync(number)
+        synced.append(Path(f"/proc/self/fd/{number}").resolve().read_text("utf-8"))
+        assert not (tmp_path / "file").exists()
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_atomically(epath.Path(tmp_path / "file"), "new é")
+    assert synced == ["new é"]
+
+
+def test_what_a_killed_removal_left_goes_with_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "a[1]"
+    # Process ids come again: in a container the next start has the same one.
+    for name in (f".a[1].deleted.{os.getpid()}", ".a[1].deleted.0a1b", ".a1.deleted.7"):
+        (tmp_path / name / "journal").mkdir(parents=True)
+    folder.mkdir()
+    remove(epath.Path(folder))
+    remove(epath.Path(tmp_path / "nowhere" / "absent"))
+    assert [path.name for path in tmp_path.iterdir()] == [".a1.deleted.7"]
+
+
+def test_square_brackets_in_the_name_of_a_workdir(tmp_path: Path) -> None:
+    first = opened(tmp_path / "run[1]")
+    first.add(answers(1))
+    first.flush()
+    assert set(opened(tmp_path / "run[1]").found) == {"r00000"}
+    assert read_work(epath.Path(tmp_path / "run[1]")).done == 1
+    first.finish(["r00000"], {})
+    assert read_records(epath.Path(tmp_path / "run[1]"), Generation) == answers(1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x00\x00\x00", b'{"count"', b"\xff", b"[]"])
+def test_broken_files_of_ours_are_named_with_the_mend(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "iteration_1" / "train"
+    finished(folder, answers(1))
+    (folder / "PROGRESS.json").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"train/PROGRESS\.json: (broken JSON|not a JSON object).*; delete it"
+    ):
+        read_work(epath.Path(folder))
+    for name in ("SUCCESS.json", "STARTED.json"):
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"train/{name}: .*; pass --redo=iteration_1/train to make it"):
+            opened(folder)
+        (folder / name).unlink()
+
+
+def test_a_broken_journal_is_named_with_its_line(tmp_path: Path) -> None:
+    opened(tmp_path)
+    (tmp_path / "journal" / "1-a.jsonl").write_text('{"id": "a"\n')
+    with pytest.raises(
+        ValueError, match=r"journal/1-a\.jsonl, line 1: broken JSON .*; delete the file: what"
+    ):
+        opened(tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.json: no such file; make it"):
+        read_json(tmp_path / "absent.json", "make it")
 
 
 def test_other_records_are_stored_as_well(tmp_path: Path) -> None:

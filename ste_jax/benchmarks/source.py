@@ -11,6 +11,8 @@ from typing import Any
 import huggingface_hub
 from pyarrow import ArrowException, parquet
 
+from ste_jax.instructions.sources import whole_text
+
 Fields = dict[str, Any]
 _SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json")
 
@@ -27,16 +29,16 @@ class Row:
         """Returns a field that must be text.
 
         Raises:
-          ValueError: it is missing, or something else.
+          ValueError: it is missing or something else, or holds half of a surrogate pair.
         """
-        return self._typed(name, str, "text")
+        return whole_text(self.where, name, self._typed(name, str, "text"))
 
     def texts(self, name: str) -> list[str]:
         """Returns a field that must be a list of texts."""
         values = self._typed(name, list, "a list of texts")
         if not all(isinstance(value, str) for value in values):
             raise ValueError(f"{self.where}: the field {name} holds something that is no text")
-        return values
+        return [whole_text(self.where, name, value) for value in values]
 
     def number(self, name: str) -> float:
         """Returns a field that must be a number."""
@@ -46,7 +48,7 @@ class Row:
         """Returns a field that must be a conversation, as (role, content)."""
         try:
             return [
-                (str(turn["role"]), str(turn["content"]))
+                (str(turn["role"]), whole_text(self.where, name, str(turn["content"])))
                 for turn in self._typed(name, list, "a list of turns")
             ]
         except (KeyError, TypeError) as error:

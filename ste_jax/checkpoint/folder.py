@@ -18,7 +18,7 @@ from ste_jax.checkpoint.orbax import save_parameter
 from ste_jax.checkpoint.source import CARD, PARAMETERS, ModelSource
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.sharding import TRAIN
-from ste_jax.store import write_atomically
+from ste_jax.store import read_json, remove, write_atomically
 from ste_jax.text.tokenizer import Tokenizer
 
 _ORIGIN = "conversion.json"
@@ -51,7 +51,7 @@ class FolderInTheMaking:
             )
         self.done: dict[str, str] = _done(self.path, origin) or {}
         if not self.done:
-            hosts.on_first(lambda: (_remove(self.path), self.path.mkdir(parents=True)))
+            hosts.on_first(lambda: (remove(self.path), self.path.mkdir(parents=True)))
 
     @property
     def is_finished(self) -> bool:
@@ -70,8 +70,8 @@ class FolderInTheMaking:
 
         def rename() -> None:
             tokenizer.save(Path(self.path))
-            (self.path / CARD).write_text(json.dumps(card.to_json(), indent=1) + "\n")
-            _remove(self._final)
+            write_atomically(self.path / CARD, json.dumps(card.to_json(), indent=1) + "\n")
+            remove(self._final)
             self.path.rename(self._final)
 
         hosts.on_first(rename)
@@ -173,14 +173,9 @@ def _done(folder: epath.Path, origin: str) -> dict[str, str] | None:
     """Returns what a conversion from `origin` left in a folder, if one did."""
     if not origin or not (folder / _ORIGIN).exists():
         return None
-    state = json.loads((folder / _ORIGIN).read_text())
+    state = read_json(folder / _ORIGIN, f"delete {folder} to convert again")
     return state["done"] if state["origin"] == origin else None
 
 
 def _children(folder: epath.Path) -> list[epath.Path]:
     return list(folder.iterdir()) if folder.exists() else []
-
-
-def _remove(folder: epath.Path) -> None:
-    if folder.exists():
-        folder.rmtree()

@@ -3,7 +3,6 @@
 Reading is here; `export` writes such folders.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.rope import RopeScaling
+from ste_jax.store import read_json
 
 INDEX = "model.safetensors.index.json"
 NAMES = {
@@ -31,6 +31,7 @@ NAMES = {
 }
 # Early exports hold the rotary frequencies; a tied model may hold its embeddings twice.
 _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
+_AGAIN = "download the file again"
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -107,7 +108,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """
     index = folder / INDEX
     if index.is_file():
-        shards = read_json(index).get("weight_map")
+        shards = read_json(index, _AGAIN).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
             raise ValueError(f"{index}: field weight_map does not map tensors to files; download it again")
         files = sorted({folder / Path(shard).name for shard in shards.values()})
@@ -123,30 +124,13 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file.
-
-    Raises:
-      ValueError: the file is missing or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file; the model folder is incomplete") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: broken JSON ({error}); download the file again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a JSON object; download the file again")
-    return value
-
-
 def read_config(path: Path) -> LlamaConfig:
     """Returns the architecture that a `config.json` describes, with transformers' defaults for absent fields.
 
     Raises:
       ValueError: names the field that is missing, ill-typed or not supported.
     """
-    fields = read_json(path)
+    fields = read_json(path, _AGAIN)
     for name, wanted, default in (
         ("model_type", "llama", None),
         ("hidden_act", "silu", "silu"),

@@ -22,10 +22,12 @@ from ste_jax.checkpoint import layout
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
-from ste_jax.checkpoint.hf import HfWeights, read_json
+from ste_jax.checkpoint.hf import HfWeights
 from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
 from ste_jax.models.llama import Llama, LlamaConfig, check_divisible, parameter_table
+from ste_jax.paths import local_path
 from ste_jax.sharding import Rules
+from ste_jax.store import read_json
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 CARD = "model.json"
@@ -143,7 +145,8 @@ def open_model(source: str | Path) -> ModelSource:
     Raises:
       ValueError: there is nothing, or something is wrong with it; the text says what and how to mend it.
     """
-    path, name = Path(source), Path(source).name
+    path = local_path(source, "model")
+    name = path.name
     if not path.exists():
         path = _download(str(source))
     if path.is_file():
@@ -163,8 +166,9 @@ def open_model(source: str | Path) -> ModelSource:
 def _card(folder: Path) -> ModelCard | None:
     if not (folder / CARD).is_file():
         return None
+    value = read_json(folder / CARD, "copy the model folder again")
     try:
-        return ModelCard.from_json(read_json(folder / CARD))
+        return ModelCard.from_json(value)
     except ValueError as error:
         raise ValueError(f"{folder / CARD}: {error}") from error
 
@@ -172,7 +176,7 @@ def _card(folder: Path) -> ModelCard | None:
 def _open_own(path: Path) -> ModelSource:
     card = _card(path)
     assert card is not None
-    folder = epath.Path(path).absolute() / PARAMETERS
+    folder = epath.Path(path) / PARAMETERS
     stored = parameter_shapes(folder)
     found = {name: array.shape for name, array in stored.items()}
     wanted = {name: parameter.shape for name, parameter in parameter_table(card.architecture).items()}
@@ -245,6 +249,8 @@ def _hash_files(files: tuple[Path, ...]) -> str:
 def _download(name: str) -> Path:
     if not _HUB_NAME.fullmatch(name):
         raise ValueError(f"{name}: no such file or folder, and no hub name (organisation/model)")
+    if name.endswith(".gguf") or Path(name).parent.is_dir():
+        raise ValueError(f"{name}: there is no such file or folder; check the path")
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (OSError, ValueError) as error:

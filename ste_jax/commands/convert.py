@@ -8,6 +8,7 @@ from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.folder import import_model
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.meeting import joined
+from ste_jax.paths import local_path
 from ste_jax.sharding import make_mesh
 
 _DTYPE = flags.DEFINE_enum(
@@ -22,12 +23,13 @@ def main(argv: list[str]) -> None:
     """Runs `ste convert SOURCE FOLDER`; started again after a kill, it goes on where it was."""
     if len(argv) != 4:
         raise app.UsageError("convert wants a model and the folder to write")
-    with joined(Path(argv[3]).parent, {"source": argv[2]}):
-        wrote = _convert(open_model(argv[2]), argv[3])
-    print(f"{argv[3]}: {'written' if wrote else 'is there already'}")
+    folder = local_path(argv[3], "the folder to write")
+    with joined(folder.parent, {"source": argv[2]}):
+        wrote = _convert(open_model(argv[2]), folder)
+    print(f"{folder}: {'written' if wrote else 'is there already'}")
 
 
-def _convert(source: ModelSource, folder: str) -> bool:
+def _convert(source: ModelSource, folder: Path) -> bool:
     if source.weights is not None:
         return import_model(source, folder, make_mesh(_mesh_shape()), _DTYPE.value)
     if _DTYPE.value or _MESH.present:

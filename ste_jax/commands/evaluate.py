@@ -1,7 +1,6 @@
 """`ste evaluate`: a model on a benchmark or a file of pairs; with --config, the evaluation stage of a run."""
 
 import json
-from pathlib import Path
 
 from absl import app, flags
 from rich.console import Console
@@ -18,6 +17,7 @@ from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.evaluation.terminal import tables
 from ste_jax.judging.stats import POLICIES
 from ste_jax.meeting import joined
+from ste_jax.paths import local_path
 
 _MODEL = flags.DEFINE_string(
     "model", None, "GGUF file, Hugging Face folder or hub name, or model folder of a run."
@@ -60,7 +60,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"one command is enough: {' '.join(argv[1:])}")
     if not _MODEL.value or not _OUT.value:
         raise app.UsageError("evaluate wants --model and --out (or --config and --workdir)")
-    out, settings = Path(_OUT.value), _settings()
+    out, settings = local_path(_OUT.value, "--out"), _settings()
+    if out.is_dir():
+        raise ValueError(f"--out {out}: a folder; give the name of a file in it")
     with joined(out.parent, {"model": _MODEL.value, "settings": str(settings)}):
         stopping.listen()
         result = evaluate(_MODEL.value, _benchmark(), settings, out)

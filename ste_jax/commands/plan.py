@@ -5,7 +5,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import get_args
 
 from absl import app, flags
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from ste_jax.config import RunConfig, read_config
 from ste_jax.models.llama import LlamaConfig
+from ste_jax.paths import local_path
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.model import architecture_of
 from ste_jax.plan.phases import PHASES, Lengths, Phase, PhasePlan, phase_mesh, phases_of, plan_phase
@@ -118,7 +118,7 @@ def _sweep(
     unknown = sorted({*(_REMAT.value or ())} - {*get_args(Remat)})
     if unknown or not all(rows.isdigit() and int(rows) for rows in _BATCH_ROWS.value or ()):
         raise app.UsageError(f"--remat takes {', '.join(get_args(Remat))}, --batch-rows numbers above 0")
-    folder, console = Path(_OUT.value or "."), Console(stderr=True)
+    folder, console = local_path(_OUT.value or ".", "--out"), Console(stderr=True)
     folder.mkdir(parents=True, exist_ok=True)
     rows = sweep(
         config,

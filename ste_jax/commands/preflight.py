@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ste_jax.config import read_config
+from ste_jax.paths import local_path
 from ste_jax.preflight import check
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("preflight wants --config and --workdir")
     met = check(
         read_config(_CONFIG.value.to_dict()),
-        epath.Path(_WORKDIR.value).absolute(),
+        epath.Path(local_path(_WORKDIR.value, "--workdir")),
         wait=_WAIT.value,
         disk=_DISK.value,
         memory=_MEMORY.value,

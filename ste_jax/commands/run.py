@@ -11,6 +11,7 @@ from rich.console import Console
 from ste_jax import hosts, pipeline, stopping
 from ste_jax.config import read_config
 from ste_jax.meeting import joined
+from ste_jax.paths import local_path
 from ste_jax.preflight import software
 from ste_jax.report.terminal import render_terminal_table
 from ste_jax.stages.context import Context
@@ -35,7 +36,8 @@ def main(argv: list[str]) -> None:
     command = argv[1]
     if _CONFIG.value is None or not _WORKDIR.value:
         raise app.UsageError("--config and --workdir are needed")
-    context = Context(read_config(_CONFIG.value.to_dict()), epath.Path(_WORKDIR.value).absolute())
+    workdir = epath.Path(local_path(_WORKDIR.value, "--workdir"))
+    context = Context(read_config(_CONFIG.value.to_dict()), workdir)
     first = 0 if command == "evaluate" else 1
     if not first <= _ITERATION.value <= context.config.iterations:
         raise app.UsageError(f"--iteration must be from {first} to config.iterations")

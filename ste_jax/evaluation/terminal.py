@@ -1,5 +1,6 @@
 """The numbers of a result, and of a comparison, as tables for people."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.text import Text
 from ste_jax.report.formats import NOTHING, count, interval, p_value, percent
 
 _GROUPS = {"subsets": "", "categories": "", "lengths": "characters "}
+# Control characters, which could write anywhere on the screen, and halves of surrogate pairs.
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def tables(report: dict[str, Any]) -> Group:
@@ -19,26 +22,31 @@ def tables(report: dict[str, Any]) -> Group:
     if report["votes"]:
         curve = report["votes"]["curve"]
         shown = [k for k in (1, 3, 5, 9, 15, 32) if k < len(curve)] + [len(curve)]
-        parts.append(Text("votes: " + "  ".join(f"{k}: {percent(curve[k - 1])}" for k in shown)))
+        parts.append(_text("votes: " + "  ".join(f"{k}: {percent(curve[k - 1])}" for k in shown)))
     if report["own_scores"]:
         parts.append(_own_scores(report))
-    parts += [Text(line) for line in _remarks(report)]
+    parts += map(_text, _remarks(report))
     return Group(*parts)
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(
-        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        title=_text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
-    table.add_column(Text(columns[0]))
+    table.add_column(_text(columns[0]))
     for column in columns[1:]:
-        table.add_column(Text(column), justify="right")
+        table.add_column(_text(column), justify="right")
     return table
 
 
-def _add(table: Table, *cells: str) -> None:
+def _text(value: str) -> Text:
+    """Returns a text that names of other people's data and results may be in, as it may be shown."""
     # Text, not str: rich would read square brackets as markup.
-    table.add_row(*map(Text, cells))
+    return Text(_UNSHOWN.sub("\ufffd", value))
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*map(_text, cells))
 
 
 def _headline(report: dict[str, Any]) -> Table:
@@ -163,4 +171,4 @@ def comparison_table(report: dict[str, Any]) -> Group:
             "the sign-flip test does not"
         )
     remarks += [f"{left} pairs were judged by one of them only and are left out"] if left else []
-    return Group(table, Text(text), *map(Text, remarks))
+    return Group(table, _text(text), *map(_text, remarks))

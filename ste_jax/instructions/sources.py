@@ -46,12 +46,10 @@ def read_instructions(spec: str) -> list[Instruction]:
     stem, rows = _open(spec)
     instructions, seen = [], {}
     for row in rows:
-        source = row.fields.get("source")
+        source = _name(row, "source")
         identifier = _identifier(row, stem, seen)
         text = _text(row).strip()
-        instructions.append(
-            Instruction(id=identifier, text=text, source=source if isinstance(source, str) else stem)
-        )
+        instructions.append(Instruction(id=identifier, text=text, source=stem if source is None else source))
     if not instructions:
         raise ValueError(f"{spec}: holds no instructions; give a source with at least one")
     return instructions
@@ -75,20 +73,17 @@ def read_items(path: str) -> list[Item]:
         if label not in ("A", "B", "tie"):
             raise ValueError(f"{row.where}: the label is {label!r}; write A, B or tie")
         instruction = _filled(row, "instruction").strip()
-        group = row.fields.get("instruction_id") or first.setdefault(instruction, identifier)
-        subset, category = (
-            value if isinstance(value, str) else None for value in map(row.fields.get, ("subset", "category"))
-        )
+        group = _name(row, "instruction_id") or first.setdefault(instruction, identifier)
         items.append(
             Item(
                 id=identifier,
-                prompt_id=str(group),
+                prompt_id=group,
                 instruction=instruction,
                 response_a=_string(row, "response_a"),
                 response_b=_string(row, "response_b"),
                 label=label,
-                subset=subset or "",
-                category=category,
+                subset=_name(row, "subset") or "",
+                category=_name(row, "category"),
             )
         )
     return items
@@ -162,7 +157,12 @@ def _csv(path: epath.Path) -> Iterator[_Row]:
                 f"only {', '.join(columns) or 'none'}; name the column of the instructions `instruction`"
             )
         for fields in reader:
-            yield _Row(reader.line_num, f"{path}, line {reader.line_num}", fields)
+            where = f"{path}, line {reader.line_num}"
+            if None in fields:
+                raise ValueError(
+                    f"{where}: more cells than columns ({len(columns)}); put cells that hold commas in quotes"
+                )
+            yield _Row(reader.line_num, where, fields)
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {reader.reader.line_num}: broken CSV ({error}); mend the quoting"
@@ -229,7 +229,7 @@ def _identifier(row: _Row, stem: str, seen: dict[str, str]) -> str:
     given = row.fields.get("id")
     if given is not None and not isinstance(given, str | int):
         raise ValueError(f"{row.where}: the id is a {type(given).__name__}; write a string or leave it out")
-    identifier = str(given).strip() if given is not None else ""
+    identifier = whole_text(row.where, "id", str(given)).strip() if given is not None else ""
     identifier = identifier or f"{stem}-{row.number}"
     if identifier in seen:
         raise ValueError(
@@ -261,10 +261,25 @@ def _string(row: _Row, field: str) -> str:
         raise ValueError(f"{row.where}: the field {field} is missing; add it or remove the record")
     if not isinstance(value, str):
         raise ValueError(f"{row.where}: the field {field} is a {type(value).__name__}; write a string")
+    return whole_text(row.where, field, value)
+
+
+def _name(row: _Row, field: str) -> str | None:
+    """Returns what a record says of itself in a text or a number, if it does."""
+    value = row.fields.get(field)
+    if isinstance(value, int | float) and value == value:  # NaN is how tables leave a number out
+        value = str(value)
+    return whole_text(row.where, field, value) if isinstance(value, str) else None
+
+
+def whole_text(where: str, field: str, value: str) -> str:
+    """Returns the text of a field, which no file could hold with half of a surrogate pair.
+
+    Raises:
+      ValueError: there is such a half in it.
+    """
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{row.where}: the field {field} holds half of a surrogate pair; remove it"
-        ) from error
+        raise ValueError(f"{where}: the field {field} holds half of a surrogate pair; remove it") from error
     return value

@@ -17,9 +17,10 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
-from etils import epath
+from ste_jax.paths import local_path
 
 TEXTS = ("instruction", "response_a", "response_b")
 _PLACEHOLDER = re.compile(r"\{(" + "|".join((*TEXTS, "rubric")) + r")\}")
@@ -131,7 +132,7 @@ def load_prompt(spec: str, rubric: str = "") -> JudgePrompt:
     if unknown or "user" not in fields:
         what = f"unknown field {unknown[0]}" if unknown else "field user is missing"
         raise ValueError(f"prompt file {spec}: {what}; its fields are user, system and rubric")
-    fields = {"system": "", "name": epath.Path(spec).stem} | fields | ({"rubric": rubric} if rubric else {})
+    fields = {"system": "", "name": Path(spec).stem} | fields | ({"rubric": rubric} if rubric else {})
     try:
         return JudgePrompt(**fields)
     except ValueError as error:
@@ -139,13 +140,13 @@ def load_prompt(spec: str, rubric: str = "") -> JudgePrompt:
 
 
 def _read_template(spec: str) -> dict[str, Any]:
-    path = epath.Path(spec)
+    path = local_path(spec, "prompt file")
     if path.suffix not in (".toml", ".json"):
         raise ValueError(
             f"prompt {spec}: name one of {', '.join(BUILT_IN)}, or a .toml or .json template file"
         )
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
         fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -1,10 +1,9 @@
 """The architecture of a configured model, without its weights."""
 
-from pathlib import Path
-
 from ste_jax.checkpoint.source import open_model
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.presets import PRESETS, preset_of
+from ste_jax.paths import local_path
 
 
 def architecture_of(model: str) -> LlamaConfig:
@@ -13,7 +12,7 @@ def architecture_of(model: str) -> LlamaConfig:
     Raises:
       ValueError: there is no such file, and the name tells nothing.
     """
-    if Path(model).exists():
+    if local_path(model, "model").exists():
         return open_model(model).architecture
     preset = PRESETS.get(model) or preset_of(model)
     if preset is None:

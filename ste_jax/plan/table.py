@@ -15,7 +15,8 @@ def render_plan(console: Console, report: dict[str, Any]) -> None:
     """Prints what each program holds and costs, and the chip-hours of the stages."""
     console.print(
         f"{report['config']} ({report['model']}) on {report['topology']}: {report['chips']} chips, "
-        f"{report['devices']} devices"
+        f"{report['devices']} devices",
+        markup=False,
     )
     phases = list(report["phases"].values())
     console.print(_programs(phases))
@@ -29,7 +30,9 @@ def render_plan(console: Console, report: dict[str, Any]) -> None:
     if report["stages"]:
         console.print(_stages(report))
         assumed = ", ".join(f"{name} {value}" for name, value in report["assumed"].items())
-        console.print(f"assumed means: {assumed}; loading, compiling and saving are not counted")
+        console.print(
+            f"assumed means: {assumed}; loading, compiling and saving are not counted", markup=False
+        )
 
 
 def _first_line(text: str) -> str:

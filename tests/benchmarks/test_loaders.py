@@ -496,6 +496,11 @@ def test_broken_and_incomplete_files_are_named(tmp_path):
     file = written(tmp_path / "gpt.jsonl", '{"label": "A>B"}\n')
     with pytest.raises(ValueError, match=r"gpt.jsonl, record 1: the field source is missing, not text"):
         load("judgebench", str(tmp_path))
+    file.write_text('{"source": "\\ud800", "label": "A>B"}\n')
+    with pytest.raises(
+        ValueError, match=r"record 1: the field source holds half of a surrogate pair; remove"
+    ):
+        load("judgebench", str(tmp_path))
     file.write_text('{"label": ')
     with pytest.raises(ValueError, match=r"gpt.jsonl: cannot be read"):
         load("judgebench", str(tmp_path))

@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +127,35 @@ def test_saving_again_replaces_the_model(own: Path, tokenizer: Tokenizer) -> Non
     assert sorted(p.name for p in own.parent.iterdir()) == ["own", "tokenizer"]
 
 
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+from ste_jax.checkpoint.folder import FolderInTheMaking
+from ste_jax.checkpoint.source import open_model
+
+
+def kill_when_the_card_is_gone(event, arguments):
+    if event == "shutil.rmtree":
+        Path(arguments[0], "model.json").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+source = open_model(sys.argv[1])
+making = FolderInTheMaking(sys.argv[1])
+sys.addaudithook(kill_when_the_card_is_gone)
+making.finish(source.card, source.tokenizer)
+"""
+
+
+def test_a_kill_while_the_old_model_is_deleted(own: Path, tokenizer: Tokenizer) -> None:
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(own)], capture_output=True, timeout=100)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    save_model(own, random_model(seed=1), dataclasses.replace(CARD, name="second"), tokenizer)
+    assert open_model(own).name == "second"
+    assert sorted(p.name for p in own.parent.iterdir()) == ["own", "tokenizer"]
+
+
 def test_saving_over_something_else_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("mine")
@@ -201,7 +233,7 @@ def test_a_card_of_another_architecture_is_refused(own: Path) -> None:
 
 def test_a_broken_card_is_refused(own: Path) -> None:
     (own / "model.json").write_text('{"name": "x"')
-    with pytest.raises(ValueError, match=r"model\.json: broken JSON"):
+    with pytest.raises(ValueError, match=rf"^{own}/model\.json: broken JSON .*; copy the model folder again"):
         open_model(own)
     (own / "model.json").write_text('{"name": "x"}')
     with pytest.raises(ValueError, match=r"model\.json: model card: fields \["):
@@ -217,6 +249,19 @@ def test_a_mesh_that_does_not_fit_is_refused_before_reading(own: Path) -> None:
 def test_nothing_there_and_no_hub_name(source: str) -> None:
     with pytest.raises(ValueError, match="no such file or folder, and no hub name"):
         open_model(source)
+
+
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source in ("models/judge.gguf", "runs/mine", "../mine"):
+        with pytest.raises(ValueError, match=rf"{source}: there is no such file or folder; check the path"):
+            open_model(source)
+
+
+def test_a_model_in_the_home_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(own.parent))
+    assert open_model("~/own").path == own
 
 
 def test_a_hub_name_that_cannot_be_had() -> None:

@@ -7,7 +7,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from ste_jax.instructions.sources import read_instructions, read_pairs
+from ste_jax.instructions.sources import read_instructions, read_items, read_pairs
 
 PAIR = {"instruction": "Add 2 and 3.", "response_a": "5", "response_b": "6", "label": "A"}
 
@@ -94,6 +94,13 @@ def test_parquet(tmp_path):
         ("a.csv", b"", "a.csv, line 1: no column is named .* only none"),
         ("a.csv", b'text\n"open', "a.csv, line 2: broken CSV"),
         ("a.csv", b"id,text\n1\n", "a.csv, line 2: no text"),
+        (
+            "a.csv",
+            b"id,text\n1,Hi\n2,Hello, you\n",
+            r"a.csv, line 3: more cells than columns \(2\); put cells that hold commas in quotes",
+        ),
+        ("a.jsonl", b'{"text": "x", "id": "\\udc00"}', "line 1: the field id holds half of a surrogate pair"),
+        ("a.jsonl", b'{"text": "x", "source": "\\ud800"}', "the field source holds half of a surrogate pair"),
         ("a.parquet", b"PAR1 no", "a.parquet: not a readable Parquet file"),
         ("a.json", b"[]", r"a.json: unknown kind of source; give `starter`, .* ends in \.jsonl"),
     ],
@@ -128,6 +135,17 @@ def test_pairs_leave_out_ties_and_keep_responses_as_they_are(tmp_path):
     ] * 2
 
 
+def test_numbers_name_groups_too(tmp_path):
+    path = _jsonl(
+        tmp_path / "p.jsonl",
+        PAIR | {"subset": 3, "category": 2.5, "instruction_id": 0},
+        PAIR | {"subset": float("nan"), "category": None},
+    )
+    first, second = read_items(path)
+    assert (first.subset, first.category, first.prompt_id) == ("3", "2.5", "0")
+    assert (second.subset, second.category, second.prompt_id) == ("", None, "p-2")
+
+
 def test_pairs_of_csv_and_parquet(tmp_path):
     sheet = tmp_path / "p.csv"
     with sheet.open("w", newline="", encoding="utf-8") as file:
@@ -146,6 +164,10 @@ def test_pairs_of_csv_and_parquet(tmp_path):
         ({"label": None}, "p.jsonl, line 1: the field label is missing"),
         ({"response_b": 3}, "p.jsonl, line 1: the field response_b is a int; write a string"),
         ({"instruction": ""}, "p.jsonl, line 1: the field instruction is blank"),
+        ({"id": "\ud800"}, "p.jsonl, line 1: the field id holds half of a surrogate pair; remove it"),
+        ({"subset": "a\ud800"}, "p.jsonl, line 1: the field subset holds half of a surrogate pair"),
+        ({"category": "\udfff"}, "p.jsonl, line 1: the field category holds half of a surrogate pair"),
+        ({"instruction_id": "\ud800"}, "line 1: the field instruction_id holds half of a surrogate pair"),
         ({"label": "tie"}, r"p.jsonl: holds no pair labelled A or B \(1 ties\)"),
     ],
 )

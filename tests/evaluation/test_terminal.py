@@ -1,0 +1,62 @@
+"""What `ste stats` shows of files that others wrote: names that are no mere text, values of no sense."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_cases import item, result, right
+
+NASTY = "riv\x1b[2Jers [/b]\x07\x9b1m\ud800"
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Callable[..., Path]:
+    """Returns what writes a result file in which `change` has edited every row."""
+
+    def write(change: Callable[[dict[str, Any]], None]) -> Path:
+        items = [item(i, "AB"[i % 2], subset="rivers") for i in range(4)]
+        path = result(tmp_path / "r.jsonl", items, lambda one, order, _: right(one, order)).path
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            change(row)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def test_names_of_others_do_not_steer_the_terminal(ste: Any, planted: Callable[..., Path]) -> None:
+    def rename(row: dict[str, Any]) -> None:
+        if row["kind"] == "item":
+            row["subset"] = NASTY
+        if row["kind"] == "header":
+            row["run"]["model"]["name"] = NASTY
+
+    path = planted(rename)
+    for command in (("stats", str(path)), ("compare", str(path), str(path))):
+        out, err = ste.start(*command).communicate(timeout=100)
+        assert err == ""
+        assert "riv\ufffd[2Jers [/b]\ufffd\ufffd1m\ufffd" in out
+        assert not set(out) & {"\x1b", "\x07", "\x9b"}
+
+
+def unequal(row: dict[str, Any]) -> None:
+    if row["kind"] == "judgment" and row["pair_id"] == "i0000":
+        row["forced"] = [1, 2]
+
+
+def test_an_error_of_a_library_says_how_to_see_where(ste: Any, planted: Callable[..., Path]) -> None:
+    path = planted(unequal)
+    out, err = ste.start("stats", str(path)).communicate(timeout=100)
+    assert out == ""
+    assert err.startswith("ste: setting an array element with a sequence.")
+    assert err.endswith(" (set STE_TRACEBACK=1 to see where)\n")
+    assert err.count("\n") == 1
+    process = ste.start("stats", str(path), more={"STE_TRACEBACK": "1"})
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "ste_jax/judging/stats.py" in err
+    assert "\nste: setting an array element with a sequence." in err
