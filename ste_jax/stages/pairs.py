@@ -6,6 +6,7 @@ y_w answers the instruction x; y_l is made as `stages.worse` says. Built once, f
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
 from ste_jax.instructions.sources import read_pairs
@@ -46,8 +47,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     for mode in settings.modes:
         candidates = MODES[mode](asker, answered, settings, chosen)
         for instruction in instructions:
-            answer, worse = chosen.get(instruction.id), candidates.get(instruction.id)
-            pair = _pair(context, instruction, mode, answer, worse)
+            pair = _pair(context, instruction, mode, chosen.get(instruction.id), candidates)
             if isinstance(pair, Pair):
                 pairs.append(pair)
             else:
@@ -125,12 +125,15 @@ def _pair(
     instruction: Instruction,
     mode: PairMode,
     chosen: Generation | None,
-    candidate: Worse | None,
+    candidates: Mapping[str, Worse | None],
 ) -> Pair | str:
     """Returns the pair of an instruction, or the reason why there is none."""
     settings = context.config.pairs
     if chosen is None:
         return "too_long"
+    if instruction.id not in candidates:
+        return "no_candidate"
+    candidate = candidates[instruction.id]
     if candidate is None:
         return "modified_unparsable"
     reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
@@ -157,11 +160,11 @@ def _pair(
     )
 
 
-def _summary(settings: PairsConfig, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
+def _summary(settings: PairsConfig, instructions: int, pairs: list[Pair], rejected: Counter) -> dict:
     better = [len(p.tokens_a if p.label == "A" else p.tokens_b) for p in pairs]
     worse = [len(p.tokens_b if p.label == "A" else p.tokens_a) for p in pairs]
     return {
-        "asked": asked,
+        "asked": instructions * len(settings.modes),
         "made": len(pairs),
         "rejected": dict(sorted(rejected.items())),
         "mode": ", ".join(settings.modes),
