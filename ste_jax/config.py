@@ -162,7 +162,6 @@ class RunConfig:
     decode: DecodeSettings = DecodeSettings()
 
     def __post_init__(self):
-        held_out = self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
         validated = self.pairs.validation > 0 or self.labelled_pairs != ""
         for good, message in (
             (self.iterations >= 1, f"iterations must be 1 or more, not {self.iterations}"),
@@ -199,8 +198,8 @@ class RunConfig:
             (self.pairs.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
             (self.pairs.validation >= 0, "pairs.validation must be 0 or more"),
             (
-                held_out < self.select.size * len(self.pairs.modes),
-                f"select.size ({self.select.size}) leaves no pair to train on beside {held_out} "
+                self.held_out < self.select.size * len(self.pairs.modes),
+                f"select.size ({self.select.size}) leaves no pair to train on beside {self.held_out} "
                 f"held-out ones",
             ),
             (
@@ -239,6 +238,11 @@ class RunConfig:
                     f"config: {name}.micro_rows ({settings.micro_rows}) is not a multiple of mesh data x "
                     f"fsdp ({shards})"
                 )
+
+    @property
+    def held_out(self) -> int:
+        """Made pairs that are kept from training, at least: labelled ones take the validation's place."""
+        return self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
 
     @property
     def trainings(self) -> dict[str, TrainSettings]:

@@ -82,18 +82,11 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
       ValueError: nothing is left to train on, or a labelled pair has the id of an instruction.
     """
     settings = config.pairs
-    labelled: list[Pair] = []
-    validation: list[Pair] = []
-    if config.labelled_pairs:
-        anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
-        if twice := {p.id for p in anchors} & {p.id for p in pairs}:
-            raise ValueError(
-                f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
-            )
-        prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
-        first = set(prompts[: -(-len(prompts) // 2)])
-        validation = [p for p in anchors if p.instruction_id in first]
-        labelled = [p for p in anchors if p.instruction_id not in first]
+    validation, labelled = labelled_halves(config)
+    if twice := {p.id for p in [*validation, *labelled]} & {p.id for p in pairs}:
+        raise ValueError(
+            f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
+        )
     rest = _shuffled(config.seed, pairs)
     test, rest = _cut(rest, settings.test)
     if not config.labelled_pairs:
@@ -106,6 +99,17 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
         )
     by_id = [sorted(part, key=lambda p: p.id) for part in (rest, validation, test, labelled)]
     return Splits(*by_id)
+
+
+def labelled_halves(config: RunConfig) -> tuple[list[Pair], list[Pair]]:
+    """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on."""
+    if not config.labelled_pairs:
+        return [], []
+    anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
+    prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
+    first = set(prompts[: -(-len(prompts) // 2)])
+    validation = [p for p in anchors if p.instruction_id in first]
+    return validation, [p for p in anchors if p.instruction_id not in first]
 
 
 def _shuffled(seed: int, pairs: list[Pair]) -> list[Pair]:
