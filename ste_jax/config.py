@@ -14,9 +14,24 @@ from ste_jax.instructions.filters import FilterSettings
 from ste_jax.instructions.labels import CATEGORIES
 from ste_jax.judging.construction import PairChecks
 from ste_jax.sft.settings import TrainSettings
+from ste_jax.sharding import is_mesh
 
 T = TypeVar("T")
 PairMode = Literal["modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened"]
+_Check = tuple[bool, str]
+
+
+def _require(*checks: _Check) -> None:
+    """Raises the text of the first (good, text) that is not good."""
+    for good, text in checks:
+        if not good:
+            raise ValueError(f"config: {text}")
+
+
+def _at_least_one(section: Any, name: str, *fields: str) -> list[_Check]:
+    """Returns the checks that these fields of a section are 1 or more."""
+    values = {field: getattr(section, field) for field in fields}
+    return [(n >= 1, f"{name}.{field} must be 1 or more, not {n}") for field, n in values.items()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +58,23 @@ class SelectConfig:
     max_tokens: int = 1024
     max_new_tokens: int = 48
     filters: FilterSettings = FilterSettings()
+
+    def __post_init__(self):
+        unknown = sorted(set(self.quotas) - {*self.categories, "unlabelled"})
+        _require(
+            *_at_least_one(self, "select", "size", "max_tokens", "max_new_tokens"),
+            (self.pool >= 0, f"select.pool must be 0 or more, not {self.pool}"),
+            (
+                self.pool == 0 or self.pool >= self.size,
+                f"select.pool ({self.pool}) is smaller than select.size ({self.size})",
+            ),
+            (0 <= self.min_complexity <= 10, "select.min_complexity must be from 0 to 10"),
+            (
+                all(0.0 <= weight < math.inf for weight in self.quotas.values()),
+                "select.quotas must be weights of 0 or more",
+            ),
+            (not unknown, f"select.quotas names categories that select.categories has not: {unknown}"),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +103,17 @@ class PairsConfig:
     checks: PairChecks = PairChecks()
     validation: int
     test: int
+
+    def __post_init__(self):
+        _require(
+            (
+                0 < len(self.modes) == len(set(self.modes)),
+                f"pairs.mode must name one mode, or several different ones, not {self.mode}",
+            ),
+            *_at_least_one(self, "pairs", "max_response_tokens", "max_modified_tokens"),
+            (self.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
+            (self.validation >= 0, "pairs.validation must be 0 or more"),
+        )
 
     @property
     def modes(self) -> tuple[PairMode, ...]:
@@ -102,6 +145,21 @@ class AnnotateConfig:
     max_per_example: int = 1
     both_orders: bool = False
 
+    def __post_init__(self):
+        _require(
+            (self.samples >= 1, "annotate.samples must be 1 or more"),
+            (
+                0 <= self.stop_when_correct <= self.samples,
+                f"annotate.stop_when_correct must be from 0 to annotate.samples ({self.samples})",
+            ),
+            (
+                self.max_new_tokens >= (0 if self.force_verdict else 1),
+                f"annotate.max_new_tokens must be 1 or more, or 0 with force_verdict, not "
+                f"{self.max_new_tokens}",
+            ),
+            (self.max_per_example >= 1, "annotate.max_per_example must be 1 or more"),
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -114,6 +172,9 @@ class EvaluateConfig:
 
     votes: int = 0
     sampling: Sampling = Sampling()
+
+    def __post_init__(self):
+        _require((self.votes >= 0, "evaluate.votes must be 0 or more"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,45 +223,22 @@ class RunConfig:
     decode: DecodeSettings = DecodeSettings()
 
     def __post_init__(self):
-        held_out = self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
         validated = self.pairs.validation > 0 or self.labelled_pairs != ""
-        for good, message in (
+        _require(
             (self.iterations >= 1, f"iterations must be 1 or more, not {self.iterations}"),
             (self.model != "", "model must name a model"),
             (self.instructions != "", "instructions must name a source"),
-            (self.select.pool >= 0, f"select.pool must be 0 or more, not {self.select.pool}"),
             (
-                self.select.pool == 0 or self.select.pool >= self.select.size,
-                f"select.pool ({self.select.pool}) is smaller than select.size ({self.select.size})",
-            ),
-            (0 <= self.select.min_complexity <= 10, "select.min_complexity must be from 0 to 10"),
-            (
-                all(0.0 <= weight < math.inf for weight in self.select.quotas.values()),
-                "select.quotas must be weights of 0 or more",
-            ),
-            (
-                all(n >= 1 or n == -1 for n in self.mesh) and self.mesh.count(-1) <= 1,
+                is_mesh(self.mesh),
                 f"mesh must hold sizes of 1 or more, at most one of them -1, not {self.mesh}",
             ),
             (
-                self.train_mesh == ()
-                or (len(self.train_mesh) == 3 and all(n >= 1 or n == -1 for n in self.train_mesh)),
+                self.train_mesh == () or is_mesh(self.train_mesh),
                 f"train_mesh must hold three sizes as mesh does, or nothing, not {self.train_mesh}",
             ),
             (
-                set(self.select.quotas) <= {*self.select.categories, "unlabelled"},
-                f"select.quotas names categories that select.categories has not: "
-                f"{sorted(set(self.select.quotas) - set(self.select.categories))}",
-            ),
-            (
-                0 < len(self.pairs.modes) == len(set(self.pairs.modes)),
-                f"pairs.mode must name one mode, or several different ones, not {self.pairs.mode}",
-            ),
-            (self.pairs.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
-            (self.pairs.validation >= 0, "pairs.validation must be 0 or more"),
-            (
-                held_out < self.select.size * len(self.pairs.modes),
-                f"select.size ({self.select.size}) leaves no pair to train on beside {held_out} "
+                self.held_out < self.select.size * len(self.pairs.modes),
+                f"select.size ({self.select.size}) leaves no pair to train on beside {self.held_out} "
                 f"held-out ones",
             ),
             (
@@ -211,27 +249,12 @@ class RunConfig:
                 self.train.patience == 0 or validated,
                 "train.patience wants pairs.validation or labelled_pairs to be measured by",
             ),
-            (self.annotate.samples >= 1, "annotate.samples must be 1 or more"),
-            (
-                0 <= self.annotate.stop_when_correct <= self.annotate.samples,
-                f"annotate.stop_when_correct must be from 0 to annotate.samples ({self.annotate.samples})",
-            ),
-            (
-                self.annotate.max_new_tokens >= (0 if self.annotate.force_verdict else 1),
-                f"annotate.max_new_tokens must be 1 or more, or 0 with force_verdict, not "
-                f"{self.annotate.max_new_tokens}",
-            ),
-            (self.annotate.max_per_example >= 1, "annotate.max_per_example must be 1 or more"),
             (
                 self.prefer is None or (self.train.method, self.prefer.method) == ("sft", "dpo"),
                 "prefer goes on by method 'dpo' from what method 'sft' made; for preference training alone "
                 "set train.method to 'dpo' and prefer.epochs to 0",
             ),
-            (self.evaluate.votes >= 0, "evaluate.votes must be 0 or more"),
-            *((n >= 1, f"{where} must be 1 or more, not {n}") for where, n in self._lengths()),
-        ):
-            if not good:
-                raise ValueError(f"config: {message}")
+        )
         shards = math.prod(size for size in (self.train_mesh or self.mesh)[:2] if size > 0)
         for name, settings in self.trainings.items():
             if settings.micro_rows % shards:
@@ -241,18 +264,14 @@ class RunConfig:
                 )
 
     @property
+    def held_out(self) -> int:
+        """Made pairs that are kept from training, at least: labelled ones take the validation's place."""
+        return self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
+
+    @property
     def trainings(self) -> dict[str, TrainSettings]:
         """The trainings of an iteration in their order, by the name of their stage."""
         return {"train": self.train} | ({"prefer": self.prefer} if self.prefer else {})
-
-    def _lengths(self) -> list[tuple[str, int]]:
-        return [
-            ("select.size", self.select.size),
-            ("select.max_tokens", self.select.max_tokens),
-            ("select.max_new_tokens", self.select.max_new_tokens),
-            ("pairs.max_response_tokens", self.pairs.max_response_tokens),
-            ("pairs.max_modified_tokens", self.pairs.max_modified_tokens),
-        ]
 
 
 def read_config(value: dict[str, Any]) -> RunConfig:

@@ -1,41 +1,18 @@
-"""The whole run on one page: the order of the stages and of the iterations, and the summary of what came
-out.
-"""
+"""The whole run on one page: the order of the stages and of the iterations, and how stages are undone."""
 
 import contextlib
-import dataclasses
-import json
 import os
-import resource
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import filelock
 from etils import epath
 
-from ste_jax import hosts
-from ste_jax.judging.stats import paired_test
-from ste_jax.randomness import generator
+from ste_jax import hosts, summary
 from ste_jax.records import Instruction, Judgment, Pair
-from ste_jax.report.html import SampledJudgment, write_report
-from ste_jax.sft.metrics import read_metrics
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
-from ste_jax.store import (
-    Success,
-    digest,
-    read_json,
-    read_records,
-    read_success,
-    read_work,
-    remove,
-    require_success,
-    write_atomically,
-)
-from ste_jax.versions import versions
-
-_SHOWN_JUDGMENTS = 10
+from ste_jax.store import read_records, remove, require_success
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -45,14 +22,19 @@ def run(context: Context) -> dict[str, Any]:
     instructions = select.run(context)
     splits = pairs.split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
-    summary = report(context)
+    told = report(context)
     for iteration in range(1, config.iterations + 1):
         judgments = annotate.run(context, iteration, splits.train)
         train.run(context, iteration, judgments, splits)
         prefer.run(context, iteration, judgments, splits)
         evaluate.run(context, iteration, splits)
-        summary = report(context)
-    return summary
+        told = report(context)
+    return told
+
+
+def report(context: Context) -> dict[str, Any]:
+    """Writes the summary and the report of what is finished, and returns the summary; see `run`."""
+    return summary.write(context, stage_folders(context)) if hosts.is_first() else {}
 
 
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
@@ -78,10 +60,6 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
 
 def _read(context: Context, name: str, kind: type) -> list:
     return read_records(context.workdir / name, kind)
-
-
-def _success(context: Context, name: str) -> Success | None:
-    return read_success(context.workdir / name)
 
 
 def stage_folders(context: Context) -> list[str]:
@@ -146,150 +124,3 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
         raise ValueError(
             f"another run works in {workdir}; wait for it, or give this one another --workdir"
         ) from error
-
-
-# ---- summary ------------------------------------------------------------------
-
-
-def report(context: Context) -> dict[str, Any]:
-    """Writes summary.json and report.html of what is finished, and returns the summary; see `run`."""
-    if not hosts.is_first():
-        return {}
-    summary = summarize(context)
-    write_atomically(
-        context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-    )
-    write_report(summary, _sampled_judgments(context), context.workdir / "report.html")
-    return summary
-
-
-def summarize(context: Context) -> dict[str, Any]:
-    """Returns the summary of what is finished."""
-    config = context.config
-    selected, paired = _success(context, "select"), _success(context, "pairs")
-    labels = selected.summary if selected else {"funnel": [], "categories": {}, "labels": {}}
-    done = range(1, config.iterations + 1)
-    annotated = {k: s for k in done if (s := _success(context, f"iteration_{k}/annotate"))}
-    seconds, tokens = _costs(context)
-    return {
-        "title": config.name,
-        "model": context.seed_model.name,
-        "seed": config.seed,
-        "config_hash": digest(dataclasses.asdict(config)),
-        "versions": versions(),
-        "models": _models(context, {k: s.summary["yield"] for k, s in annotated.items()}),
-        **{name: labels[name] for name in ("funnel", "categories", "labels")},
-        "pairs": {**paired.summary, "splits": _split_sizes(context)} if paired else {},
-        "yields": [_yield(k, s.summary["yield"], len(s.summary["too_long"])) for k, s in annotated.items()],
-        "training": [
-            row for k in done for stage in ("train", "prefer") if (row := _training(context, k, stage))
-        ],
-        "seconds": seconds,
-        "tokens": tokens,
-        "total_seconds": sum(seconds.values()),
-        "peak_rss_mib": _peak_rss_mib(context),
-    }
-
-
-def _split_sizes(context: Context) -> dict[str, int]:
-    splits = pairs.split(context.config, _read(context, "pairs", Pair))
-    return {name: len(part) for name, part in vars(splits).items()}
-
-
-def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
-    """Returns the numbers of every evaluated model, the seed first.
-
-    `judgments`, `parsed` and `kept` count the annotation that the model was trained on: none for the seed.
-    """
-    if not _success(context, "pairs"):
-        return []
-    splits = pairs.split(context.config, _read(context, "pairs", Pair))
-    models, seed = [], None
-    for k in range(context.config.iterations + 1):
-        if not _success(context, f"iteration_{k}/evaluate"):
-            continue
-        numbers = evaluate.finished(context, k, splits)
-        greedy = evaluate.greedy_evaluation(context, k, splits)
-        seed = greedy if k == 0 else seed
-        made = yields.get(k, {"judgments": 0, "parse_rate": 0.0, "kept": 0})
-        models.append(
-            {
-                "iteration": k,
-                **numbers,
-                "p_value_vs_seed": paired_test(seed, greedy, seed=context.config.seed).p_value
-                if k and seed
-                else None,
-                "judgments": made["judgments"],
-                "parsed": round(made["judgments"] * (made["parse_rate"] or 0.0)),
-                "kept": made["kept"],
-            }
-        )
-    return models
-
-
-def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, Any]:
-    """Returns the yield of an iteration with plain counts."""
-    judgments, histogram = report["judgments"], report["correct_histogram"]
-    return {
-        "iteration": iteration,
-        **report,
-        "too_long": too_long,
-        "one_order": report.get("one_order", 0),
-        "parsed": round(judgments * (report["parse_rate"] or 0.0)),
-        "forced": round(judgments * (report["forced"] or 0.0)),
-        "correct_histogram": [
-            histogram.get(str(n), 0) for n in range(max(map(int, histogram), default=0) + 1)
-        ],
-        "kept_verdicts": report["verdicts_kept"],
-        "kept_before_balance": report["examples_correct"],
-    }
-
-
-def _training(context: Context, iteration: int, stage: str) -> dict[str, Any] | None:
-    folder = context.iteration(iteration) / stage
-    if not (success := read_success(folder)):
-        return None
-    steps = [line for line in read_metrics(folder) if "loss" in line]
-    return {**success.summary, "method": success.fingerprint["config"]["train"]["method"], "steps": steps}
-
-
-def _costs(context: Context) -> tuple[dict[str, float], dict[str, dict[str, int]]]:
-    """Returns seconds and tokens by kind of stage, over all iterations and processes."""
-    seconds: dict[str, float] = {}
-    tokens: dict[str, dict[str, int]] = {}
-    for name in stage_folders(context):
-        folder = context.workdir / name
-        if not folder.exists():
-            continue
-        work = read_work(folder)
-        kind = name.split("/")[-1].replace("votes", "evaluate")
-        seconds[kind] = round(seconds.get(kind, 0.0) + work.seconds, 1)
-        counts = tokens.setdefault(kind, {"prompt": 0, "generated": 0})
-        counts["prompt"] += work.prompt_tokens
-        counts["generated"] += work.generated_tokens
-    return seconds, tokens
-
-
-def _peak_rss_mib(context: Context) -> float:
-    """Returns the peak resident memory of this process, or of an earlier one of this run if that was
-    higher.
-    """
-    unit = 1 if sys.platform == "darwin" else 1024
-    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    path = context.workdir / "summary.json"
-    before = read_json(path, "delete it: it is written again")["peak_rss_mib"] if path.exists() else 0.0
-    return round(max(now, before), 1)
-
-
-def _sampled_judgments(context: Context) -> list[SampledJudgment]:
-    """Returns judgments to show: a seeded draw from all annotations."""
-    if not _success(context, "pairs"):
-        return []
-    by_id = {pair.id: pair for pair in _read(context, "pairs", Pair)}
-    found = []
-    for k in range(1, context.config.iterations + 1):
-        if _success(context, f"iteration_{k}/annotate"):
-            judgments = _read(context, f"iteration_{k}/annotate", Judgment)
-            found += [SampledJudgment(k, by_id[j.pair_id], j) for j in judgments]
-    draw = generator(context.config.seed, "report").permutation(len(found))[:_SHOWN_JUDGMENTS]
-    return [found[i] for i in sorted(draw)]

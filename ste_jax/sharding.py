@@ -57,11 +57,15 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax
     """Returns the explicit mesh (data, fsdp, tensor) of `shape`; one axis may be -1: what is left of the
     devices. Of several TPU slices `data` is the axis that crosses from one to the next.
 
+    Args:
+      shape: sizes of data, fsdp and tensor.
+      devices: to choose from; None: those of the run, of many hosts all of them.
+
     Raises:
       ValueError: the shape does not fit the number of devices, or `data` the number of slices.
     """
+    sizes = _run_sizes(shape) if devices is None else mesh_sizes(shape, len(devices))
     devices = list(jax.devices() if devices is None else devices)
-    sizes = mesh_sizes(shape, len(devices))
     placed = _place(sizes, devices[: math.prod(sizes)])
     return jax.sharding.Mesh(placed, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
@@ -73,11 +77,11 @@ def decode_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     teams of as few as hold one.
 
     Raises:
-      ValueError: see `make_mesh`; or neither divides the other.
+      ValueError: see `make_mesh`; or neither of `tensor` and the devices of a host divides the other.
     """
     if jax.process_count() == 1:
         return make_mesh(shape)
-    return _team_meshes(mesh_sizes(shape, jax.device_count())[-1])[jax.process_index()]
+    return _team_meshes(_run_sizes(shape)[-1])[jax.process_index()]
 
 
 @functools.cache  # asked for every parameter
@@ -130,20 +134,51 @@ def place(array: np.ndarray, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> ja
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def is_mesh(shape: Sequence[int]) -> bool:
+    """Says whether these are three sizes, at most one of them -1."""
+    return len(shape) == len(MESH_AXES) and shape.count(-1) <= 1 and all(s >= 1 or s == -1 for s in shape)
+
+
 def mesh_sizes(shape: Sequence[int], devices: int) -> tuple[int, ...]:
     """Returns the sizes of a mesh over a number of devices, -1 filled in.
 
     Raises:
-      ValueError: the shape is not one, or wants more devices.
+      ValueError: the shape is not one, wants more devices, or -1 would leave some of them over.
     """
-    sizes = list(shape)
-    if len(sizes) != len(MESH_AXES) or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+    if not is_mesh(shape):
         raise ValueError(f"mesh: wants three sizes {MESH_AXES}, at most one of them -1, not {tuple(shape)}")
-    if -1 in sizes:
-        sizes[sizes.index(-1)] = max(1, devices // -math.prod(sizes))
-    if math.prod(sizes) > devices:
-        raise ValueError(f"mesh: {tuple(shape)} needs {math.prod(sizes)} devices, {devices} are here")
-    return tuple(sizes)
+    known = math.prod(size for size in shape if size != -1)
+    if known > devices:
+        raise ValueError(f"mesh: {tuple(shape)} needs {known} devices, {devices} are here")
+    if -1 in shape and devices % known:
+        raise ValueError(
+            f"mesh: the sizes beside the -1 of {tuple(shape)} make {known}, which does not divide the "
+            f"{devices} devices; choose others"
+        )
+    return tuple(devices // known if size == -1 else size for size in shape)
+
+
+def whole_mesh_sizes(shape: Sequence[int], devices: int, where: str) -> tuple[int, ...]:
+    """Returns the sizes as `mesh_sizes` does, of a mesh that leaves no device idle.
+
+    Raises:
+      ValueError: see `mesh_sizes`; or it leaves some of the devices of `where` idle.
+    """
+    sizes = mesh_sizes(shape, devices)
+    if math.prod(sizes) < devices:
+        raise ValueError(
+            f"mesh: {sizes} uses {math.prod(sizes)} of the {devices} devices of {where}; set mesh to sizes "
+            f"whose product is {devices}, or one of them to -1 (train_mesh likewise)"
+        )
+    return sizes
+
+
+def _run_sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the sizes of a mesh over the devices of the run; each of many hosts must have a part in it."""
+    processes = jax.process_count()
+    if processes == 1:
+        return mesh_sizes(shape, jax.device_count())
+    return whole_mesh_sizes(shape, jax.device_count(), f"{processes} hosts")
 
 
 def _place(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:

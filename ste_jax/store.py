@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,6 +22,8 @@ from etils import epath
 from ste_jax import hosts
 from ste_jax.records import Record
 
+# Where a line of a file stands, and its bytes.
+_Line = tuple[str, bytes]
 R = TypeVar("R", bound=Record)
 
 SUCCESS = "SUCCESS.json"
@@ -267,7 +269,7 @@ class RecordSet(Generic[R]):
         for path in _matching(self._folder / "journal", "*.jsonl"):
             if path.name not in self._read:
                 self._read.add(path.name)
-                self._found |= {record.id: record for record in _read_part(path, self._kind)}
+                self._found |= {record.id: record for record in _parsed(_read_lines(path), self._kind)}
 
     @property
     def success(self) -> Success | None:
@@ -344,12 +346,16 @@ def _lines(records: Sequence[Record]) -> str:
     return "".join(canonical_json(record.to_json()) + "\n" for record in records)
 
 
-def _read_part(path: epath.Path, kind: type[R]) -> Iterator[R]:
+def _read_lines(path: epath.Path) -> Iterator[_Line]:
     # Not splitlines(): generated text may hold other line separators, which JSON leaves as they are.
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line:
-            mend = "delete the file: what was in it is made again"
-            yield kind.from_json(_object(line, f"{path}, line {number}", mend))
+            yield f"{path}, line {number}", line
+
+
+def _parsed(lines: Iterable[_Line], kind: type[R]) -> Iterator[R]:
+    mend = "delete the file: what was in it is made again"
+    return (kind.from_json(_object(line, where, mend)) for where, line in lines)
 
 
 def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
@@ -358,9 +364,24 @@ def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
     Raises:
       ValueError: the set is not finished, or its parts are not the bytes that it was finished with.
     """
-    success = require_success(folder)
+    return list(_parsed(_finished_lines(folder), kind))
+
+
+def read_some(folder: epath.Path, kind: type[R], places: Iterable[int]) -> list[R]:
+    """Returns the records of a finished set that stand at these places, from 0, in order; see `read_records`.
+
+    No other line is parsed: those of a large set take many times their bytes as objects.
+    """
+    wanted = set(places)
+    lines = (line for place, line in enumerate(_finished_lines(folder)) if place in wanted)
+    return list(_parsed(lines, kind))
+
+
+def _finished_lines(folder: epath.Path) -> Iterator[_Line]:
+    success, hasher = require_success(folder), hashlib.sha256()
     paths = _matching(folder, "part-*.jsonl")
-    content = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
-    if content != success.content_hash:
+    for path in paths:
+        hasher.update(path.read_bytes())
+    if hasher.hexdigest() != success.content_hash:
         raise ValueError(f"{folder}: the parts are not those that {SUCCESS} was written for; redo the stage")
-    return [record for path in paths for record in _read_part(path, kind)]
+    return (line for path in paths for line in _read_lines(path))

@@ -85,6 +85,8 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "too_early": ["pairs", *base[1:]],
         "mesh": [*base, "--config.mesh=(1,1,7)"],
         "unknown_command": ["runn", *base[1:]],
+        "short_mesh": ["evaluate", f"--model={gguf}", f"--out={folder}/mesh/result", "--mesh=1,8"],
+        "odd_mesh": ["convert", str(model), f"{folder}/mesh/model", "--mesh=1,one,8"],
         "no_config": ["run", f"--workdir={folder}/run"],
         "no_workdir": ["run", f"--config={config}"],
         "no_benchmark": [*asked, f"--out={folder}/r.jsonl"],
@@ -162,6 +164,8 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
     [
         ("unknown_command", "ste: which command?"),
         ("no_config", "ste: --config and --workdir are needed"),
+        ("short_mesh", "ste: --mesh wants three whole numbers, as 1,-1,8, not 1,8"),
+        ("odd_mesh", "ste: --mesh wants three whole numbers, as 1,-1,8, not 1,one,8"),
         ("no_workdir", "ste: --config and --workdir are needed"),
         ("no_benchmark", "ste: evaluate wants either --benchmark or --data"),
         ("both_kinds", "ste: evaluate wants either --benchmark or --data"),

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import pytest
 from etils import epath
 
+from ste_jax import pipeline
 from ste_jax.config import read_config
+from ste_jax.randomness import generator
 from ste_jax.records import Judgment, Pair
 from ste_jax.stages import pairs, train
 from ste_jax.stages.context import Context
@@ -239,6 +241,28 @@ def test_the_report_of_a_half_finished_run(ste: Any, starved: tuple[Path, Any]) 
     assert [one["kept"] for one in made["yields"]] == [0]
     assert made["training"] == []
     assert "tiny" in (workdir / "report.html").read_text()
+
+
+def test_the_report_opens_no_model_and_shows_a_draw_from_all_judgments(
+    ste: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(runpy.run_path(str(ste.config))["get_config"]().to_dict())
+    config = dataclasses.replace(config, model="somebody/elsewhere")
+    context = Context(config, epath.Path(copied(finished, tmp_path / "run")))
+    shown: list[Any] = []
+    monkeypatch.setattr("ste_jax.summary.write_report", lambda _, samples, __: shown.extend(samples))
+    assert pipeline.report(context)["model"] == "tiny"
+    found = [
+        (k, judgment)
+        for k in (1, 2)
+        for judgment in read_records(context.iteration(k) / "annotate", Judgment)
+    ]
+    draw = generator(config.seed, "report").permutation(len(found))[:10]
+    assert [(s.iteration, s.judgment) for s in shown] == [found[i] for i in sorted(draw)]
+    assert {s.iteration for s in shown} == {1, 2}
+    assert all(s.pair.id == s.judgment.pair_id for s in shown)
+    (tmp_path / "new").mkdir()
+    assert pipeline.report(Context(config, epath.Path(tmp_path / "new")))["model"] == "somebody/elsewhere"
 
 
 class Disk:

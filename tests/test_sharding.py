@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from ste_jax.models.llama import (
     initialize,
     parameter_table,
 )
-from ste_jax.sharding import DECODE, TRAIN, Rules, make_mesh
+from ste_jax.sharding import DECODE, TRAIN, Rules, decode_mesh, make_mesh
 
 CFG = LlamaConfig(
     vocab_size=64,
@@ -141,9 +142,24 @@ def test_make_mesh() -> None:
     assert make_mesh((1, 2, 1)).devices.size == 2
     with pytest.raises(ValueError, match="needs 16 devices, 8 are here"):
         make_mesh((4, 4, 1))
+    with pytest.raises(
+        ValueError, match=r"the -1 of \(1, -1, 3\) make 3, which does not divide the 8 devices"
+    ):
+        make_mesh((1, -1, 3))
+    with pytest.raises(ValueError, match=r"\(3, -1, 3\) needs 9 devices, 8 are here"):
+        make_mesh((3, -1, 3))
     for shape in ((1, 8), (-1, -1, 1), (0, 1, 1)):
         with pytest.raises(ValueError, match="three sizes"):
             make_mesh(shape)
+
+
+@pytest.mark.parametrize("mesh_of", [make_mesh, decode_mesh])
+def test_no_host_of_many_is_left_without_devices(mesh_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mesh_of((1, 2, 2)).size == 4
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    message = r"\(1, 2, 2\) uses 4 of the 8 devices of 2 hosts; set mesh to sizes whose product is 8"
+    with pytest.raises(ValueError, match=message):
+        mesh_of((1, 2, 2))
 
 
 def test_a_model_moves_from_the_mesh_of_training_to_that_of_decoding() -> None:

@@ -20,6 +20,7 @@ from ste_jax.store import (
     digest,
     read_json,
     read_records,
+    read_some,
     read_success,
     read_work,
     remove,
@@ -86,6 +87,19 @@ def test_neither_order_nor_restarts_change_the_parts(
     hashes = {require_success(epath.Path(tmp_path / n)).content_hash for n in ("plain", "restarted")}
     assert len(hashes) == 1
     assert read_records(epath.Path(tmp_path / "restarted"), Generation) == records
+
+
+def test_some_records_are_read_and_no_others_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_PART_RECORDS", 10)
+    finished(tmp_path, answers(25))
+    parsed = []
+    monkeypatch.setattr(Generation, "from_json", lambda value: parsed.append(value) or Generation(**value))
+    places = [0, 9, 10, 24]
+    assert read_some(epath.Path(tmp_path), Generation, places) == [answers(25)[i] for i in places]
+    assert len(parsed) == len(places)
+    (tmp_path / "part-00001-of-00003.jsonl").unlink()
+    with pytest.raises(ValueError, match="redo the stage"):
+        read_some(epath.Path(tmp_path), Generation, places)
 
 
 def test_no_records_are_a_finished_set_too(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
             raise ValueError(
                 f"{row.where}: the label is {label}, not 1 or 2; get the benchmark's files again"
             )
-        id_ = f"{place[1]}-{row.where.rsplit(' ', 1)[-1]}"
+        id_ = f"{place[1]}-{row.record}"
         made.append(
             Item(
                 id=id_,

@@ -19,11 +19,24 @@ _SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A record as read: its file below the folder, the words that say where it stands, its fields."""
+    """A record as read.
+
+    Attributes:
+      file: below the folder.
+      path: of the file.
+      record: its number in the file, from 1.
+      fields: as they stand there.
+    """
 
     file: str
-    where: str
+    path: Path
+    record: int
     fields: Fields
+
+    @property
+    def where(self) -> str:
+        """The words that say where it stands."""
+        return f"{self.path}, record {self.record}"
 
     def text(self, name: str) -> str:
         """Returns a field that must be text.
@@ -126,7 +139,7 @@ def _read(folder: Path, wanted: Callable[[str], bool], source: str, revision: st
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
         name = path.name if path == folder else path.relative_to(folder).as_posix()
-        rows += [Row(name, f"{path}, record {i}", fields) for i, fields in enumerate(_records(path), 1)]
+        rows += [Row(name, path, i, fields) for i, fields in enumerate(_records(path), 1)]
     return Files(rows, source, revision, digest.hexdigest())
 
 

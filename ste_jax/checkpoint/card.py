@@ -1,8 +1,6 @@
 """The model card: what a model on disk says of itself (`model.json`)."""
 
 import dataclasses
-import hashlib
-import json
 from typing import Any, Self
 
 from ste_jax.models.llama import LlamaConfig
@@ -13,7 +11,7 @@ class ModelCard:
     """A model's identity and everything that whoever uses it must agree with.
 
     Attributes:
-      name: for people; identity is the digest.
+      name: for people; identity is the weights' hash.
       architecture: of the weights beside the card.
       tokenizer_hash: `Tokenizer.fingerprint()` of the tokenizer beside the card.
       stop_ids: the ids that end a completion.
@@ -58,7 +56,3 @@ class ModelCard:
         except (TypeError, AttributeError) as error:
             raise ValueError(f"model card: field architecture is ill-formed ({error})") from error
         return cls(**{**value, "architecture": architecture, "stop_ids": tuple(value["stop_ids"])})
-
-    def digest(self) -> str:
-        """Returns the sha256 of all fields, in hexadecimal: it names the model."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()

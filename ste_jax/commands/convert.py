@@ -7,15 +7,13 @@ from absl import app, flags
 from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.folder import import_model
 from ste_jax.checkpoint.source import ModelSource, open_model
+from ste_jax.commands.mesh import MESH, asked_mesh
 from ste_jax.meeting import joined
 from ste_jax.paths import local_path
 from ste_jax.sharding import make_mesh
 
 _DTYPE = flags.DEFINE_enum(
     "dtype", "", ["", "float32", "bfloat16"], "Of an imported model's parameters; empty: as they are stored."
-)
-_MESH = flags.DEFINE_list(
-    "mesh", ["1", "-1", "1"], "Sizes data,fsdp,tensor of the mesh that an imported model is laid out for."
 )
 
 
@@ -31,14 +29,7 @@ def main(argv: list[str]) -> None:
 
 def _convert(source: ModelSource, folder: Path) -> bool:
     if source.weights is not None:
-        return import_model(source, folder, make_mesh(_mesh_shape()), _DTYPE.value)
-    if _DTYPE.value or _MESH.present:
+        return import_model(source, folder, make_mesh(asked_mesh()), _DTYPE.value)
+    if _DTYPE.value or MESH.present:
         raise ValueError("convert: --dtype and --mesh are for imports; an export keeps what is stored")
     return export_model(source, folder)
-
-
-def _mesh_shape() -> list[int]:
-    try:
-        return [int(size) for size in _MESH.value]
-    except ValueError as error:
-        raise ValueError(f"--mesh={','.join(_MESH.value)}: wants three numbers, as 1,-1,8") from error

@@ -9,6 +9,7 @@ from ste_jax import hosts, stopping
 from ste_jax.benchmarks.benchmark import Benchmark, read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, load
 from ste_jax.commands import run as run_commands
+from ste_jax.commands.mesh import asked_mesh
 from ste_jax.commands.results import JSON, POLICY
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import Result
@@ -44,9 +45,6 @@ _FORCE = flags.DEFINE_bool(
 )
 _SEQUENCES = flags.DEFINE_integer("sequences", 32, "Samples in flight.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and caches.")
-_MESH = flags.DEFINE_list(
-    "mesh", ["1", "-1", "1"], "Sizes of the mesh axes data, fsdp and tensor; -1: the rest."
-)
 
 
 def main(argv: list[str]) -> None:
@@ -87,10 +85,6 @@ def _benchmark() -> Benchmark:
 
 
 def _settings() -> EvaluationSettings:
-    try:
-        data, fsdp, tensor = map(int, _MESH.value)
-    except ValueError as error:
-        raise app.UsageError(f"--mesh wants three whole numbers, not {','.join(_MESH.value)}") from error
     return EvaluationSettings(
         prompt=_PROMPT.value,
         rubric=_RUBRIC.value,
@@ -101,5 +95,5 @@ def _settings() -> EvaluationSettings:
         limit=_LIMIT.value,
         sequences=_SEQUENCES.value,
         dtype=_DTYPE.value,
-        mesh=(data, fsdp, tensor),
+        mesh=asked_mesh(),
     )

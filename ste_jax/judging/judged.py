@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ste_jax.judging.stats import JudgedPair, Policy
@@ -146,11 +146,3 @@ def _judged(fact: Facts, given: _Outcome, swapped: _Outcome) -> JudgedPair:
         votes=fact.votes,
         traits=(frozenset(fact.traits_a), frozenset(fact.traits_b)),
     )
-
-
-def by_prompt(judged: Sequence[JudgedPair]) -> dict[str, list[JudgedPair]]:
-    """Returns the judged pairs by prompt."""
-    groups: dict[str, list[JudgedPair]] = defaultdict(list)
-    for pair in judged:
-        groups[pair.cluster].append(pair)
-    return dict(groups)

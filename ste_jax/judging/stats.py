@@ -120,6 +120,7 @@ class Evaluation:
       longer_preference: share of verdicts that prefer the longer response, among pairs of unequal lengths.
       longer_correct: share of pairs whose better response is the longer one, among pairs of unequal lengths.
       scores: (as given, swapped) by pair id, which `paired_test` compares. Not part of the JSON.
+      clusters: see `JudgedPair.cluster`, by pair id. Not part of the JSON.
     """
 
     n: int
@@ -137,11 +138,12 @@ class Evaluation:
     longer_preference: float | None
     longer_correct: float | None
     scores: dict[str, tuple[float, float]]
+    clusters: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the numbers as a JSON-ready dict."""
         value = dataclasses.asdict(self)
-        del value["scores"]
+        del value["scores"], value["clusters"]
         for name in ("interval95", "consistent_interval95"):
             value[name] = None if value[name] is None else list(value[name])
         return value
@@ -181,6 +183,7 @@ def evaluate_judgments(pairs: Sequence[JudgedPair], *, seed: int, policy: Policy
         longer_preference=longer_preferred,
         longer_correct=longer_right,
         scores=scores,
+        clusters={pair.pair_id: pair.cluster for pair in pairs},
     )
 
 
@@ -278,7 +281,7 @@ class PairedTest:
     """A sign-flip permutation test of the accuracies of two judges on the same pairs.
 
     Attributes:
-      n: pairs; both orders of a pair go together.
+      n: pairs; both orders of a pair go together, and so do all pairs of a prompt.
       better: pairs on which the second judge is right more often than the first.
       worse: pairs on which it is right less often.
       p_value: two-sided, of the mean difference; 1 if they never differ.
@@ -312,7 +315,7 @@ def paired_test(first: Evaluation, second: Evaluation, *, seed: int) -> PairedTe
         n=len(ids),
         better=int((difference > 0).sum()),
         worse=int((difference < 0).sum()),
-        p_value=sign_flip_test(difference, seed=seed),
+        p_value=sign_flip_test(difference, [first.clusters[pair] for pair in ids], seed=seed),
     )
 
 

@@ -30,14 +30,12 @@ class Compiled:
 
     Attributes:
       peak_bytes: the most that a device holds at once; None: the program does not fit.
-      temporary_bytes: of it beside arguments and results, code left out.
       seconds: that the compilation took.
       error: of the compiler, where the program does not fit.
       program: the compiled program, which cannot run here; None where it does not fit.
     """
 
     peak_bytes: int | None
-    temporary_bytes: int
     seconds: float
     error: str = ""
     program: Any = None
@@ -56,10 +54,9 @@ def compile_program(lowered: Any) -> Compiled:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Compiled(None, 0, time.monotonic() - begin, str(error))
-    memory = program.memory_analysis()
-    seconds = time.monotonic() - begin
-    return Compiled(memory.peak_memory_in_bytes, memory.temp_size_in_bytes, seconds, program=program)
+        return Compiled(None, time.monotonic() - begin, str(error))
+    peak = program.memory_analysis().peak_memory_in_bytes
+    return Compiled(peak, time.monotonic() - begin, program=program)
 
 
 def in_child(function: Callable[..., T], *args: Any) -> T:

@@ -23,7 +23,7 @@ from ste_jax.plan.decode import (
 from ste_jax.plan.topology import Topology, parse_topology
 from ste_jax.plan.train import compile_train, device_bytes, train_arguments
 from ste_jax.sft.settings import TrainSettings
-from ste_jax.sharding import DECODE, MESH_AXES, AnyMesh, make_mesh, mesh_sizes
+from ste_jax.sharding import DECODE, MESH_AXES, AnyMesh, make_mesh, whole_mesh_sizes
 
 Phase = Literal["sft", "dpo", "prefill", "decode"]
 PHASES: tuple[Phase, ...] = ("sft", "dpo", "prefill", "decode")
@@ -124,16 +124,11 @@ def phase_mesh(phase: Phase, config: RunConfig, topology: Topology) -> jax.shard
     """
     trains = phase in trainings(config)
     sizes = config.train_mesh if trains and config.train_mesh else config.mesh
-    mesh = jax.sharding.AbstractMesh(
-        mesh_sizes(sizes, topology.devices), MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES)
+    return jax.sharding.AbstractMesh(
+        whole_mesh_sizes(sizes, topology.devices, topology.name),
+        MESH_AXES,
+        axis_types=(AxisType.Explicit,) * len(MESH_AXES),
     )
-    if mesh.size != topology.devices:
-        raise ValueError(
-            f"mesh {mesh.axis_sizes} uses {mesh.size} of the {topology.devices} devices of "
-            f"{topology.name}; set {'train_mesh or ' if trains else ''}mesh to sizes whose product "
-            f"is {topology.devices}, or one of them to -1"
-        )
-    return mesh
 
 
 def engine_shape(

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 
-from ste_jax.config import RunConfig
+from ste_jax.config import PairMode, RunConfig
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.cost import prefill_cost, train_cost
 from ste_jax.plan.phases import Lengths, decode_cost, engine_shape, phase_mesh
 from ste_jax.plan.topology import Topology
 from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import AnyMesh
+from ste_jax.stages.pairs import labelled_halves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,12 @@ def stage_hours(
         wrong judgment.
     """
     mesh = phase_mesh("decode", config, topology)
-    size, held_out = config.select.size, config.pairs.test + config.pairs.validation
-    pairs, models = size * len(config.pairs.modes) - held_out, config.iterations + 1
-    pool, judged, new = config.select.pool or size, lengths.judge_prompt, lengths.judgment
+    size, models = config.select.size, config.iterations + 1
+    pairs = size * len(config.pairs.modes) - config.held_out
+    anchors, labelled = map(len, labelled_halves(config))
+    validation = anchors or config.pairs.validation
+    pool = (config.select.pool or size) if config.select.categories else 0
+    judged, new = lengths.judge_prompt, lengths.judgment
     examples = round(pairs * 2 * config.annotate.max_per_example * kept)
     trained, checks = _trainings(config, cfg, topology, lengths, examples)
 
@@ -54,20 +58,24 @@ def stage_hours(
     plain, asked = lengths.instruction, lengths.template + lengths.instruction
     # Of every call its prompt's and its answer's tokens.
     answer, worse = (plain, lengths.response), (asked + lengths.response, lengths.response)
-    calls = {
+    calls: dict[PairMode, list[tuple[int, int]]] = {
         "modified": [(asked, lengths.instruction), answer],
         "modified_one_call": [(worse[0], lengths.instruction + lengths.response)],
         "worse": [worse],
+        "hotter": [answer],
+        "nearest": [],
+        "random": [],
+        "shortened": [],
     }
-    made = [answer, *(call for mode in config.pairs.modes for call in calls.get(mode, ()))]
-    labelled = pool if config.select.categories else 0
-    stages = [generate("select", labelled, 1, asked, config.select.max_new_tokens)]
+    made = [answer, *(call for mode in config.pairs.modes for call in calls[mode])]
+    stages = [generate("select", pool, 1, asked, config.select.max_new_tokens)]
     stages += [generate("pairs", size, 1, *call) for call in made]
     stages += [
         generate("annotate", config.iterations * pairs * 2, config.annotate.samples, judged, new),
         *trained,
-        generate("validate", config.iterations * checks * config.pairs.validation * 2, 1, judged, new),
+        generate("validate", config.iterations * checks * validation * 2, 1, judged, new),
         generate("evaluate", models * config.pairs.test * 2, 1 + config.evaluate.votes, judged, new),
+        generate("evaluate", models * labelled * 2, 1, judged, new),
     ]
     return _merged(stages)
 
@@ -93,12 +101,12 @@ def _generation(
 def _trainings(
     config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, examples: int
 ) -> tuple[list[StageHours], int]:
-    """Returns the stages that train, and how many checkpoints an iteration evaluates in them."""
+    """Returns the stages that train, and how many checkpoints an iteration evaluates in them at most."""
     stages, checks = [], 0
     for stage, settings in config.trainings.items():
         mesh = dict(phase_mesh(settings.method, config, topology).shape)
         batches = _batches(settings, lengths, examples)
-        steps = max(1, int(settings.epochs * batches))
+        steps = settings.steps(batches)
         step = train_cost(cfg, topology, mesh, settings, lengths.target_share)
         seconds = steps * step.expected_s
         if settings.method == "dpo":  # what the starting model says of every row
@@ -106,7 +114,7 @@ def _trainings(
             seconds += batches * read.expected_s
         hours = config.iterations * seconds * topology.chips / 3600
         stages.append(StageHours(stage, hours, 0, 0, config.iterations * steps * step.tokens))
-        checks += steps // settings.evaluate_every if settings.evaluate_every else 1
+        checks += sum(settings.evaluates_after(step, batches) for step in range(1, steps + 1))
     return stages, checks
 
 

@@ -44,7 +44,7 @@ def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: e
     """Writes the report of a run, finished or not, to `out`; an older report is replaced in one step.
 
     Args:
-        summary: what the pipeline writes to summary.json.
+        summary: what `ste_jax.summary` writes to summary.json.
         samples: judgments to show in full, in order.
         out: the HTML file; its folder is made if missing.
     """

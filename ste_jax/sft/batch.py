@@ -52,7 +52,7 @@ class Batches:
         self.steps_per_epoch = -(-len(self._rows) // settings.batch_rows)
         self.packing = self._count(len(examples))
         # Rounded before it is cut: 1.4 times 45 is 62.99999999999999.
-        self.total_steps = max(1, int(round(settings.epochs * self.steps_per_epoch, 6)))
+        self.total_steps = settings.steps(self.steps_per_epoch)
         self.fingerprint = self._hash()
         longest = max(sum(map(_targets, row)) for row in self._rows)
         self.examples_per_row = max(map(len, self._rows))

@@ -149,9 +149,7 @@ def train(
             progress.advance(records=1, tokens=tokens)
 
             # ---- evaluation: before the checkpoint, which remembers it -----------------------------------
-            every = settings.evaluate_every
-            at_epoch = step == total or step % batches.steps_per_epoch == 0
-            if evaluate is not None and (at_epoch or (every and step % every == 0)):
+            if evaluate is not None and settings.evaluates_after(step, batches.steps_per_epoch):
                 value = float(evaluate(state.model, step))
                 metrics.log(step, evaluation=value)
                 if all(value > earlier for _, earlier in evaluations):

@@ -119,6 +119,15 @@ class TrainSettings:
         """The dtype that the model is held in: that of what is trained, or of what only computes."""
         return self.dtype if self.lora_rank else self.param_dtype
 
+    def steps(self, epoch: int) -> int:
+        """Returns the steps of a run whose passes have `epoch` of them: at least one."""
+        return max(1, int(round(self.epochs * epoch, 6)))
+
+    def evaluates_after(self, step: int, epoch: int) -> bool:
+        """Says whether a run whose passes have `epoch` steps evaluates after this one."""
+        at_epoch = step % epoch == 0 or step == self.steps(epoch)
+        return at_epoch or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
+
     @property
     def micro_batches(self) -> int:
         """How many micro-batches make a step."""

@@ -6,6 +6,7 @@ y_w answers the instruction x; y_l is made as `stages.worse` says. Built once, f
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
 from ste_jax.instructions.sources import read_pairs
@@ -46,8 +47,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
     for mode in settings.modes:
         candidates = MODES[mode](asker, answered, settings, chosen)
         for instruction in instructions:
-            answer, worse = chosen.get(instruction.id), candidates.get(instruction.id)
-            pair = _pair(context, instruction, mode, answer, worse)
+            pair = _pair(context, instruction, mode, chosen.get(instruction.id), candidates)
             if isinstance(pair, Pair):
                 pairs.append(pair)
             else:
@@ -82,18 +82,11 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
       ValueError: nothing is left to train on, or a labelled pair has the id of an instruction.
     """
     settings = config.pairs
-    labelled: list[Pair] = []
-    validation: list[Pair] = []
-    if config.labelled_pairs:
-        anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
-        if twice := {p.id for p in anchors} & {p.id for p in pairs}:
-            raise ValueError(
-                f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
-            )
-        prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
-        first = set(prompts[: -(-len(prompts) // 2)])
-        validation = [p for p in anchors if p.instruction_id in first]
-        labelled = [p for p in anchors if p.instruction_id not in first]
+    validation, labelled = labelled_halves(config)
+    if twice := {p.id for p in [*validation, *labelled]} & {p.id for p in pairs}:
+        raise ValueError(
+            f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
+        )
     rest = _shuffled(config.seed, pairs)
     test, rest = _cut(rest, settings.test)
     if not config.labelled_pairs:
@@ -106,6 +99,17 @@ def split(config: RunConfig, pairs: list[Pair]) -> Splits:
         )
     by_id = [sorted(part, key=lambda p: p.id) for part in (rest, validation, test, labelled)]
     return Splits(*by_id)
+
+
+def labelled_halves(config: RunConfig) -> tuple[list[Pair], list[Pair]]:
+    """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on."""
+    if not config.labelled_pairs:
+        return [], []
+    anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
+    prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
+    first = set(prompts[: -(-len(prompts) // 2)])
+    validation = [p for p in anchors if p.instruction_id in first]
+    return validation, [p for p in anchors if p.instruction_id not in first]
 
 
 def _shuffled(seed: int, pairs: list[Pair]) -> list[Pair]:
@@ -125,12 +129,15 @@ def _pair(
     instruction: Instruction,
     mode: PairMode,
     chosen: Generation | None,
-    candidate: Worse | None,
+    candidates: Mapping[str, Worse | None],
 ) -> Pair | str:
     """Returns the pair of an instruction, or the reason why there is none."""
     settings = context.config.pairs
     if chosen is None:
         return "too_long"
+    if instruction.id not in candidates:
+        return "no_candidate"
+    candidate = candidates[instruction.id]
     if candidate is None:
         return "modified_unparsable"
     reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
@@ -157,11 +164,11 @@ def _pair(
     )
 
 
-def _summary(settings: PairsConfig, asked: int, pairs: list[Pair], rejected: Counter) -> dict:
+def _summary(settings: PairsConfig, instructions: int, pairs: list[Pair], rejected: Counter) -> dict:
     better = [len(p.tokens_a if p.label == "A" else p.tokens_b) for p in pairs]
     worse = [len(p.tokens_b if p.label == "A" else p.tokens_a) for p in pairs]
     return {
-        "asked": asked,
+        "asked": instructions * len(settings.modes),
         "made": len(pairs),
         "rejected": dict(sorted(rejected.items())),
         "mode": ", ".join(settings.modes),

@@ -64,7 +64,9 @@ def run(context: Context) -> list[Instruction]:
     records.work = _add_work(records, folder)
     for instruction in chosen:
         records.add([instruction])
-    records.finish([i.id for i in chosen], _summary(len(read), len(asked), funnel, labelled, selection))
+    # The name of the model that made the run, for whoever only reads it.
+    summary = {"model": source.name, **_summary(len(read), len(asked), funnel, labelled, selection)}
+    records.finish([i.id for i in chosen], summary)
     return chosen
 
 

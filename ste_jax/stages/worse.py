@@ -78,13 +78,15 @@ def _modified(
     found = asker.ask("modified", asked, settings.max_modified_tokens)
     candidates: dict[str, Worse | None] = {}
     questions = {}
-    for instruction in instructions:
-        completion = found.get(instruction.id)
+    for instruction in (i for i in instructions if i.id in found):
+        completion = found[instruction.id]
         # What the budget cut short is not a whole instruction.
-        whole = completion is not None and completion.finish == "stop"
-        modified = parse_modified(completion.text) if completion is not None and whole else None
-        candidates[instruction.id] = None if modified is None else Worse(modified, "", [])
-        if modified is not None and not check_modified(instruction.text, modified, settings.checks):
+        modified = parse_modified(completion.text) if completion.finish == "stop" else None
+        if modified is None:
+            candidates[instruction.id] = None
+        elif check_modified(instruction.text, modified, settings.checks):
+            candidates[instruction.id] = Worse(modified, "", [])
+        else:
             questions[instruction.id] = [Message("user", modified)]
     answers = asker.ask("modified_answers", questions, settings.max_response_tokens)
     for id_, answer in answers.items():
@@ -164,7 +166,8 @@ def _shortened(
     return shortened
 
 
-# From the asker, the instructions that have an answer, the settings and y_w by id to candidates by id.
+# From the asker, the instructions that have an answer, the settings and y_w by id to candidates by id: None
+# where the completion cannot be read, and no entry where a question was too long or no other text is like x.
 Mode = Callable[[Asker, list[Instruction], PairsConfig, dict[str, Generation]], dict[str, Worse | None]]
 MODES: dict[PairMode, Mode] = {
     "modified": _modified,

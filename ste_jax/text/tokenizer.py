@@ -66,10 +66,6 @@ class Tokenizer:
         """Returns the ids of `text` taken as mere characters: no control id, no BOS."""
         return self.encode_spans([(text, False)])
 
-    def encode_trusted(self, text: str) -> list[int]:
-        """Returns the ids of our own `text`, in which control tokens count; no BOS is added."""
-        return self.encode_spans([(text, True)])
-
     def encode_spans(self, spans: Iterable[tuple[str, bool]]) -> list[int]:
         """Returns the ids of the joined (text, trusted) spans; control tokens count in trusted spans only.
 

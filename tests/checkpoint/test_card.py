@@ -24,25 +24,6 @@ def test_round_trip_through_json_text() -> None:
     assert ModelCard.from_json(json.loads(json.dumps(seed.to_json()))) == seed
 
 
-def test_digest_names_the_content() -> None:
-    again = ModelCard.from_json(json.loads(json.dumps(CARD.to_json())))
-    assert again.digest() == CARD.digest()
-    assert len(CARD.digest()) == 64
-    changes = {
-        "name": "judge 2",
-        "architecture": PRESETS["llama3_8b"],
-        "tokenizer_hash": "3" * 64,
-        "stop_ids": (128001,),
-        "parent": None,
-        "weights_hash": "4" * 64,
-        "judge_prompt": CARD.judge_prompt | {"rubric": "accuracy"},
-        "parser": None,
-    }
-    assert changes.keys() == {field.name for field in dataclasses.fields(CARD)}
-    digests = {dataclasses.replace(CARD, **{name: value}).digest() for name, value in changes.items()}
-    assert len(digests | {CARD.digest()}) == len(changes) + 1
-
-
 def test_odd_cards_are_refused() -> None:
     value = CARD.to_json()
     with pytest.raises(ValueError, match=r"fields \['parser'\] are missing or unknown"):

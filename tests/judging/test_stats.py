@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_planted_outcomes():
     assert result.scores["pair-00002"] == (True, False)
     value = json.loads(json.dumps(result.to_json()))
     assert value["interval95"] == list(result.interval95)
-    assert "scores" not in value
+    assert not {"scores", "clusters"} & value.keys()
     assert evaluate_judgments(pairs[::-1], seed=0) == result
 
 
@@ -139,6 +140,18 @@ def test_paired_test():
     assert paired_test(b, a, seed=0).better == 5
     assert paired_test(a, a, seed=0).p_value == 1.0
     assert json.loads(json.dumps(result.to_json()))["worse"] == 5
+
+
+def test_paired_test_flips_the_pairs_of_a_prompt_together():
+    right, wrong = ("A", "B"), ("B", "A")
+
+    def of_prompts(verdicts):
+        pairs = [dataclasses.replace(judged(i, "A", verdicts), prompt_id=f"q{i // 3}") for i in range(12)]
+        return evaluate_judgments(pairs, seed=0)
+
+    result = paired_test(of_prompts(wrong), of_prompts(right), seed=0)
+    assert (result.n, result.better) == (12, 12)
+    assert result.p_value == 2 * 0.5**4  # four coins, not twelve
 
 
 def test_refusals():

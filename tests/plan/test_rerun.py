@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -32,6 +33,40 @@ def test_stages_count_what_the_configuration_asks_for():
     tokens = 2 * pairs * (1650 + 700)
     assert stages["train"].tokens == pytest.approx(5 * tokens, rel=0.02)
     assert all(stage.chip_hours > 0 for stage in stages.values())
+
+
+@pytest.mark.parametrize(
+    ("mode", "calls"),
+    [
+        *(("modified", 3), ("modified_one_call", 2), ("worse", 2), ("hotter", 2)),
+        *(("nearest", 1), ("random", 1), ("shortened", 1), (("worse", "hotter", "random"), 3)),
+    ],
+)
+def test_every_mode_counts_its_calls(mode, calls):
+    config = dataclasses.replace(CONFIG, pairs=dataclasses.replace(CONFIG.pairs, mode=mode))
+    assert hours(config)["pairs"].prompts == calls * CONFIG.select.size  # that for the better answer too
+
+
+def test_labelled_pairs_take_the_place_of_validation_pairs(tmp_path):
+    row = {"response_a": "Yes.", "response_b": "No.", "label": "A"}
+    rows = [row | {"id": f"o{i}", "instruction": f"Question {i}?"} for i in range(7)]
+    (tmp_path / "ours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stages = hours(dataclasses.replace(CONFIG, labelled_pairs=str(tmp_path / "ours.jsonl")))
+    without = hours()
+    assert stages["annotate"].prompts == without["annotate"].prompts + 5 * 2 * 256
+    assert stages["validate"].prompts == without["validate"].prompts * 4 / 256
+    assert stages["evaluate"].prompts == without["evaluate"].prompts + 6 * 2 * 3
+    # They are judged greedily; votes are for the test pairs.
+    assert stages["evaluate"].tokens == without["evaluate"].tokens + 6 * 2 * 3 * 700
+
+
+@pytest.mark.parametrize(("every", "evaluations"), [(0, 2), (50, 7 + 2), (180, 2)])
+def test_checkpoints_are_evaluated_at_the_end_of_every_epoch_too(every, evaluations):
+    train = dataclasses.replace(CONFIG.train, evaluate_every=every)
+    stages = hours(dataclasses.replace(CONFIG, train=train))
+    step = CONFIG.train.batch_rows * CONFIG.train.row_length
+    assert stages["train"].tokens == 5 * 2 * 180 * step
+    assert stages["validate"].prompts == 5 * evaluations * 2 * 256
 
 
 def test_longer_judgments_and_more_samples_cost_more():

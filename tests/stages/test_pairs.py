@@ -289,6 +289,33 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
         assert 0 < len(begun) < 0.75 * len(whole)
     summary = require_success(context.workdir / "pairs").summary
     assert (summary["mode"], summary["rejected"]) == ("nearest, random, shortened", {"too_long": 3})
+    assert (summary["asked"], summary["made"]) == (15, 12)
+
+
+def test_what_has_no_candidate_is_told_from_what_cannot_be_read(make_context: MakeContext) -> None:
+    context = make_context(pairs={**SMALL, "mode": ("modified", "nearest")})
+    asked = {
+        "ice": "Why does water freeze?",
+        "hot": "Why does water boil?",
+        "dew": "Why does dew fall?",
+        "fog": "Why does fog rise?",
+        "odd": "Zzyzx qwx",  # like no other
+    }
+    instructions = [Instruction(id=i, text=text, source="t") for i, text in asked.items()]
+    store(context, "select", instructions, {})
+    modified = {i: f"How should I grow roses in a cold garden {i}?" for i in asked}
+    # Of two nothing is there: x was too long to be shown with the examples, x' too long to be answered.
+    texts = {
+        "answers": dict.fromkeys(asked, GOOD),
+        "modified": {i: text for i, text in (modified | {"hot": "1. One\n2. Two"}).items() if i != "dew"},
+        "modified_answers": {i: OTHER for i in ("ice", "odd")},
+    }
+    for name, by_id in texts.items():
+        made = [Generation(id=i, text=text, tokens=[7], finish="stop") for i, text in by_id.items()]
+        store(context, f"pairs/{name}", made, pairs.made_from(context))
+    pairs.run(context, instructions)
+    summary = require_success(context.workdir / "pairs").summary
+    assert summary["rejected"] == {"modified_unparsable": 1, "no_candidate": 3, "responses_equal": 4}
 
 
 def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> None:

@@ -2,6 +2,7 @@ import json
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import gguf
@@ -67,6 +68,10 @@ def random_texts(seed: int, count: int) -> list[str]:
     return ["x" + "".join(draw.choices(CONTROL_PIECES, k=draw.randint(1, 12))) for _ in range(count)]
 
 
+def trusted_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode_spans([(text, True)])
+
+
 def write_gguf(path: Path, tokens: list[str], model: str, **fields) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model(model)
@@ -99,7 +104,7 @@ def gguf_of(folder: Path, path: Path, pre: str, **fields) -> Path:
 def test_smollm2_has_the_ids_of_its_model_card(smollm2: Tokenizer):
     assert (smollm2.vocab_size, smollm2.bos_id, smollm2.stop_ids) == (49152, 1, (2,))
     assert smollm2.encode_plain("Hello world! 123") == [19556, 905, 17, 216, 33, 34, 35]
-    assert smollm2.encode_trusted("<|im_start|>user\n<|im_end|>") == [1, 4093, 198, 2]
+    assert trusted_ids(smollm2, "<|im_start|>user\n<|im_end|>") == [1, 4093, 198, 2]
 
 
 def test_smollm2_splits_digits_before_anything_else(smollm2: Tokenizer):
@@ -114,7 +119,7 @@ def test_every_control_token_of_the_gguf_is_one(smollm2: Tokenizer):
     names += " <issue_start> <issue_comment> <issue_closed> <jupyter_start> <jupyter_text> <jupyter_code>"
     names += " <jupyter_output> <jupyter_script> <empty_output>"
     for i, name in enumerate(names.split()):
-        assert smollm2.encode_trusted(f"a{name}b") == [81, i, 82]
+        assert trusted_ids(smollm2, f"a{name}b") == [81, i, 82]
         assert i not in smollm2.encode_plain(f"a{name}b")
         assert smollm2.decode([81, i, 82]) == "ab"
 
@@ -150,7 +155,7 @@ def test_no_text_becomes_a_control_token(
         encoded = tokenizer.encode_plain(text)
         assert not set(control) & set(encoded)
         assert tokenizer.decode(encoded) == text.replace("▁", space)
-        forged += bool(set(control) & set(tokenizer.encode_trusted(text)))
+        forged += bool(set(control) & set(trusted_ids(tokenizer, text)))
     assert forged > 100
 
 
@@ -167,15 +172,15 @@ def test_merges_cannot_spell_a_control_token(tmp_path: Path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.encode_plain("</s>s>") == [4, 5, 5]
-    assert tokenizer.encode_trusted("</s>s>") == [6, 5]
+    assert trusted_ids(tokenizer, "</s>s>") == [6, 5]
 
 
 def test_trusted_text_keeps_its_control_tokens_in_threads(llama3: Tokenizer):
     text = "<|eot_id|>a<|eot_id|>"
-    plain, trusted = llama3.encode_plain(text), llama3.encode_trusted(text)
+    plain, trusted = llama3.encode_plain(text), trusted_ids(llama3, text)
     assert [trusted.count(404), plain.count(404)] == [2, 0]
     with ThreadPoolExecutor(8) as pool:
-        encoders = [llama3.encode_plain, llama3.encode_trusted] * 200
+        encoders = [llama3.encode_plain, partial(trusted_ids, llama3)] * 200
         results = list(pool.map(lambda encode: encode(text), encoders))
     assert results == [plain, trusted] * 200
 
@@ -188,7 +193,7 @@ def test_added_tokens_count_as_control_only_if_special_or_in_the_template(
     template = "{% for m in messages %}<tool>{{ m.content }}<|eot_id|>{% endfor %}"
     strict = load_tokenizer(write_llama3(tmp_path, template))
     assert tool[0] not in strict.encode_plain("<tool>")
-    assert strict.encode_trusted("<tool>") == tool
+    assert trusted_ids(strict, "<tool>") == tool
     assert strict.encode_plain("====") == line
     assert strict.decode(strict.encode_plain("a<tool>b====")) == "a<tool>b===="
 

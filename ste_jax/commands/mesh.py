@@ -1,0 +1,22 @@
+"""The flag --mesh, of the commands that load a model without a run's configuration."""
+
+from absl import app, flags
+
+MESH = flags.DEFINE_list(
+    "mesh", ["1", "-1", "1"], "Sizes of the mesh axes data, fsdp and tensor; -1: the rest of the devices."
+)
+
+
+def asked_mesh() -> tuple[int, int, int]:
+    """Returns the sizes that --mesh names.
+
+    Raises:
+      UsageError: they are not three whole numbers.
+    """
+    try:
+        data, fsdp, tensor = map(int, MESH.value or ())
+    except ValueError as error:
+        raise app.UsageError(
+            f"--mesh wants three whole numbers, as 1,-1,8, not {','.join(MESH.value or ())}"
+        ) from error
+    return data, fsdp, tensor

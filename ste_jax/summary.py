@@ -1,0 +1,184 @@
+"""The summary of what a run has finished: summary.json, and the report that is drawn from it."""
+
+import dataclasses
+import json
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ste_jax.judging.stats import paired_test
+from ste_jax.randomness import generator
+from ste_jax.records import Judgment, Pair
+from ste_jax.report.html import SampledJudgment, write_report
+from ste_jax.sft.metrics import read_metrics
+from ste_jax.stages import evaluate, pairs
+from ste_jax.stages.context import Context
+from ste_jax.stages.pairs import Splits
+from ste_jax.store import (
+    Success,
+    digest,
+    read_json,
+    read_records,
+    read_some,
+    read_success,
+    read_work,
+    write_atomically,
+)
+from ste_jax.versions import versions
+
+_SHOWN_JUDGMENTS = 10
+
+
+def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
+    """Writes summary.json and report.html of what is finished, and returns the summary.
+
+    No model is opened: what a run left can be read where its models are not.
+
+    Args:
+      context: the run.
+      folders: of all its stages, in order.
+    """
+    splits = None
+    if _success(context, "pairs"):
+        splits = pairs.split(context.config, read_records(context.workdir / "pairs", Pair))
+    summary = _summarize(context, folders, splits)
+    write_atomically(
+        context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    )
+    write_report(summary, _sampled_judgments(context, splits), context.workdir / "report.html")
+    return summary
+
+
+def _success(context: Context, name: str) -> Success | None:
+    return read_success(context.workdir / name)
+
+
+def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) -> dict[str, Any]:
+    config = context.config
+    selected, paired = _success(context, "select"), _success(context, "pairs")
+    chosen = selected.summary if selected else {"funnel": [], "categories": {}, "labels": {}}
+    done = range(1, config.iterations + 1)
+    annotated = {k: s for k in done if (s := _success(context, f"iteration_{k}/annotate"))}
+    seconds, tokens = _costs(context, folders)
+    return {
+        "title": config.name,
+        "model": chosen.get("model", config.model),
+        "seed": config.seed,
+        "config_hash": digest(dataclasses.asdict(config)),
+        "versions": versions(),
+        "models": _models(context, splits, {k: s.summary["yield"] for k, s in annotated.items()}),
+        **{name: chosen[name] for name in ("funnel", "categories", "labels")},
+        "pairs": {**paired.summary, "splits": {name: len(part) for name, part in vars(splits).items()}}
+        if paired and splits
+        else {},
+        "yields": [_yield(k, s.summary["yield"], len(s.summary["too_long"])) for k, s in annotated.items()],
+        "training": [
+            row for k in done for stage in ("train", "prefer") if (row := _training(context, k, stage))
+        ],
+        "seconds": seconds,
+        "tokens": tokens,
+        "total_seconds": sum(seconds.values()),
+        "peak_rss_mib": _peak_rss_mib(context),
+    }
+
+
+def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) -> list[dict[str, Any]]:
+    """Returns the numbers of every evaluated model, the seed first.
+
+    `judgments`, `parsed` and `kept` count the annotation that the model was trained on: none for the seed.
+    """
+    if splits is None:
+        return []
+    models, seed = [], None
+    for k in range(context.config.iterations + 1):
+        if not _success(context, f"iteration_{k}/evaluate"):
+            continue
+        numbers = evaluate.finished(context, k, splits)
+        greedy = evaluate.greedy_evaluation(context, k, splits)
+        seed = greedy if k == 0 else seed
+        made = yields.get(k, {"judgments": 0, "parse_rate": 0.0, "kept": 0})
+        models.append(
+            {
+                "iteration": k,
+                **numbers,
+                "p_value_vs_seed": paired_test(seed, greedy, seed=context.config.seed).p_value
+                if k and seed
+                else None,
+                "judgments": made["judgments"],
+                "parsed": round(made["judgments"] * (made["parse_rate"] or 0.0)),
+                "kept": made["kept"],
+            }
+        )
+    return models
+
+
+def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, Any]:
+    """Returns the yield of an iteration with plain counts."""
+    judgments, histogram = report["judgments"], report["correct_histogram"]
+    return {
+        "iteration": iteration,
+        **report,
+        "too_long": too_long,
+        "one_order": report.get("one_order", 0),
+        "parsed": round(judgments * (report["parse_rate"] or 0.0)),
+        "forced": round(judgments * (report["forced"] or 0.0)),
+        "correct_histogram": [
+            histogram.get(str(n), 0) for n in range(max(map(int, histogram), default=0) + 1)
+        ],
+        "kept_verdicts": report["verdicts_kept"],
+        "kept_before_balance": report["examples_correct"],
+    }
+
+
+def _training(context: Context, iteration: int, stage: str) -> dict[str, Any] | None:
+    folder = context.iteration(iteration) / stage
+    if not (success := read_success(folder)):
+        return None
+    steps = [line for line in read_metrics(folder) if "loss" in line]
+    return {**success.summary, "method": success.fingerprint["config"]["train"]["method"], "steps": steps}
+
+
+def _costs(context: Context, folders: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, int]]]:
+    """Returns seconds and tokens by kind of stage, over all iterations and processes."""
+    seconds: dict[str, float] = {}
+    tokens: dict[str, dict[str, int]] = {}
+    for name in folders:
+        folder = context.workdir / name
+        if not folder.exists():
+            continue
+        work = read_work(folder)
+        kind = name.split("/")[-1].replace("votes", "evaluate")
+        seconds[kind] = round(seconds.get(kind, 0.0) + work.seconds, 1)
+        counts = tokens.setdefault(kind, {"prompt": 0, "generated": 0})
+        counts["prompt"] += work.prompt_tokens
+        counts["generated"] += work.generated_tokens
+    return seconds, tokens
+
+
+def _peak_rss_mib(context: Context) -> float:
+    """Returns the peak resident memory of this process, or of an earlier one of this run if that was
+    higher.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    path = context.workdir / "summary.json"
+    before = read_json(path, "delete it: it is written again")["peak_rss_mib"] if path.exists() else 0.0
+    return round(max(now, before), 1)
+
+
+def _sampled_judgments(context: Context, splits: Splits | None) -> list[SampledJudgment]:
+    """Returns judgments to show: a seeded draw from all annotations."""
+    if splits is None:
+        return []
+    by_id = {pair.id: pair for part in vars(splits).values() for pair in part}
+    done = range(1, context.config.iterations + 1)
+    counts = {k: s.count for k in done if (s := _success(context, f"iteration_{k}/annotate"))}
+    draw = generator(context.config.seed, "report").permutation(sum(counts.values()))[:_SHOWN_JUDGMENTS]
+    shown, before = [], 0
+    for k, count in counts.items():
+        places = [int(place) - before for place in draw if before <= place < before + count]
+        judgments = read_some(context.iteration(k) / "annotate", Judgment, places)
+        shown += [SampledJudgment(k, by_id[j.pair_id], j) for j in judgments]
+        before += count
+    return shown
