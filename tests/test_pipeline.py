@@ -23,6 +23,8 @@ from ste_jax.stages.context import Context
 from ste_jax.store import StaleStage, read_records
 
 _SECONDS = ("seconds", "total_seconds", "peak_rss_mib")
+ANNOTATED = "iteration_1/annotate/part-00000-of-00001.jsonl"
+TRAINED = "iteration_1/train/part-00000-of-00001.jsonl"
 
 
 def parts(workdir: Path) -> dict[str, bytes]:
@@ -300,7 +302,11 @@ def test_preferences_are_trained_with_the_starting_models_log_probabilities(
     assert len(examples) == summary["examples"] > 0
     assert all(e["chosen"] != e["rejected"] and max(e["reference"]) < 0.0 for e in examples)
     kept = json.loads((finished / "iteration_1/train/SUCCESS.json").read_text())["count"]
-    assert summary["without_wrong"] == kept - len(examples)
+    assert summary["without_wrong"] + summary["unbalanced"] == kept - len(examples)
+    judged = [json.loads(line) for line in parts(workdir)[ANNOTATED].splitlines()]
+    wrong = {(j["pair_id"], j["order"]) for j in judged if j["verdict"] and not j["correct"]}
+    alone = [json.loads(line) for line in parts(finished)[TRAINED].splitlines()]
+    assert summary["without_wrong"] == sum((e["pair_id"], e["order"]) not in wrong for e in alone)
     # The model is its own reference before the first update: log 2, and 1.5 times a likelihood.
     first = json.loads((workdir / "iteration_1/train/metrics.jsonl").read_text().splitlines()[0])
     tokens = sum(len(e["chosen"]) for e in examples)

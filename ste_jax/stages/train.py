@@ -110,11 +110,12 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     context.release()
     if preferring:
         matched = with_wrong(chosen, judgments, seed=context.config.seed)
-        examples = _preferences(training, matched, splits.train, records)
+        examples = _preferences(training, matched.pairs, splits.train, records)
+        left_out = {"without_wrong": matched.without_wrong, "unbalanced": matched.unbalanced}
         batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
     else:
         examples = training_examples(context, training.source, chosen, splits.train)
-        batches = Batches(examples, settings, context.config.seed, iteration)
+        batches, left_out = Batches(examples, settings, context.config.seed, iteration), {}
     records.work.total = batches.total_steps
     result = _train(training, batches, splits.validation, records)
     records.work.done = 0
@@ -122,8 +123,7 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
         records.add([example])
     records.work.prompt_tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
     summary = _summary(iteration, settings.epochs, batches, result)
-    summary |= {"without_wrong": len(chosen) - len(examples)} if preferring else {}
-    records.finish([e.id for e in examples], summary)
+    records.finish([e.id for e in examples], summary | left_out)
     _drop_checkpoints(training.folder)
 
 

@@ -65,13 +65,14 @@ def test_preferences_go_on_from_the_fine_tuned_model(finished: Path, preferred: 
     assert sft["total_steps"] == len(sft["steps"]) > 0
     assert dpo["total_steps"] == len(dpo["steps"]) > 0
     assert sum(one["chosen"] for one in dpo["evaluations"]) == 1
-    assert sft["examples"] == dpo["examples"] + dpo["without_wrong"]
+    assert sft["examples"] == dpo["examples"] + dpo["without_wrong"] + dpo["unbalanced"]
     assert max(line["learning_rate"] for line in dpo["steps"]) == pytest.approx(5e-4)
     assert made["seconds"]["prefer"] > 0
     page = (preferred / "report.html").read_text()
     assert "Loss of the preference training: iteration 1 from" in page
     assert f"<td>{dpo['without_wrong']}</td>" in page
 
+    assert f"<td>{dpo['unbalanced']}</td>" in page
 
 def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_path: Path) -> None:
     """Of fine-tuning `tests/test_pipeline.py` shows it; in between the models change places."""
