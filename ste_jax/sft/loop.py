@@ -95,7 +95,7 @@ def train(
       progress: told of every step and its tokens.
 
     Raises:
-      DivergedError: the loss or gradient norm of a step is NaN or infinite.
+      DivergedError: the loss, the gradient or the parameters of a step are NaN or infinite.
       ValueError: the mesh does not fit, or the checkpoints belong to a run with other settings or examples.
       Stopped: it was asked to stop; the last step is on disk.
     """
@@ -135,14 +135,14 @@ def train(
             step, loss = step + 1, values["loss"]
 
             # ---- divergence: before anything of this step is kept ----------------------------------------
-            if not (math.isfinite(loss) and math.isfinite(values["grad_norm"])):
+            if not all(map(math.isfinite, (loss, values["grad_norm"], values["param_norm"]))):
                 ids = ", ".join(batches.example_ids(step - 1))
                 # That of the step before, if there is one, holds the parameters that led here.
                 earlier = [s for s in checkpoints.steps() if s < step - 1]
                 good = f"step {earlier[-1]}" if earlier else "there is none"
                 raise DivergedError(
-                    f"train: loss {loss}, gradient norm {values['grad_norm']} at step {step} "
-                    f"(examples: {ids}); last good checkpoint: {good}; "
+                    f"train: loss {loss}, gradient norm {values['grad_norm']}, then parameter norm "
+                    f"{values['param_norm']} at step {step} (examples: {ids}); last good checkpoint: {good}; "
                     "lower learning_rate or look at these examples"
                 )
             metrics.log(step, **values, tokens=tokens, seconds=time.monotonic() - begin)

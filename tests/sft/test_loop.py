@@ -207,8 +207,8 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
     with pytest.raises(DivergedError, match=r"step 1 \(examples: .*e\d+.*checkpoint: there is none"):
         run(tmp_path / "first", USUAL, load=load)
 
-    # An infinite learning rate is refused; a huge one overflows the parameters after the first update.
-    wild = settings(learning_rate=3e38, warmup_steps=0, checkpoint_every=1, epochs=4)
+    # An infinite learning rate is refused; a huge one overflows the loss after the first update.
+    wild = settings(learning_rate=1e15, warmup_steps=0, checkpoint_every=1, epochs=4)
     with pytest.raises(DivergedError) as told:
         run(tmp_path / "wild", wild)
     step = json.loads((tmp_path / "wild/metrics/metrics.jsonl").read_text().splitlines()[-1])["step"] + 1
@@ -229,3 +229,14 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
 def test_a_mesh_that_does_not_fit_is_refused_before_anything_loads(tmp_path):
     with pytest.raises(ValueError, match="micro_rows 2 do not spread"):
         run(tmp_path, settings(micro_rows=2), mesh=make_mesh((2, 2, 2)), load=None)
+def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):
+    """Its loss and its gradient are those of the parameters before it."""
+    kept: list = []
+    wild = settings(learning_rate=3e38, warmup_steps=0, epochs=0.1)
+    assert Batches(examples(40), wild, 0, 1).total_steps == 1
+    with pytest.raises(DivergedError, match=r"train: loss \d.*, then parameter norm inf at step 1 "):
+        run(tmp_path, wild, best=kept, evaluate=accuracy)
+    assert kept == []
+    assert not list((tmp_path / "checkpoints").glob("*/commit_success.txt"))
+
+
