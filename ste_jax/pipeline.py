@@ -68,11 +68,12 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     if stage == "evaluate":
         return evaluate.run(context, iteration, splits)
     if stage == "annotate":
-        annotate.run(context, iteration, splits.train)
+        judgments = annotate.run(context, iteration, splits.train)
+        made = {"yield": annotate.yield_of(context, judgments, splits.train)}
     else:
-        judgments = _read(context, f"iteration_{iteration}/annotate", Judgment)
+        judgments, made = _read(context, f"iteration_{iteration}/annotate", Judgment), {}
         {"train": train, "prefer": prefer}[stage].run(context, iteration, judgments, splits)
-    return require_success(context.iteration(iteration) / stage).summary
+    return require_success(context.iteration(iteration) / stage).summary | made
 
 
 def _read(context: Context, name: str, kind: type) -> list:
@@ -154,21 +155,31 @@ def report(context: Context) -> dict[str, Any]:
     """Writes summary.json and report.html of what is finished, and returns the summary; see `run`."""
     if not hosts.is_first():
         return {}
-    summary = summarize(context)
+    judgments = _judgments(context)
+    summary = summarize(context, judgments)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     )
-    write_report(summary, _sampled_judgments(context), context.workdir / "report.html")
+    write_report(summary, _sampled_judgments(context, judgments), context.workdir / "report.html")
     return summary
 
 
-def summarize(context: Context) -> dict[str, Any]:
-    """Returns the summary of what is finished."""
+def _judgments(context: Context) -> dict[int, list[Judgment]]:
+    """Returns the judgments of the annotations that are finished, by iteration."""
+    done = range(1, context.config.iterations + 1)
+    names = {k: f"iteration_{k}/annotate" for k in done}
+    return {k: _read(context, name, Judgment) for k, name in names.items() if _success(context, name)}
+
+
+def summarize(context: Context, judgments: dict[int, list[Judgment]]) -> dict[str, Any]:
+    """Returns the summary of what is finished; `judgments` are those of its annotations, by iteration."""
     config = context.config
     selected, paired = _success(context, "select"), _success(context, "pairs")
     labels = selected.summary if selected else {"funnel": [], "categories": {}, "labels": {}}
     done = range(1, config.iterations + 1)
-    annotated = {k: s for k in done if (s := _success(context, f"iteration_{k}/annotate"))}
+    made = _read(context, "pairs", Pair) if paired else []
+    splits = pairs.split(config, made) if paired else None
+    yields = {k: annotate.yield_of(context, found, made) for k, found in judgments.items()}
     seconds, tokens = _costs(context)
     return {
         "title": config.name,
@@ -176,10 +187,10 @@ def summarize(context: Context) -> dict[str, Any]:
         "seed": config.seed,
         "config_hash": digest(dataclasses.asdict(config)),
         "versions": versions(),
-        "models": _models(context, {k: s.summary["yield"] for k, s in annotated.items()}),
+        "models": _models(context, splits, yields) if splits else [],
         **{name: labels[name] for name in ("funnel", "categories", "labels")},
-        "pairs": {**paired.summary, "splits": _split_sizes(context)} if paired else {},
-        "yields": [_yield(k, s.summary["yield"], len(s.summary["too_long"])) for k, s in annotated.items()],
+        "pairs": _pairs(paired, splits) if paired and splits else {},
+        "yields": [_yield(context, k, report) for k, report in yields.items()],
         "training": [
             row for k in done for stage in ("train", "prefer") if (row := _training(context, k, stage))
         ],
@@ -190,19 +201,15 @@ def summarize(context: Context) -> dict[str, Any]:
     }
 
 
-def _split_sizes(context: Context) -> dict[str, int]:
-    splits = pairs.split(context.config, _read(context, "pairs", Pair))
-    return {name: len(part) for name, part in vars(splits).items()}
+def _pairs(paired: Success, splits: pairs.Splits) -> dict[str, Any]:
+    return {**paired.summary, "splits": {name: len(part) for name, part in vars(splits).items()}}
 
 
-def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
+def _models(context: Context, splits: pairs.Splits, yields: dict[int, dict]) -> list[dict[str, Any]]:
     """Returns the numbers of every evaluated model, the seed first.
 
     `judgments`, `parsed` and `kept` count the annotation that the model was trained on: none for the seed.
     """
-    if not _success(context, "pairs"):
-        return []
-    splits = pairs.split(context.config, _read(context, "pairs", Pair))
     models, seed = [], None
     for k in range(context.config.iterations + 1):
         if not _success(context, f"iteration_{k}/evaluate"):
@@ -226,14 +233,14 @@ def _models(context: Context, yields: dict[int, dict]) -> list[dict[str, Any]]:
     return models
 
 
-def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, Any]:
+def _yield(context: Context, iteration: int, report: dict[str, Any]) -> dict[str, Any]:
     """Returns the yield of an iteration with plain counts."""
+    success = require_success(context.iteration(iteration) / "annotate")
     judgments, histogram = report["judgments"], report["correct_histogram"]
     return {
         "iteration": iteration,
         **report,
-        "too_long": too_long,
-        "one_order": report.get("one_order", 0),
+        "too_long": len(success.summary["too_long"]),
         "parsed": round(judgments * (report["parse_rate"] or 0.0)),
         "forced": round(judgments * (report["forced"] or 0.0)),
         "correct_histogram": [
@@ -280,15 +287,11 @@ def _peak_rss_mib(context: Context) -> float:
     return round(max(now, before), 1)
 
 
-def _sampled_judgments(context: Context) -> list[SampledJudgment]:
+def _sampled_judgments(context: Context, judgments: dict[int, list[Judgment]]) -> list[SampledJudgment]:
     """Returns judgments to show: a seeded draw from all annotations."""
     if not _success(context, "pairs"):
         return []
     by_id = {pair.id: pair for pair in _read(context, "pairs", Pair)}
-    found = []
-    for k in range(1, context.config.iterations + 1):
-        if _success(context, f"iteration_{k}/annotate"):
-            judgments = _read(context, f"iteration_{k}/annotate", Judgment)
-            found += [SampledJudgment(k, by_id[j.pair_id], j) for j in judgments]
+    found = [SampledJudgment(k, by_id[j.pair_id], j) for k, made in judgments.items() for j in made]
     draw = generator(context.config.seed, "report").permutation(len(found))[:_SHOWN_JUDGMENTS]
     return [found[i] for i in sorted(draw)]

@@ -18,7 +18,7 @@ from etils import epath
 
 from ste_jax.config import read_config
 from ste_jax.records import Judgment, Pair
-from ste_jax.stages import pairs, train
+from ste_jax.stages import annotate, pairs, train
 from ste_jax.stages.context import Context
 from ste_jax.store import StaleStage, read_records
 

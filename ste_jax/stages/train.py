@@ -134,8 +134,7 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
         training.stage,
         {
             "train": {k: v for k, v in settings.items() if k not in FREE_ON_RESUME},
-            "max_per_example": config.annotate.max_per_example,
-            "both_orders": config.annotate.both_orders,
+            **{name: getattr(config.annotate, name) for name in annotate.CHOOSING},
             "model_dtype": config.model_dtype or config.decode.dtype,
         },
         judgments=require_success(context.iteration(training.iteration) / "annotate").content_hash,
