@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ste_jax import pipeline
 from ste_jax.config import read_config
+from ste_jax.stages import train
 from ste_jax.stages.context import Context
 from ste_jax.store import StaleStage
 
@@ -98,6 +99,32 @@ def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_p
 
 
 def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path, tmp_path: Path) -> None:
+def test_log_probabilities_of_the_starting_model_are_made_once(
+    ste: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copied(finished, tmp_path / "run")
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train", killed)
+        with pytest.raises(KilledError):
+            pipeline.run_stage(context(ste, workdir, epochs=1.0), "prefer", 1)
+    (journal,) = (workdir / "iteration_1/prefer/journal").iterdir()
+    first, *others = (json.loads(line) for line in journal.read_text().splitlines())
+    first["reference"] = [-1.0, -2.0]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in (first, *others)))
+    pipeline.run_stage(context(ste, workdir, epochs=1.0), "prefer", 1)
+    ((_, part),) = records(workdir / "iteration_1/prefer").items()
+    found = {example["id"]: example["reference"] for example in map(json.loads, part.splitlines())}
+    assert found == {example["id"]: example["reference"] for example in (first, *others)}
+
+
+class KilledError(Exception):
+    """Stands for a process that dies."""
+
+
     workdir = Path(shutil.copytree(preferred, tmp_path / "run"))
     before = hashes(workdir)
     changed = context(ste, workdir, epochs=2.0, beta=0.5)
