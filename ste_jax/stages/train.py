@@ -104,6 +104,8 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     if read_success(training.folder):
         _drop_checkpoints(training.folder)
         return
+    judge = Judge(context.judging, training.source.tokenizer)
+    too_long = _too_long(training, judge, splits.validation)
     chosen = annotate.kept(context, judgments, splits.train)
     if not chosen:
         raise NothingToLearn(_why_nothing(iteration, judgments))
@@ -117,13 +119,13 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
         examples = training_examples(context, training.source, chosen, splits.train)
         batches, left_out = Batches(examples, settings, context.config.seed, iteration), {}
     records.work.total = batches.total_steps
-    result = _train(training, batches, splits.validation, records)
+    result = _train(training, batches, judge, splits.validation, records)
     records.work.done = 0
     for example in examples:
         records.add([example])
     records.work.prompt_tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
     summary = _summary(iteration, settings.epochs, batches, result)
-    records.finish([e.id for e in examples], summary | left_out)
+    records.finish([e.id for e in examples], summary | left_out | {"validation_too_long": len(too_long)})
     _drop_checkpoints(training.folder)
 
 
@@ -148,6 +150,23 @@ def _drop_checkpoints(folder: epath.Path) -> None:
     """Removes the optimizer's state; after SUCCESS only, since nobody can go on from half of a checkpoint."""
     checkpoints = folder / "checkpoints"
     hosts.on_first(lambda: checkpoints.exists() and checkpoints.rmtree())
+
+
+def _too_long(training: Training, judge: Judge, validation: list[Pair]) -> list[str]:
+    """Returns the validation pairs that no checkpoint will be measured by.
+
+    Raises:
+      ValueError: they are all of them.
+    """
+    limits = training.context.config.decode.limits(training.source.architecture.context_length)
+    _, too_long = judge.requests(validation, "validate", 1, limits)
+    if validation and len(too_long) == len(validation):
+        raise ValueError(
+            f"{training.folder}: none of the {len(validation)} validation pairs fits decode.buckets and the "
+            "model's context, so no checkpoint can be chosen by them; raise decode.buckets, lower "
+            "annotate.max_new_tokens, or hold out shorter pairs"
+        )
+    return too_long
 
 
 def _preferences(
@@ -190,10 +209,11 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
     )
 
 
-def _train(training: Training, batches: Batches, validation: list[Pair], records: RecordSet) -> TrainResult:
+def _train(
+    training: Training, batches: Batches, judge: Judge, validation: list[Pair], records: RecordSet
+) -> TrainResult:
     context, iteration, source = training.context, training.iteration, training.source
     config, settings, folder = context.config, training.settings, training.folder
-    judge = Judge(context.judging, source.tokenizer)
     card = ModelCard(
         name=f"{config.name}-iteration-{iteration}",
         architecture=source.architecture,
@@ -211,7 +231,7 @@ def _train(training: Training, batches: Batches, validation: list[Pair], records
         told = judged if engine.team.leads else []
         counts = hosts.exchange([sum(j.correct for j in told), len(told)])
         correct, made = map(sum, zip(*counts, strict=True))
-        return correct / max(1, made)
+        return correct / made
 
     def save(model: Llama, step: int) -> None:
         dtype = config.model_dtype or config.decode.dtype
