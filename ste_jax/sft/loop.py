@@ -52,8 +52,8 @@ class TrainResult:
     """How a run ended; `evaluations` are (step, value) of the whole run, earlier processes included.
 
     `steps` is fewer than planned where the run stopped early. `loss` is that of the last step (None where
-    there was nothing left to do); `best_step` is the one whose parameters `save_best` got last: the earliest
-    of the highest value, without evaluations the last step.
+    there was nothing left to do); `best_step` is the one whose parameters `save_best` got last (see
+    `best_step`).
     """
 
     steps: int
@@ -89,8 +89,8 @@ def train(
       mesh: explicit mesh; a resumed run may have another one.
       checkpoints: of this run alone.
       evaluate: (model, step) -> value, the higher the better.
-      save_best: keeps the parameters of a model that evaluated better than all before; a killed run that goes
-        on may call it again for a step.
+      save_best: keeps the parameters of a model that evaluated better than all before, in the place of those
+        it kept earlier; the step is on disk by then. A run that goes on may call it again for that step.
       metrics: one line a step, one an evaluation.
       progress: told of every step and its tokens.
 
@@ -118,6 +118,8 @@ def train(
             if settings.lora_rank:
                 state = dataclasses.replace(state, model=with_trained(load_model(), state.model))
             step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
+            if best_step(evaluations, total) == step:  # a kill may have come between checkpoint and model
+                save_best(state.model, step)
         metrics.begin(step)
         arrays = batches.batch(step) if step < total else {}
 
@@ -154,22 +156,25 @@ def train(
             if evaluate is not None and (at_epoch or (every and step % every == 0)):
                 value = float(evaluate(state.model, step))
                 metrics.log(step, evaluation=value)
-                if all(value > earlier for _, earlier in evaluations):
-                    save_best(state.model, step)
                 evaluations.append((step, value))
-            elif step == total:
-                save_best(state.model, step)
             ended = step == total or _impatient(evaluations, settings.patience)
+            best = best_step(evaluations, total) == step
 
-            # ---- checkpoint ------------------------------------------------------------------------------
+            # ---- checkpoint: before the model, which would else be of a step that a kill undoes ----------
             stop = connection.any_asked(mesh)
-            if stop or ended or step % settings.checkpoint_every == 0:
+            if stop or ended or best or step % settings.checkpoint_every == 0:
                 checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
+            if best:
+                save_best(state.model, step)
             if stop and not ended:
                 raise stopping.Stopped
 
-    best_step = max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else step
-    return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step)
+    return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step(evaluations, total))
+
+
+def best_step(evaluations: Sequence[tuple[int, float]], total: int) -> int:
+    """Returns the earliest step of the highest value; without evaluations the last of `total`."""
+    return max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else total
 
 
 def stored(state: TrainState) -> TrainState:

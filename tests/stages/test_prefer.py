@@ -72,8 +72,8 @@ def test_preferences_go_on_from_the_fine_tuned_model(finished: Path, preferred: 
     page = (preferred / "report.html").read_text()
     assert "Loss of the preference training: iteration 1 from" in page
     assert f"<td>{dpo['without_wrong']}</td>" in page
-
     assert f"<td>{dpo['unbalanced']}</td>" in page
+
 
 def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_path: Path) -> None:
     """Of fine-tuning `tests/test_pipeline.py` shows it; in between the models change places."""
@@ -88,6 +88,7 @@ def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_p
     assert process.wait() == -signal.SIGKILL
     process.communicate()
     assert not (workdir / "iteration_1/prefer/SUCCESS.json").exists()
+    assert not (workdir / "iteration_1/model").exists(), "the fine-tuned model is not the iteration's last"
 
     again = ste.run("prefer", workdir, *FLAGS)
     assert again.code == 0, again.err
@@ -98,7 +99,6 @@ def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_p
     assert one == other
 
 
-def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path, tmp_path: Path) -> None:
 def test_log_probabilities_of_the_starting_model_are_made_once(
     ste: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +125,7 @@ class KilledError(Exception):
     """Stands for a process that dies."""
 
 
+def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path, tmp_path: Path) -> None:
     workdir = Path(shutil.copytree(preferred, tmp_path / "run"))
     before = hashes(workdir)
     changed = context(ste, workdir, epochs=2.0, beta=0.5)
