@@ -7,9 +7,9 @@ all tokens of the batch over the median of the steps after it. `limit_tokens_per
 (no recomputation, vocabulary for targets only), at the speed of one float32 product of this model's sizes
 that is timed just before.
 
-`--peer PYTHON SCRIPT` runs another trainer's script with the same --batch, --length, --target-fraction and
---steps, and itself, by turns, `--rounds` times, each in a process of its own, and prints a table of the
-medians; the script prints one JSON object with tokens_per_s and peak_rss_mib.
+`--peer=PYTHON` runs `bench_sft_peer.py`, torch and transformers, in that environment with the same model, a
+GGUF file, --batch, --length, --target-fraction and --steps, and itself, by turns, `--rounds` times, each in a
+process of its own, and prints a table of the medians.
 
 `--remat-table` runs itself once for every way of recomputing, each in a process of its own, and prints time
 against memory.
@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import get_args
 
 import jax
@@ -60,9 +61,9 @@ def step_flops(cfg: LlamaConfig, rows: int, length: int, targets: int) -> float:
     return 3.0 * rows * forward
 
 
-def run_peer(command: list[str], a: argparse.Namespace) -> dict:
-    """Returns what a peer's script prints."""
-    same = ("batch", "length", "target_fraction", "steps")
+def run_once(command: list[str], a: argparse.Namespace) -> dict:
+    """Returns what a script prints that times the same task."""
+    same = ("model", "batch", "length", "target_fraction", "steps")
     flags = [part for name in same for part in (f"--{name.replace('_', '-')}", str(getattr(a, name)))]
     done = subprocess.run([*command, *flags], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -70,22 +71,22 @@ def run_peer(command: list[str], a: argparse.Namespace) -> dict:
 
 def own_command(a: argparse.Namespace) -> list[str]:
     """Returns what runs this script once; --remat is still to be added."""
-    own = [sys.executable, __file__, f"--model={a.model}", f"--loss-chunk={a.loss_chunk}", "--json"]
+    own = [sys.executable, __file__, f"--loss-chunk={a.loss_chunk}", "--json"]
     return [*own, f"--micro={a.micro}"] if a.micro else own
 
 
 def print_table(a: argparse.Namespace) -> None:
     """Measures the peer and ourselves by turns, and prints both and the limit in Markdown."""
-    peers, ours = [], []
+    peers, ours, script = [], [], Path(__file__).with_name("bench_sft_peer.py")
     for _ in range(a.rounds):
-        peers.append(run_peer(a.peer, a))
-        ours.append(run_peer([*own_command(a), f"--remat={a.remat}"], a))
+        peers.append(run_once([a.peer, str(script)], a))
+        ours.append(run_once([*own_command(a), f"--remat={a.remat}"], a))
     print("| | tokens/s, median | all rounds | of the peer, median of rounds | peak memory MiB |")
     print("|---|---|---|---|---|")
     base = [peer["tokens_per_s"] for peer in peers]
     own_memory, peer_memory = (f"{max(row['peak_rss_mib'] for row in rows):,}" for rows in (ours, peers))
     for name, speeds, memory in (
-        (peers[0].get("peer", "peer"), base, peer_memory),
+        (peers[0]["peer"], base, peer_memory),
         (f"`ste_jax`, remat={a.remat}", [own["tokens_per_s"] for own in ours], own_memory),
         ("limit of the products", [own["limit_tokens_per_s"] for own in ours], ""),
     ):
@@ -98,7 +99,7 @@ def print_remat_table(a: argparse.Namespace) -> None:
     """Measures every rematerialisation policy and prints time and memory in Markdown."""
     print("| `remat` | s a step, median | all steps | tokens/s | peak memory MiB |\n|---|---|---|---|---|")
     for remat in get_args(Remat):
-        row = run_peer([*own_command(a), f"--remat={remat}"], a)
+        row = run_once([*own_command(a), f"--remat={remat}"], a)
         steps = ", ".join(map(str, row["step_s"]))
         print(
             f"| {remat} | {statistics.median(row['step_s']):.2f} | {steps} | {row['tokens_per_s']} | "
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--remat", choices=get_args(Remat), default="dots")
     parser.add_argument("--loss-chunk", type=int, default=256)
-    parser.add_argument("--peer", nargs=2, metavar=("PYTHON", "SCRIPT"), help="what to print a table beside")
+    parser.add_argument("--peer", metavar="PYTHON", help="with torch, to print a table beside")
     parser.add_argument("--rounds", type=int, default=3, help="of --peer")
     parser.add_argument("--remat-table", action="store_true", help="print time and memory of every --remat")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -59,7 +59,7 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
     selected, paired = _success(context, "select"), _success(context, "pairs")
     chosen = selected.summary if selected else {"funnel": [], "categories": {}, "labels": {}}
     done = range(1, config.iterations + 1)
-    annotated = {k: s for k in done if (s := _success(context, f"iteration_{k}/annotate"))}
+    yields = {k: row for k in done if (row := _yield(context, k))}
     seconds, tokens = _costs(context, folders)
     return {
         "title": config.name,
@@ -67,12 +67,12 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "seed": config.seed,
         "config_hash": digest(dataclasses.asdict(config)),
         "versions": versions(),
-        "models": _models(context, splits, {k: s.summary["yield"] for k, s in annotated.items()}),
+        "models": _models(context, splits, yields),
         **{name: chosen[name] for name in ("funnel", "categories", "labels")},
         "pairs": {**paired.summary, "splits": {name: len(part) for name, part in vars(splits).items()}}
         if paired and splits
         else {},
-        "yields": [_yield(k, s.summary["yield"], len(s.summary["too_long"])) for k, s in annotated.items()],
+        "yields": list(yields.values()),
         "training": [
             row for k in done for stage in ("train", "prefer") if (row := _training(context, k, stage))
         ],
@@ -97,7 +97,7 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
         numbers = evaluate.finished(context, k, splits)
         greedy = evaluate.greedy_evaluation(context, k, splits)
         seed = greedy if k == 0 else seed
-        made = yields.get(k, {"judgments": 0, "parse_rate": 0.0, "kept": 0})
+        made = yields.get(k, {"judgments": 0, "parsed": 0, "kept": 0})
         models.append(
             {
                 "iteration": k,
@@ -105,22 +105,24 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
                 "p_value_vs_seed": paired_test(seed, greedy, seed=context.config.seed).p_value
                 if k and seed
                 else None,
-                "judgments": made["judgments"],
-                "parsed": round(made["judgments"] * (made["parse_rate"] or 0.0)),
-                "kept": made["kept"],
+                **{name: made[name] for name in ("judgments", "parsed", "kept")},
             }
         )
     return models
 
 
-def _yield(iteration: int, report: dict[str, Any], too_long: int) -> dict[str, Any]:
-    """Returns the yield of an iteration with plain counts."""
+def _yield(context: Context, iteration: int) -> dict[str, Any] | None:
+    """Returns the yield of an iteration with plain counts: as training chose from it, where that is done."""
+    annotated = _success(context, f"iteration_{iteration}/annotate")
+    if not annotated:
+        return None
+    trained = _success(context, f"iteration_{iteration}/train")
+    report = (trained or annotated).summary["yield"]
     judgments, histogram = report["judgments"], report["correct_histogram"]
     return {
         "iteration": iteration,
         **report,
-        "too_long": too_long,
-        "one_order": report.get("one_order", 0),
+        "too_long": len(annotated.summary["too_long"]),
         "parsed": round(judgments * (report["parse_rate"] or 0.0)),
         "forced": round(judgments * (report["forced"] or 0.0)),
         "correct_histogram": [

@@ -20,11 +20,14 @@ from ste_jax import pipeline
 from ste_jax.config import read_config
 from ste_jax.randomness import generator
 from ste_jax.records import Judgment, Pair
-from ste_jax.stages import pairs, train
+from ste_jax.sft.loop import TrainResult
+from ste_jax.stages import annotate, pairs, train
 from ste_jax.stages.context import Context
-from ste_jax.store import StaleStage, read_records
+from ste_jax.store import StaleStage, read_records, require_success
 
 _SECONDS = ("seconds", "total_seconds", "peak_rss_mib")
+ANNOTATED = "iteration_1/annotate/part-00000-of-00001.jsonl"
+TRAINED = "iteration_1/train/part-00000-of-00001.jsonl"
 
 
 def parts(workdir: Path) -> dict[str, bytes]:
@@ -105,7 +108,8 @@ def survivor(ste: Any, tmp_path_factory: pytest.TempPathFactory) -> Survivor:
     killed_with_records("iteration_1/annotate")
     status = ste.run("status", workdir)
     killed_at("iteration_1/train/checkpoints/2")
-    killed_at("iteration_2/model.partial")
+    assert not (workdir / "iteration_1/model").exists(), "its training is not finished"
+    killed_at("iteration_2/train/best-2.partial")
     return Survivor(workdir, refusal, status, ste.run("run", workdir))
 
 
@@ -196,12 +200,73 @@ def test_a_changed_configuration_stops_until_it_is_redone(ste: Any, finished: Pa
     assert not list(workdir.glob("iteration_*/model"))
 
 
-def test_other_validation_pairs_make_training_stale(ste: Any, finished: Path, tmp_path: Path) -> None:
-    workdir = copied(finished, tmp_path / "run")
-    config = read_config(runpy.run_path(str(ste.config))["get_config"]().to_dict())
+def opened(ste: Any, workdir: Path, **annotating: Any) -> tuple[Context, pairs.Splits, list[Judgment]]:
+    """Returns a finished run's context, its pairs and the judgments of its first iteration."""
+    value = runpy.run_path(str(ste.config))["get_config"]()
+    value.annotate.update(annotating)
+    config = read_config(value.to_dict())
     context = Context(config, epath.Path(workdir))
     splits = pairs.split(config, read_records(context.workdir / "pairs", Pair))
-    judgments = read_records(context.workdir / "iteration_1/annotate", Judgment)
+    return context, splits, read_records(context.workdir / "iteration_1/annotate", Judgment)
+
+
+@pytest.mark.parametrize("change", [{"both_orders": True}, {"max_per_example": 2}])
+def test_what_is_kept_of_judgments_makes_training_stale_and_not_them(
+    ste: Any, finished: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    context, splits, judgments = opened(ste, copied(finished, tmp_path / "run"), **change)
+    assert annotate.run(context, 1, splits.train) == judgments
+    (name,) = change
+    with pytest.raises(StaleStage, match=rf"config\.{name}: .*\n.*--redo=iteration_1/train"):
+        train.run(context, 1, judgments, splits)
+
+
+def test_the_model_of_an_unfinished_training_is_no_model(ste: Any, finished: Path, tmp_path: Path) -> None:
+    """It has its name after SUCCESS, by whoever comes next if a kill comes between."""
+    workdir = copied(finished, tmp_path / "run")
+    context, splits, judgments = opened(ste, workdir)
+    success, made = workdir / "iteration_1/train/SUCCESS.json", weights(workdir)
+    success.rename(tmp_path / "away")
+    with pytest.raises(ValueError, match="model is missing or not finished; run `ste train --iteration=1`"):
+        context.model(1)
+    (tmp_path / "away").rename(success)
+    (workdir / "iteration_1/model").rename(workdir / "iteration_1/train/best-2")
+    with pytest.raises(ValueError, match="model is missing or not finished; run `ste train --iteration=1`"):
+        context.model(1)
+    train.run(context, 1, judgments, splits)
+    assert weights(workdir) == made
+    assert not list(workdir.rglob("best-*"))
+    context.model(1)
+
+
+def test_a_best_model_that_is_gone_is_asked_for(
+    ste: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever goes back to a checkpoint by hand may have lost the model that it calls the best."""
+    workdir = copied(finished, tmp_path / "run", "iteration_1/train", "iteration_1/model")
+    context, splits, judgments = opened(ste, workdir)
+    ended = TrainResult(steps=4, resumed_from=2, loss=1.0, evaluations=((2, 0.5), (4, 0.1)), best_step=2)
+    monkeypatch.setattr(train, "train", lambda *given, **named: ended)
+    with pytest.raises(ValueError, match=r"best-2 is missing: .*; pass --redo=iteration_1/train"):
+        train.run(context, 1, judgments, splits)
+    assert not (workdir / "iteration_1/train/SUCCESS.json").exists()
+
+
+def test_validation_pairs_that_nobody_can_judge_are_refused(ste: Any, finished: Path, tmp_path: Path) -> None:
+    workdir = copied(finished, tmp_path / "run", "iteration_1/train", "iteration_1/model")
+    context, splits, judgments = opened(ste, workdir)
+    long = dataclasses.replace(splits.validation[0], id="long", response_a="A rose is a rose. " * 300)
+    nothing = dataclasses.replace(splits, validation=[long])
+    with pytest.raises(ValueError, match=r"none of the 1 validation pairs fits decode\.buckets"):
+        train.run(context, 1, judgments, nothing)
+    some = dataclasses.replace(splits, validation=[long, *splits.validation])
+    shutil.rmtree(workdir / "iteration_1/train")
+    train.run(context, 1, judgments, some)
+    assert require_success(context.workdir / "iteration_1/train").summary["validation_too_long"] == 1
+
+
+def test_other_validation_pairs_make_training_stale(ste: Any, finished: Path, tmp_path: Path) -> None:
+    context, splits, judgments = opened(ste, copied(finished, tmp_path / "run"))
     train.run(context, 1, judgments, splits)  # the very same: nothing to do
     other = dataclasses.replace(splits, validation=splits.validation[:1])
     with pytest.raises(StaleStage, match=r"inputs\.validation: .*\n.*--redo=iteration_1/train"):
@@ -324,7 +389,11 @@ def test_preferences_are_trained_with_the_starting_models_log_probabilities(
     assert len(examples) == summary["examples"] > 0
     assert all(e["chosen"] != e["rejected"] and max(e["reference"]) < 0.0 for e in examples)
     kept = json.loads((finished / "iteration_1/train/SUCCESS.json").read_text())["count"]
-    assert summary["without_wrong"] == kept - len(examples)
+    assert summary["without_wrong"] + summary["unbalanced"] == kept - len(examples)
+    judged = [json.loads(line) for line in parts(workdir)[ANNOTATED].splitlines()]
+    wrong = {(j["pair_id"], j["order"]) for j in judged if j["verdict"] and not j["correct"]}
+    alone = [json.loads(line) for line in parts(finished)[TRAINED].splitlines()]
+    assert summary["without_wrong"] == sum((e["pair_id"], e["order"]) not in wrong for e in alone)
     # The model is its own reference before the first update: log 2, and 1.5 times a likelihood.
     first = json.loads((workdir / "iteration_1/train/metrics.jsonl").read_text().splitlines()[0])
     tokens = sum(len(e["chosen"]) for e in examples)

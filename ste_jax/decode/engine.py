@@ -69,6 +69,10 @@ class DecodeSettings:
         """Returns the buckets that a model of this context can use: at least one."""
         return tuple(b for b in self.buckets if b < context_length) or (context_length - 1,)
 
+    def limits(self, context_length: int) -> "EngineLimits":
+        """Returns what an engine over a model of this context can serve."""
+        return EngineLimits(self.buckets_within(context_length), context_length)
+
 
 def decode_shape(
     settings: DecodeSettings,
@@ -125,6 +129,27 @@ def _room(tail: Tail | None) -> int:
     return len(tail.opening) + 1 if tail else 0
 
 
+@dataclasses.dataclass(frozen=True)
+class EngineLimits:
+    """What an engine can serve (see `protocol.Limits`): `buckets` for a model of `context_length`."""
+
+    buckets: tuple[int, ...]
+    context_length: int
+
+    def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
+        """Returns why a request of this size cannot be served, or None."""
+        if prompt_length < 1:
+            return "the prompt is empty"
+        if prompt_length - 1 > self.buckets[-1]:
+            return f"the prompt has {prompt_length} tokens, decode.buckets end at {self.buckets[-1]}"
+        if prompt_length + max_new_tokens > self.context_length:
+            return (
+                f"prompt and answer take {prompt_length} + {max_new_tokens} tokens, the context "
+                f"{self.context_length}"
+            )
+        return None
+
+
 class Engine:
     """Samples from a model that lies on this process's mesh (see `protocol.Backend`).
 
@@ -144,24 +169,17 @@ class Engine:
         self._settings = settings.share(self.team.parts)
         self._stop_ids = sorted(stop_ids)
         self._shards = int(np.prod([mesh.shape[a] for a in ("data", "fsdp")]))
-        self._buckets = settings.buckets_within(model.cfg.context_length)
+        self._limits = settings.limits(model.cfg.context_length)
 
     def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
-        """Returns why a request of this size cannot be served, or None."""
-        context = self._model.cfg.context_length
-        if prompt_length < 1:
-            return "the prompt is empty"
-        if prompt_length - 1 > self._buckets[-1]:
-            return f"the prompt has {prompt_length} tokens, decode.buckets end at {self._buckets[-1]}"
-        if prompt_length + max_new_tokens > context:
-            return f"prompt and answer take {prompt_length} + {max_new_tokens} tokens, the context {context}"
-        return None
+        """See `protocol.Limits`."""
+        return self._limits.refusal(prompt_length, max_new_tokens)
 
     def shape(self, requests: Sequence[Request], tail: Tail | None = None) -> Shape:
         """Returns the sizes of the programs that serve requests which it does not refuse."""
         return decode_shape(
             self._settings,
-            self._buckets,
+            self._limits.buckets,
             longest=max(len(request.prompt) - 1 for request in requests),
             requests=len(requests),
             samples=max(request.n for request in requests),

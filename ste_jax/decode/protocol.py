@@ -78,7 +78,15 @@ class Group:
     error: Exception | None = None
 
 
-class Backend(Protocol):
+class Limits(Protocol):
+    """Whoever knows what can be served, be there a model yet or not."""
+
+    def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
+        """Returns why a request of this size cannot be served, or None."""
+        ...
+
+
+class Backend(Limits, Protocol):
     """A local engine or a server that can sample.
 
     Attributes:
@@ -86,10 +94,6 @@ class Backend(Protocol):
     """
 
     team: Team
-
-    def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
-        """Returns why a request of this size cannot be served, or None."""
-        ...
 
     def generate(
         self,

@@ -62,9 +62,22 @@ def _in_one_order(correct: Collection[Example]) -> set[Example]:
     return {example for example in correct if orders[example[0]] == 1}
 
 
-def with_wrong(
-    kept: Iterable[Judgment], judgments: Iterable[Judgment], *, seed: int
-) -> list[tuple[Judgment, Judgment]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Correct judgments, each with a wrong one of its example, and why other correct ones are not among them.
+
+    Attributes:
+      pairs: (correct, wrong); the verdicts A and B are equally frequent among the correct.
+      without_wrong: kept judgments whose example has no wrong one.
+      unbalanced: those that had a wrong one, of the verdict that is more frequent.
+    """
+
+    pairs: list[tuple[Judgment, Judgment]]
+    without_wrong: int
+    unbalanced: int
+
+
+def with_wrong(kept: Sequence[Judgment], judgments: Iterable[Judgment], *, seed: int) -> Matched:
     """Returns each kept judgment with a wrong one of its example, drawn at random, if there is one.
 
     A judgment without a verdict is not a wrong one: it would teach the format only. A model that says A too
@@ -80,7 +93,8 @@ def with_wrong(
             draw = generator(seed, "reject", judgment.id).integers(len(candidates))
             found.append((judgment, candidates[draw]))
     balanced = {judgment.id for judgment in _balance([good for good, _ in found], seed)}
-    return [(good, bad) for good, bad in found if good.id in balanced]
+    pairs = [(good, bad) for good, bad in found if good.id in balanced]
+    return Matched(pairs=pairs, without_wrong=len(kept) - len(found), unbalanced=len(found) - len(pairs))
 
 
 def _check(judgment: Judgment, pair: Pair | None):

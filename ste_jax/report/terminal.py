@@ -43,9 +43,9 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
 def _unpaired(training: list[dict[str, Any]]) -> list[str]:
     return [
         f"Iteration {row['iteration']}: {count(row['without_wrong'])} kept judgments have no wrong one to be "
-        "preferred to."
+        f"preferred to, {count(row.get('unbalanced', 0))} more were left out for as many A as B."
         for row in training
-        if row.get("without_wrong")
+        if row.get("without_wrong") or row.get("unbalanced")
     ]
 
 

@@ -52,8 +52,8 @@ class TrainResult:
     """How a run ended; `evaluations` are (step, value) of the whole run, earlier processes included.
 
     `steps` is fewer than planned where the run stopped early. `loss` is that of the last step (None where
-    there was nothing left to do); `best_step` is the one whose parameters `save_best` got last: the earliest
-    of the highest value, without evaluations the last step.
+    there was nothing left to do); `best_step` is the one whose parameters `save_best` got last (see
+    `best_step`).
     """
 
     steps: int
@@ -89,13 +89,13 @@ def train(
       mesh: explicit mesh; a resumed run may have another one.
       checkpoints: of this run alone.
       evaluate: (model, step) -> value, the higher the better.
-      save_best: keeps the parameters of a model that evaluated better than all before; a killed run that goes
-        on may call it again for a step.
+      save_best: keeps the parameters of a model that evaluated better than all before, in the place of those
+        it kept earlier; the step is on disk by then. A run that goes on may call it again for that step.
       metrics: one line a step, one an evaluation.
       progress: told of every step and its tokens.
 
     Raises:
-      DivergedError: the loss or gradient norm of a step is NaN or infinite.
+      DivergedError: the loss, the gradient or the parameters of a step are NaN or infinite.
       ValueError: the mesh does not fit, or the checkpoints belong to a run with other settings or examples.
       Stopped: it was asked to stop; the last step is on disk.
     """
@@ -118,6 +118,8 @@ def train(
             if settings.lora_rank:
                 state = dataclasses.replace(state, model=with_trained(load_model(), state.model))
             step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
+            if best_step(evaluations, total) == step:  # a kill may have come between checkpoint and model
+                save_best(state.model, step)
         metrics.begin(step)
         arrays = batches.batch(step) if step < total else {}
 
@@ -135,14 +137,14 @@ def train(
             step, loss = step + 1, values["loss"]
 
             # ---- divergence: before anything of this step is kept ----------------------------------------
-            if not (math.isfinite(loss) and math.isfinite(values["grad_norm"])):
+            if not all(map(math.isfinite, (loss, values["grad_norm"], values["param_norm"]))):
                 ids = ", ".join(batches.example_ids(step - 1))
                 # That of the step before, if there is one, holds the parameters that led here.
                 earlier = [s for s in checkpoints.steps() if s < step - 1]
                 good = f"step {earlier[-1]}" if earlier else "there is none"
                 raise DivergedError(
-                    f"train: loss {loss}, gradient norm {values['grad_norm']} at step {step} "
-                    f"(examples: {ids}); last good checkpoint: {good}; "
+                    f"train: loss {loss}, gradient norm {values['grad_norm']}, then parameter norm "
+                    f"{values['param_norm']} at step {step} (examples: {ids}); last good checkpoint: {good}; "
                     "lower learning_rate or look at these examples"
                 )
             metrics.log(step, **values, tokens=tokens, seconds=time.monotonic() - begin)
@@ -152,22 +154,25 @@ def train(
             if evaluate is not None and settings.evaluates_after(step, batches.steps_per_epoch):
                 value = float(evaluate(state.model, step))
                 metrics.log(step, evaluation=value)
-                if all(value > earlier for _, earlier in evaluations):
-                    save_best(state.model, step)
                 evaluations.append((step, value))
-            elif step == total:
-                save_best(state.model, step)
             ended = step == total or _impatient(evaluations, settings.patience)
+            best = best_step(evaluations, total) == step
 
-            # ---- checkpoint ------------------------------------------------------------------------------
+            # ---- checkpoint: before the model, which would else be of a step that a kill undoes ----------
             stop = connection.any_asked(mesh)
-            if stop or ended or step % settings.checkpoint_every == 0:
+            if stop or ended or best or step % settings.checkpoint_every == 0:
                 checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
+            if best:
+                save_best(state.model, step)
             if stop and not ended:
                 raise stopping.Stopped
 
-    best_step = max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else step
-    return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step)
+    return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step(evaluations, total))
+
+
+def best_step(evaluations: Sequence[tuple[int, float]], total: int) -> int:
+    """Returns the earliest step of the highest value; without evaluations the last of `total`."""
+    return max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else total
 
 
 def stored(state: TrainState) -> TrainState:

@@ -33,9 +33,10 @@ class TrainSettings:
       lora_rank: trains adapters of this rank for the matrices of the layers; the model itself is frozen and
         kept in `dtype`; 0: trains the model.
       lora_alpha: their changes are multiplied by `lora_alpha / lora_rank`.
-      param_dtype: of the trained parameters and the second moments; small learning rates vanish in bfloat16.
+      param_dtype: of the trained parameters and the second moments (of "adamw"); small learning rates vanish
+        in bfloat16.
       dtype: of the computation; norms, softmax and losses are float32 in any case.
-      moment_dtype: of the first moments.
+      moment_dtype: of the first moments ("lion" and "sgd" have no others), not of the second ones.
       attention: "xla" on any device, or "splash", the Pallas kernel, on TPU; the same up to rounding.
       remat: what the backward pass recomputes: nothing, all but the products with weights and what "xla"
         attention returns ("dots"), or each layer; attention scores in any case.
@@ -103,7 +104,12 @@ class TrainSettings:
                 f"train: batch_rows {self.batch_rows} is not a multiple of micro_rows {self.micro_rows}; "
                 "choose a micro_rows that divides it"
             )
-
+        if self.optimizer == "adamw" and self.param_dtype == "bfloat16" and self.b2 > 0.99:
+            raise ValueError(
+                f"train: param_dtype 'bfloat16' wants a b2 of at most 0.99, not {self.b2}: second moments "
+                "have that dtype too, which rounds off changes of less than half a percent; lower b2, or set "
+                "param_dtype to 'float32'"
+            )
         if self.attention == "splash" and self.row_length % LANES:
             raise ValueError(
                 f"train: attention 'splash' wants a row_length that is a multiple of {LANES}, not "

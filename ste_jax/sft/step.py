@@ -119,7 +119,8 @@ def train_step(
     neither micro-batches nor the mesh change it.
 
     Returns:
-      The next state and float32 scalars: loss, grad_norm (before clipping), learning_rate, target_tokens.
+      The next state and float32 scalars: loss, grad_norm (before clipping), param_norm (of what is trained,
+      after the update: not finite if any parameter is not), learning_rate, target_tokens.
     """
     loss_at = _loss_of(settings, batch)
     loss_of = jax.value_and_grad(lambda part, micro: loss_at(with_trained(state.model, part), micro))
@@ -131,13 +132,15 @@ def train_step(
         loss, grads = _accumulate(loss_of, params, batch, settings, state.model.rules)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer count
         updates, opt_state = tx.update(grads, state.opt_state, params)
-        model = with_trained(state.model, cast(Any, optax.apply_updates(params, updates)))
+        updated = cast(Any, optax.apply_updates(params, updates))
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
+        "param_norm": optax.tree.norm(updated),
         "learning_rate": jnp.asarray(learning_rates(settings, total_steps)(state.step), jnp.float32),
         "target_tokens": jnp.sum(batch["target_weights"]),
     }
+    model = with_trained(state.model, updated)
     return TrainState(step=state.step + 1, model=model, opt_state=opt_state), metrics
 
 

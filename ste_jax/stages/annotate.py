@@ -2,8 +2,11 @@
 section 3.3).
 
 Reads `pairs/` and the model of the iteration before, writes `iteration_k/annotate` (records: Judgment; wrong
-ones too).
+ones too). Which of them are trained on is chosen later, and makes none of them stale.
 """
+
+import dataclasses
+from typing import Any
 
 from ste_jax.decode.protocol import Completion
 from ste_jax.judging.selection import keep_correct, yield_report
@@ -13,6 +16,9 @@ from ste_jax.stages.generation import serve
 from ste_jax.stages.judge import Judge
 from ste_jax.store import RecordSet, digest, read_records, read_success
 
+# Settings that choose among judgments that are made: they belong to the training on them.
+CHOOSING = ("max_per_example", "both_orders")
+
 
 def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     """Returns the judgments that iteration `iteration` trains on, made now or before."""
@@ -21,7 +27,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     source = context.model(iteration - 1)
     fingerprint = context.fingerprint(
         "annotate",
-        settings,
+        {k: v for k, v in dataclasses.asdict(settings).items() if k not in CHOOSING},
         pairs=digest([pair.to_json() for pair in pairs]),
         model=source.digest(),
         prompt=context.prompt.digest(),
@@ -58,7 +64,9 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
         f"{r.id}/{i}" for r in requests for i in range(settings.samples) if f"{r.id}/{i}" in records.found
     ]
     judgments = [records.found[id_] for id_ in order]
-    records.finish(order, _summary(context, iteration, judgments, pairs, too_long))
+    chosen = kept(context, judgments, pairs)
+    report = yield_of(context, judgments, chosen, pairs)
+    records.finish(order, {"iteration": iteration, "too_long": too_long, "yield": report})
     return judgments
 
 
@@ -74,11 +82,12 @@ def kept(context: Context, judgments: list[Judgment], pairs: list[Pair]) -> list
     )
 
 
-def _summary(
-    context: Context, iteration: int, judgments: list[Judgment], pairs: list[Pair], too_long: list[str]
-) -> dict:
-    chosen, settings = kept(context, judgments, pairs), context.config.annotate
+def yield_of(
+    context: Context, judgments: list[Judgment], chosen: list[Judgment], pairs: list[Pair]
+) -> dict[str, Any]:
+    """Returns the yield of an annotation from which these were chosen, as a JSON-ready dict."""
+    settings = context.config.annotate
     report = yield_report(
         judgments, chosen, pairs, samples=settings.samples, both_orders=settings.both_orders
     )
-    return {"iteration": iteration, "too_long": too_long, "yield": report.to_json()}
+    return report.to_json()

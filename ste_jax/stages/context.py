@@ -19,6 +19,7 @@ from ste_jax.models.llama import Llama
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh, make_mesh
 from ste_jax.stages.judge import JudgeSettings
+from ste_jax.store import read_success
 
 
 class Context:
@@ -63,15 +64,18 @@ class Context:
         """The model that an iteration made; 0 is the seed.
 
         Raises:
-          ValueError: there is none yet, or it was trained with another judge prompt or parser.
+          ValueError: there is none yet, its last training is not finished, or it was trained with another
+            judge prompt or parser.
         """
         if iteration == 0:
             return self.seed_model
-        folder = self.iteration(iteration) / "model"
-        if not folder.exists():
-            stage = list(self.config.trainings)[-1]
-            raise ValueError(f"{folder} is missing; run `ste {stage} --iteration={iteration}` first")
-        return self.opened(folder)
+        folder, stage = self.iteration(iteration), list(self.config.trainings)[-1]
+        if not (read_success(folder / stage) and (folder / "model").exists()):
+            raise ValueError(
+                f"{folder / 'model'} is missing or not finished; run `ste {stage} --iteration={iteration}` "
+                "first"
+            )
+        return self.opened(folder / "model")
 
     def opened(self, path: epath.Path | str) -> ModelSource:
         """The model in a file or folder, which suits the judge prompt."""

@@ -5,7 +5,7 @@ validation.
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling, Tail
+from ste_jax.decode.protocol import Backend, Completion, Group, Limits, Request, Sampling, Tail
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import parse_verdict, verdict_tail
 from ste_jax.randomness import sample_keys
@@ -57,7 +57,7 @@ class Judge:
         return tuple(encode_chat(self._tokenizer, messages))
 
     def requests(
-        self, pairs: Sequence[Pair], stage: str, samples: int, backend: Backend
+        self, pairs: Sequence[Pair], stage: str, samples: int, limits: Limits
     ) -> tuple[list[Request], list[str]]:
         """Returns a request for every pair and order, and the ids of pairs that do not fit (both orders left
         out).
@@ -66,7 +66,7 @@ class Judge:
         requests, too_long = [], []
         for pair in pairs:
             prompts = {order: self.prompt_ids(pair, order) for order in ORDERS}
-            if any(backend.refusal(len(prompt), room) for prompt in prompts.values()):
+            if any(limits.refusal(len(prompt), room) for prompt in prompts.values()):
                 too_long.append(pair.id)
                 continue
             for order, prompt in prompts.items():

@@ -35,6 +35,8 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
             )
         return
     require_success(folder / "train")
+    if not (is_begun(folder) or (folder / "model").exists()):
+        raise ValueError(f"{folder / 'model'} is missing; run `ste train --iteration={iteration}` first")
     hosts.on_first(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
     source = context.opened(_start(folder))
     train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)

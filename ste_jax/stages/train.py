@@ -2,8 +2,8 @@
 section 3.4), or preference optimization of them against wrong ones.
 
 Reads `iteration_k/annotate`, writes `iteration_k/train` (records: TrainingExample or PreferenceExample;
-metrics; checkpoints while it runs) and the model with the best held-out pairwise accuracy as
-`iteration_k/model`.
+metrics; while it runs, checkpoints and `best-N`, the model of the step N with the best held-out pairwise
+accuracy) and at its end that model as `iteration_k/model`.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
 from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
-from ste_jax.store import RecordSet, digest, read_success, require_success
+from ste_jax.store import RecordSet, digest, read_success, remove, require_success
 
 
 class _Ticker:
@@ -102,29 +102,35 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     kind = PreferenceExample if preferring else TrainingExample
     records = RecordSet(training.folder, kind, _fingerprint(training, splits))
     if read_success(training.folder):
-        _drop_checkpoints(training.folder)
+        _hand_over(training.folder)
         return
+    judge = Judge(context.judging, training.source.tokenizer)
+    too_long = _too_long(training, judge, splits.validation)
     chosen = annotate.kept(context, judgments, splits.train)
     if not chosen:
         raise NothingToLearn(_why_nothing(iteration, judgments))
     context.release()
     if preferring:
         matched = with_wrong(chosen, judgments, seed=context.config.seed)
-        examples = _preferences(training, matched, splits.train, records)
+        examples = _preferences(training, matched.pairs, splits.train, records)
+        left_out = {"without_wrong": matched.without_wrong, "unbalanced": matched.unbalanced}
         batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
     else:
         examples = training_examples(context, training.source, chosen, splits.train)
-        batches = Batches(examples, settings, context.config.seed, iteration)
+        batches, left_out = Batches(examples, settings, context.config.seed, iteration), {}
     records.work.total = batches.total_steps
-    result = _train(training, batches, splits.validation, records)
+    result = _train(training, batches, judge, splits.validation, records)
+    _require_best(training.folder, result.best_step)
     records.work.done = 0
     for example in examples:
         records.add([example])
     records.work.prompt_tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
-    summary = _summary(iteration, settings.epochs, batches, result)
-    summary |= {"without_wrong": len(chosen) - len(examples)} if preferring else {}
+    summary = _summary(iteration, settings.epochs, batches, result) | left_out
+    summary["validation_too_long"] = len(too_long)
+    # As it was chosen here: settings that choose may have changed since the judgments were made.
+    summary["yield"] = annotate.yield_of(context, judgments, chosen, splits.train)
     records.finish([e.id for e in examples], summary)
-    _drop_checkpoints(training.folder)
+    _hand_over(training.folder)
 
 
 def _fingerprint(training: Training, splits: Splits) -> dict:
@@ -134,8 +140,7 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
         training.stage,
         {
             "train": {k: v for k, v in settings.items() if k not in FREE_ON_RESUME},
-            "max_per_example": config.annotate.max_per_example,
-            "both_orders": config.annotate.both_orders,
+            **{name: getattr(config.annotate, name) for name in annotate.CHOOSING},
             "model_dtype": config.model_dtype or config.decode.dtype,
         },
         judgments=require_success(context.iteration(training.iteration) / "annotate").content_hash,
@@ -145,10 +150,50 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
     )
 
 
-def _drop_checkpoints(folder: epath.Path) -> None:
-    """Removes the optimizer's state; after SUCCESS only, since nobody can go on from half of a checkpoint."""
-    checkpoints = folder / "checkpoints"
-    hosts.on_first(lambda: checkpoints.exists() and checkpoints.rmtree())
+def _too_long(training: Training, judge: Judge, validation: list[Pair]) -> list[str]:
+    """Returns the validation pairs that no checkpoint will be measured by.
+
+    Raises:
+      ValueError: they are all of them.
+    """
+    limits = training.context.config.decode.limits(training.source.architecture.context_length)
+    _, too_long = judge.requests(validation, "validate", 1, limits)
+    if validation and len(too_long) == len(validation):
+        raise ValueError(
+            f"{training.folder}: none of the {len(validation)} validation pairs fits decode.buckets and the "
+            "model's context, so no checkpoint can be chosen by them; raise decode.buckets, lower "
+            "annotate.max_new_tokens, or hold out shorter pairs"
+        )
+    return too_long
+
+
+def _best(folder: epath.Path, step: int) -> epath.Path:
+    return folder / f"best-{step}"
+
+
+def _require_best(folder: epath.Path, step: int) -> None:
+    if not _best(folder, step).exists():
+        raise ValueError(
+            f"{_best(folder, step)} is missing: a checkpoint from before it was gone back to; pass "
+            f"--redo={folder.parent.name}/{folder.name} to train again"
+        )
+
+
+def _hand_over(folder: epath.Path) -> None:
+    """Makes the best model that of the iteration, and removes the optimizer's state.
+
+    After SUCCESS only: no other stage takes the model of a training that is not finished, and nobody can go
+    on from half of a checkpoint.
+    """
+
+    def move() -> None:
+        for best in folder.glob("best-*"):  # one, or none where a killed process came as far as here
+            remove(folder.parent / "model")
+            best.rename(folder.parent / "model")
+        if (folder / "checkpoints").exists():
+            (folder / "checkpoints").rmtree()
+
+    hosts.on_first(move)
 
 
 def _preferences(
@@ -191,10 +236,11 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
     )
 
 
-def _train(training: Training, batches: Batches, validation: list[Pair], records: RecordSet) -> TrainResult:
+def _train(
+    training: Training, batches: Batches, judge: Judge, validation: list[Pair], records: RecordSet
+) -> TrainResult:
     context, iteration, source = training.context, training.iteration, training.source
     config, settings, folder = context.config, training.settings, training.folder
-    judge = Judge(context.judging, source.tokenizer)
     card = ModelCard(
         name=f"{config.name}-iteration-{iteration}",
         architecture=source.architecture,
@@ -212,11 +258,12 @@ def _train(training: Training, batches: Batches, validation: list[Pair], records
         told = judged if engine.team.leads else []
         counts = hosts.exchange([sum(j.correct for j in told), len(told)])
         correct, made = map(sum, zip(*counts, strict=True))
-        return correct / max(1, made)
+        return correct / made
 
     def save(model: Llama, step: int) -> None:
-        dtype = config.model_dtype or config.decode.dtype
-        save_model(Path(folder.parent / "model"), model, card, source.tokenizer, dtype)
+        dtype, best = config.model_dtype or config.decode.dtype, _best(folder, step)
+        save_model(Path(best), model, card, source.tokenizer, dtype)
+        hosts.on_first(lambda: [remove(old) for old in folder.glob("best-*") if old.name != best.name])
 
     def load() -> Llama:
         dtypes = {"param_dtype": settings.model_dtype, "dtype": settings.dtype}

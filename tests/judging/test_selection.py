@@ -57,19 +57,22 @@ def test_each_kept_judgment_is_matched_with_a_wrong_one_of_its_example_if_there_
     pairs, judgments = annotation
     kept = keep_correct(judgments, pairs, seed=7)
     wrong = {(j.pair_id, j.order) for j in judgments if j.verdict is not None and not j.correct}
-    matched = with_wrong(kept, judgments, seed=7)
+    found = with_wrong(kept, judgments, seed=7)
+    matched = found.pairs
     able = [j for j in kept if (j.pair_id, j.order) in wrong]
     available, verdicts = (Counter(j.verdict for j in some) for some in (able, [good for good, _ in matched]))
     assert available["A"] != available["B"], "the case that needs balancing"
     assert verdicts == dict.fromkeys("AB", min(available.values()))
+    assert found.without_wrong == len(kept) - len(able) > 0, "not what balancing leaves out"
+    assert found.unbalanced == max(available.values()) - min(available.values())
     assert {good.id for good, _ in matched} <= {j.id for j in able}
     assert 0 < len(matched) < len(kept)
     for good, bad in matched:
         assert (good.pair_id, good.order) == (bad.pair_id, bad.order)
         assert bad.verdict is not None
         assert not bad.correct
-    assert with_wrong(kept, judgments[::-1], seed=7) == matched
-    assert with_wrong(kept, judgments, seed=8) != matched
+    assert with_wrong(kept, judgments[::-1], seed=7) == found
+    assert with_wrong(kept, judgments, seed=8).pairs != matched
 
 
 def test_selection_depends_on_seed_and_ids_only(annotation):

@@ -251,7 +251,8 @@ def test_iteration_without_evaluations_or_verdicts(summary):
 def test_preferences_after_fine_tuning_are_told_apart(summary, samples, tmp_path):
     first = summary["training"][0]
     evaluations = [{"step": 1, "accuracy": 0.25, "chosen": True}]
-    told = {"method": "dpo", "examples": 31, "without_wrong": 7, "evaluations": evaluations}
+    told = {"method": "dpo", "examples": 31, "without_wrong": 7, "unbalanced": 2, "evaluations": evaluations}
+    told["validation_too_long"] = 3
     summary["training"].insert(1, first | told)
     figures = draw_figures(summary)
     assert figures["loss"].alt.count("iteration 1 from") == 1
@@ -260,3 +261,5 @@ def test_preferences_after_fine_tuning_are_told_apart(summary, samples, tmp_path
     page = _write(summary, samples, tmp_path)
     rows = re.findall(r"<td>(sft|dpo)</td><td>(\d+)</td>\s*<td>([^<]+)</td>", page)
     assert rows == [("sft", "38", "–"), ("dpo", "31", "7"), ("sft", "52", "–"), ("sft", "74", "–")]
+    assert re.findall(r"<td>7</td>\s*<td>(\d+)</td>", page) == ["2"]
+    assert re.findall(r"<small>(\d+) pairs too\s+long</small>", page) == ["3"]

@@ -174,6 +174,46 @@ def test_the_best_evaluation_is_kept(tmp_path):
     assert result.best_step == 6
 
 
+def test_a_killed_run_keeps_the_step_that_it_names(tmp_path):
+    """Though it may not evaluate there again: it went on from what it knew when that model was kept."""
+    kept: list = []
+    values = {2: 0.8, 3: 0.1, 4: 0.9, 9: 0.3, 12: 0.2}
+    with pytest.raises(KilledError):
+        run(tmp_path, USUAL, evaluate=dying_at(6, lambda model, step: values[step]), best=kept)
+    seldom = dataclasses.replace(USUAL, evaluate_every=0)
+    values[6] = 0.7
+    result = run(tmp_path, seldom, evaluate=lambda model, step: values[step], best=kept)
+    assert kept[-1][0] == result.best_step == 4
+    assert dict(result.evaluations) == values
+
+
+def test_a_model_that_a_kill_kept_from_being_kept_is_kept_on_resume(tmp_path):
+    class DyingOnce(list):
+        dead = False
+
+        def append(self, item):
+            if item[0] == 4 and not self.dead:
+                self.dead = True
+                raise KilledError
+            super().append(item)
+
+    kept = DyingOnce()
+    values = {2: 0.8, 3: 0.1, 4: 0.9, 6: 0.7, 8: 0.5, 9: 0.3, 10: 0.2, 12: 0.2}
+    models = {}
+
+    def evaluate(model, step):
+        models[step] = arrays(model)
+        return values[step]
+
+    with pytest.raises(KilledError):
+        run(tmp_path, USUAL, evaluate=evaluate, best=kept)
+    result = run(tmp_path, USUAL, evaluate=evaluate, best=kept)
+    assert (result.resumed_from, result.best_step) == (4, 4)
+    assert [step for step, _ in kept] == [2, 4]
+    for a, b in zip(kept[-1][1], models[4], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_the_run_stops_when_its_patience_ends_and_stays_stopped(tmp_path):
     kept: list = []
     values = {2: 0.5, 3: 0.3, 4: 0.4, 6: 0.7, 8: 0.7, 9: 0.2, 10: 0.6}
@@ -207,8 +247,8 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
     with pytest.raises(DivergedError, match=r"step 1 \(examples: .*e\d+.*checkpoint: there is none"):
         run(tmp_path / "first", USUAL, load=load)
 
-    # An infinite learning rate is refused; a huge one overflows the parameters after the first update.
-    wild = settings(learning_rate=3e38, warmup_steps=0, checkpoint_every=1, epochs=4)
+    # An infinite learning rate is refused; a huge one overflows the loss after the first update.
+    wild = settings(learning_rate=1e15, warmup_steps=0, checkpoint_every=1, epochs=4)
     with pytest.raises(DivergedError) as told:
         run(tmp_path / "wild", wild)
     step = json.loads((tmp_path / "wild/metrics/metrics.jsonl").read_text().splitlines()[-1])["step"] + 1
@@ -216,6 +256,17 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
     # The checkpoint of the step before holds the parameters that overflowed.
     good = f"step {step - 2}" if step > 2 else "there is none"
     assert f"at step {step} (examples: {ids}); last good checkpoint: {good}" in str(told.value)
+
+
+def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):
+    """Its loss and its gradient are those of the parameters before it."""
+    kept: list = []
+    wild = settings(learning_rate=3e38, warmup_steps=0, epochs=0.1)
+    assert Batches(examples(40), wild, 0, 1).total_steps == 1
+    with pytest.raises(DivergedError, match=r"train: loss \d.*, then parameter norm inf at step 1 "):
+        run(tmp_path, wild, best=kept, evaluate=accuracy)
+    assert kept == []
+    assert not list((tmp_path / "checkpoints").glob("*/commit_success.txt"))
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):

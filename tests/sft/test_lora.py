@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,9 @@ def adapted(mesh):
 
 
 def batch_on(mesh):
-    return place_batch(Batches(examples(16), LORA, 0, 1).batch(0), TRAIN, mesh)
+    batch = Batches(examples(16), LORA, 0, 1).batch(0)
+    assert len(set(batch["target_weights"].sum(axis=1))) > 2, "micro-batches must differ in targets to tell"
+    return place_batch(batch, TRAIN, mesh)
 
 
 def loss(model, batch):
@@ -52,15 +56,16 @@ def names():
     return [name.removesuffix("_a") for name in adapter_table(TINY, 3) if name.endswith("_a")]
 
 
-def test_a_sharded_step_has_the_merged_model_s_loss_and_gradients_of_adapters_only():
+@pytest.mark.parametrize("micro_rows", [8, 2])
+def test_a_sharded_step_has_the_merged_model_s_loss_and_gradients_of_adapters_only(micro_rows):
     """With W + s A B in the place of W: dA = s dW B^T and dB = s A^T dW; plain momentum moves by them."""
-    mesh = make_mesh((1, 2, 2), jax.devices()[:4])
+    mesh, chosen = make_mesh((1, 2, 2), jax.devices()[:4]), dataclasses.replace(LORA, micro_rows=micro_rows)
     with jax.set_mesh(mesh):
         model = adapted(mesh)
         before = {n: np.asarray(getattr(trained(model), n)) for n in adapter_table(TINY, 3)}
         frozen = [np.asarray(x) for x in jax.tree.leaves(tiny_model(mesh))]
-        state = init_state(model, make_optimizer(LORA, 10))
-        state, metrics = train_step(state, batch_on(mesh), settings=LORA, total_steps=10)
+        state = init_state(model, make_optimizer(chosen, 10))
+        state, metrics = train_step(state, batch_on(mesh), settings=chosen, total_steps=10)
     value, gradients = plain_gradients()
     assert float(metrics["loss"]) == pytest.approx(value, rel=1e-5)
     assert len(names()) == 7

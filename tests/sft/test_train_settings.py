@@ -43,5 +43,14 @@ def test_micro_rows_must_divide_the_batch():
         settings(micro_rows=3)
 
 
+def test_second_moments_that_bfloat16_would_freeze_are_refused():
+    """Moving by (1 - b2) of itself at most, such a value is rounded back to itself."""
+    with pytest.raises(ValueError, match=r"'bfloat16' wants a b2 of at most 0.99, not 0.999: .*; lower b2"):
+        settings(param_dtype="bfloat16", b2=0.999)
+    settings(param_dtype="bfloat16", b2=0.99)
+    settings(param_dtype="bfloat16", b2=0.999, optimizer="lion")
+    settings(param_dtype="float32", moment_dtype="bfloat16", b2=0.999)
+
+
 def test_micro_batches():
     assert settings(batch_rows=8, micro_rows=2).micro_batches == 4

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ste_jax import pipeline
 from ste_jax.config import read_config
+from ste_jax.stages import train
 from ste_jax.stages.context import Context
 from ste_jax.store import StaleStage
 
@@ -65,12 +66,13 @@ def test_preferences_go_on_from_the_fine_tuned_model(finished: Path, preferred: 
     assert sft["total_steps"] == len(sft["steps"]) > 0
     assert dpo["total_steps"] == len(dpo["steps"]) > 0
     assert sum(one["chosen"] for one in dpo["evaluations"]) == 1
-    assert sft["examples"] == dpo["examples"] + dpo["without_wrong"]
+    assert sft["examples"] == dpo["examples"] + dpo["without_wrong"] + dpo["unbalanced"]
     assert max(line["learning_rate"] for line in dpo["steps"]) == pytest.approx(5e-4)
     assert made["seconds"]["prefer"] > 0
     page = (preferred / "report.html").read_text()
     assert "Loss of the preference training: iteration 1 from" in page
     assert f"<td>{dpo['without_wrong']}</td>" in page
+    assert f"<td>{dpo['unbalanced']}</td>" in page
 
 
 def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_path: Path) -> None:
@@ -86,6 +88,7 @@ def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_p
     assert process.wait() == -signal.SIGKILL
     process.communicate()
     assert not (workdir / "iteration_1/prefer/SUCCESS.json").exists()
+    assert not (workdir / "iteration_1/model").exists(), "the fine-tuned model is not the iteration's last"
 
     again = ste.run("prefer", workdir, *FLAGS)
     assert again.code == 0, again.err
@@ -94,6 +97,32 @@ def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_p
     lines = [(run / "iteration_1/prefer/metrics.jsonl").read_text() for run in (workdir, preferred)]
     one, other = ([{**json.loads(line), "seconds": 0} for line in text.splitlines()] for text in lines)
     assert one == other
+
+
+def test_log_probabilities_of_the_starting_model_are_made_once(
+    ste: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = copied(finished, tmp_path / "run")
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train", killed)
+        with pytest.raises(KilledError):
+            pipeline.run_stage(context(ste, workdir, epochs=1.0), "prefer", 1)
+    (journal,) = (workdir / "iteration_1/prefer/journal").iterdir()
+    first, *others = (json.loads(line) for line in journal.read_text().splitlines())
+    first["reference"] = [-1.0, -2.0]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in (first, *others)))
+    pipeline.run_stage(context(ste, workdir, epochs=1.0), "prefer", 1)
+    ((_, part),) = records(workdir / "iteration_1/prefer").items()
+    found = {example["id"]: example["reference"] for example in map(json.loads, part.splitlines())}
+    assert found == {example["id"]: example["reference"] for example in (first, *others)}
+
+
+class KilledError(Exception):
+    """Stands for a process that dies."""
 
 
 def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path, tmp_path: Path) -> None:
