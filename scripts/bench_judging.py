@@ -20,9 +20,9 @@ from bench_decode import SAMPLING, make_requests, open_engine
 
 from ste_jax.checkpoint.source import open_model
 from ste_jax.decode.engine import DecodeSettings
+from ste_jax.judging.judge import Judge, JudgeSettings
 from ste_jax.judging.prompts import load_prompt
 from ste_jax.records import Pair
-from ste_jax.stages.judge import Judge, JudgeSettings
 
 
 def read_prompts(judge: Judge, files: list[Path], wanted: int, most: int) -> list[tuple[int, ...]]:

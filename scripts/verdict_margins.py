@@ -18,13 +18,13 @@ import numpy as np
 
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.checkpoint.source import ModelSource, open_model
+from ste_jax.judging.judge import Judge, JudgeSettings
 from ste_jax.judging.prompts import load_prompt
 from ste_jax.judging.stats import bootstrap_interval, difference_interval, sign_flip_test
 from ste_jax.models.llama import Llama, hidden_states
 from ste_jax.records import ORDERS, Item
 from ste_jax.report.formats import interval, p_value, percent, signed
 from ste_jax.sharding import TRAIN, make_mesh, place
-from ste_jax.stages.judge import Judge, JudgeSettings
 
 Array = jax.Array
 # Positions of a row end at a multiple of this, so that few programs are compiled.

@@ -10,11 +10,10 @@ from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.decode.engine import DecodeSettings
 from ste_jax.evaluation.estimate import buckets_below
 from ste_jax.evaluation.settings import EvaluationSettings
+from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import PARSER
 from ste_jax.records import ORDERS, Item
-from ste_jax.stages.context import check_prompt
-from ste_jax.stages.judge import JudgeSettings
 from ste_jax.store import digest
 from ste_jax.versions import versions
 

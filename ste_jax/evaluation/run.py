@@ -15,11 +15,11 @@ from ste_jax.evaluation.estimate import Estimate, measure, rounds
 from ste_jax.evaluation.job import Job, open_job
 from ste_jax.evaluation.result import PartFile, Result, ResultFile, check_same, read_result
 from ste_jax.evaluation.settings import EvaluationSettings
+from ste_jax.judging.judge import Judge
 from ste_jax.judging.judged import Facts, facts_of
 from ste_jax.report.formats import duration
+from ste_jax.serving import serve
 from ste_jax.sharding import DECODE, decode_mesh
-from ste_jax.stages.generation import serve
-from ste_jax.stages.judge import Judge
 
 
 def evaluate(model: str, benchmark: Benchmark, settings: EvaluationSettings, out: Path) -> Result:

@@ -3,8 +3,8 @@
 import dataclasses
 
 from ste_jax.decode.protocol import GREEDY, Sampling
+from ste_jax.judging.judge import JudgeSettings
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.stages.judge import JudgeSettings
 
 SMALL = 1_000_000_000
 _VOTES = Sampling(temperature=0.7, top_p=0.9)

@@ -9,11 +9,11 @@ import dataclasses
 from typing import Any
 
 from ste_jax.decode.protocol import Completion
+from ste_jax.judging.judge import Judge
 from ste_jax.judging.selection import keep_correct, yield_report
 from ste_jax.records import ORDERS, Judgment, Order, Pair
+from ste_jax.serving import serve
 from ste_jax.stages.context import Context
-from ste_jax.stages.generation import serve
-from ste_jax.stages.judge import Judge
 from ste_jax.store import RecordSet, digest, read_records, read_success
 
 # Settings that choose among judgments that are made: they belong to the training on them.

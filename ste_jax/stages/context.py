@@ -13,12 +13,11 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.config import RunConfig
 from ste_jax.decode.engine import Engine
+from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh, make_mesh
-from ste_jax.stages.judge import JudgeSettings
 from ste_jax.store import read_success
 
 
@@ -111,17 +110,3 @@ class Context:
         """
         values = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
         return {"stage": stage, "seed": self.config.seed, "config": values, "inputs": inputs}
-
-
-def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
-    """Refuses to use a judge with another prompt or parser than those that it was trained with."""
-    card = source.card
-    if card is None or card.judge_prompt is None:
-        return
-    if JudgePrompt.from_json(card.judge_prompt).digest() != prompt.digest() or card.parser != PARSER:
-        raise ValueError(
-            f"{source.path}: this judge was trained with another prompt or parser "
-            f"({card.judge_prompt['name']}, "
-            f"{card.parser}) than the configuration's ({prompt.name}, {PARSER}); set judge_prompt and "
-            f"rubric to its own"
-        )

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.decode.protocol import GREEDY, Sampling
+from ste_jax.judging.judge import Judge
 from ste_jax.judging.judged import facts_of, judged_pairs, vote_examples
 from ste_jax.judging.stats import Evaluation, evaluate_judgments
 from ste_jax.judging.vote import vote_curve
 from ste_jax.records import Judgment, Pair
+from ste_jax.serving import serve
 from ste_jax.stages.context import Context
-from ste_jax.stages.generation import serve
-from ste_jax.stages.judge import Judge
 from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_records, read_success, require_success
 

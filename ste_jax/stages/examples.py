@@ -1,9 +1,9 @@
 """What the trainings learn from: kept judgments as ids, alone or each against a wrong one."""
 
 from ste_jax.checkpoint.source import ModelSource
+from ste_jax.judging.judge import Judge
 from ste_jax.records import Judgment, Pair, PreferenceExample, TrainingExample
 from ste_jax.stages.context import Context
-from ste_jax.stages.judge import Judge
 
 
 def training_examples(

@@ -18,6 +18,7 @@ from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import GREEDY
+from ste_jax.judging.judge import Judge, judge_now
 from ste_jax.judging.selection import with_wrong
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
@@ -35,7 +36,6 @@ from ste_jax.sharding import DECODE, TRAIN
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
-from ste_jax.stages.judge import Judge, judge_now
 from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_success, remove, require_success
 

@@ -5,12 +5,12 @@ import pytest
 
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import Completion, Group
+from ste_jax.judging.judge import Judge
 from ste_jax.judging.judged import facts_of, judged_pairs
 from ste_jax.judging.stats import evaluate_judgments
 from ste_jax.judging.verdict import CLOSING, OPENING
 from ste_jax.records import ORDERS, Pair
 from ste_jax.stages.context import Context
-from ste_jax.stages.judge import Judge
 
 PAIR = Pair(
     id="p",

@@ -5,9 +5,10 @@ validation.
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
+from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import Backend, Completion, Group, Limits, Request, Sampling, Tail
 from ste_jax.judging.prompts import JudgePrompt
-from ste_jax.judging.verdict import parse_verdict, verdict_tail
+from ste_jax.judging.verdict import PARSER, parse_verdict, verdict_tail
 from ste_jax.randomness import sample_keys
 from ste_jax.records import ORDERS, Judgment, Order, Pair
 from ste_jax.text.chat import Message, encode_chat
@@ -22,6 +23,23 @@ class JudgeSettings:
     max_new_tokens: int
     force_verdict: bool
     seed: int
+
+
+def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
+    """Refuses to use a judge with another prompt or parser than those that it was trained with.
+
+    Raises:
+      ValueError: they are not its own.
+    """
+    card = source.card
+    if card is None or card.judge_prompt is None:
+        return
+    if JudgePrompt.from_json(card.judge_prompt).digest() != prompt.digest() or card.parser != PARSER:
+        raise ValueError(
+            f"{source.path}: this judge was trained with another prompt or parser "
+            f"({card.judge_prompt['name']}, {card.parser}) than the configuration's ({prompt.name}, "
+            f"{PARSER}); set judge_prompt and rubric to its own"
+        )
 
 
 class Judge:
