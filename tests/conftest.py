@@ -2,9 +2,10 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +16,21 @@ os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
+from ste_jax.config import RunConfig, read_config
 from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
 from ste_jax.sharding import DECODE, make_mesh
+from ste_jax.stages.context import Context
 from ste_jax.text.tokenizer import load_tokenizer
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
 @pytest.fixture(scope="session")
@@ -194,3 +200,29 @@ def finished(ste: Ste, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = ste.run("run", workdir)
     assert run.code == 0, run.err
     return workdir
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., RunConfig]:
+    """Reads the small quickstart with other values; keyword arguments replace fields, or update sections."""
+
+    def make(**changes: Any) -> RunConfig:
+        value = runpy.run_path(str(_QUICKSTART))["get_config"]("runlocal").to_dict()
+        for name, new in changes.items():
+            value[name] = value[name] | new if isinstance(new, dict) else new
+        return read_config(value)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_context(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, make_config: Callable[..., RunConfig]
+) -> Callable[..., Context]:
+    """Opens runs of the tiny model, each in a workdir of its own."""
+
+    def make(**changes: Any) -> Context:
+        workdir = tmp_path_factory.mktemp("run")
+        return Context(make_config(model=str(tiny_model), **changes), epath.Path(workdir))
+
+    return make

@@ -365,7 +365,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ste: Any, finished: Pa
         last = end.err.splitlines()[-1]
         assert last.startswith("ste: cannot use "), end.err
         assert "No space left on device. What was finished is safe; make room" in last
-    assert "Traceback" not in small.err
+        assert "Traceback" not in end.err
     disk.resize("200m", "remount")
     end = ste.run("run", workdir, "--config.iterations=1")
     assert end.code == 0, end.err

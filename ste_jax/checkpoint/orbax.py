@@ -1,8 +1,11 @@
 """Everything written with Orbax: training states with exact resume, and the parameters of a model folder."""
 
 import ctypes
+import errno
 import gc
 import logging
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,8 +71,10 @@ class TrainCheckpoints:
 
         Raises:
           ValueError: the step, or a later one, was saved before.
+          OSError: there is no room for it; nothing is written then.
         """
         self._clear_half_written()
+        hosts.on_first(lambda: self._require_room(state))
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         if not self._manager.save(step, args=items):
             raise ValueError(
@@ -108,6 +113,12 @@ class TrainCheckpoints:
     def close(self) -> None:
         """Lets go of Orbax's threads."""
         self._manager.close()
+
+    def _require_room(self, state: PyTree) -> None:
+        # Orbax's threads would go on failing, aloud, after the one error that says what to do. It compresses,
+        # but floats by less than a tenth.
+        if sum(array.nbytes for array in jax.tree.leaves(state)) > shutil.disk_usage(self._folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
     def _step_folders(self) -> list[epath.Path]:
         return [f for f in self._folder.iterdir() if f.name.isdecimal()]
