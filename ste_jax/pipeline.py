@@ -10,6 +10,7 @@ from etils import epath
 
 from ste_jax import hosts, summary
 from ste_jax.records import Instruction, Judgment, Pair
+from ste_jax.splits import split
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
 from ste_jax.store import read_records, remove, require_success
@@ -20,7 +21,7 @@ def run(context: Context) -> dict[str, Any]:
     config = context.config
     train.check(context)
     instructions = select.run(context)
-    splits = pairs.split(config, pairs.run(context, instructions))
+    splits = split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
     told = report(context)
     for iteration in range(1, config.iterations + 1):
@@ -45,7 +46,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     if stage == "pairs":
         pairs.run(context, _read(context, "select", Instruction))
         return require_success(context.workdir / "pairs").summary
-    splits = pairs.split(context.config, _read(context, "pairs", Pair))
+    splits = split(context.config, _read(context, "pairs", Pair))
     if stage == "prefer" and not context.config.prefer:
         raise ValueError("config: no preference training is asked for; set prefer.epochs above 0")
     if stage == "evaluate":

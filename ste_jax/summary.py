@@ -12,9 +12,9 @@ from ste_jax.randomness import generator
 from ste_jax.records import Judgment, Pair
 from ste_jax.report.html import SampledJudgment, write_report
 from ste_jax.sft.metrics import read_metrics
-from ste_jax.stages import evaluate, pairs
+from ste_jax.splits import Splits, split
+from ste_jax.stages import evaluate
 from ste_jax.stages.context import Context
-from ste_jax.stages.pairs import Splits
 from ste_jax.store import (
     Success,
     digest,
@@ -41,7 +41,7 @@ def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
     """
     splits = None
     if _success(context, "pairs"):
-        splits = pairs.split(context.config, read_records(context.workdir / "pairs", Pair))
+        splits = split(context.config, read_records(context.workdir / "pairs", Pair))
     summary = _summarize(context, folders, splits)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"

@@ -21,7 +21,8 @@ from ste_jax.config import read_config
 from ste_jax.randomness import generator
 from ste_jax.records import Judgment, Pair
 from ste_jax.sft.loop import TrainResult
-from ste_jax.stages import annotate, pairs, train
+from ste_jax.splits import Splits, split
+from ste_jax.stages import annotate, train
 from ste_jax.stages.context import Context
 from ste_jax.store import StaleStage, read_records, require_success
 
@@ -199,13 +200,13 @@ def test_a_changed_configuration_stops_until_it_is_redone(ste: Any, finished: Pa
     assert not list(workdir.glob("iteration_*/model"))
 
 
-def opened(ste: Any, workdir: Path, **annotating: Any) -> tuple[Context, pairs.Splits, list[Judgment]]:
+def opened(ste: Any, workdir: Path, **annotating: Any) -> tuple[Context, Splits, list[Judgment]]:
     """Returns a finished run's context, its pairs and the judgments of its first iteration."""
     value = runpy.run_path(str(ste.config))["get_config"]()
     value.annotate.update(annotating)
     config = read_config(value.to_dict())
     context = Context(config, epath.Path(workdir))
-    splits = pairs.split(config, read_records(context.workdir / "pairs", Pair))
+    splits = split(config, read_records(context.workdir / "pairs", Pair))
     return context, splits, read_records(context.workdir / "iteration_1/annotate", Judgment)
 
 

@@ -10,7 +10,7 @@ from ste_jax.plan.phases import Lengths, decode_cost, engine_shape, phase_mesh
 from ste_jax.plan.topology import Topology
 from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import AnyMesh
-from ste_jax.stages.pairs import labelled_halves
+from ste_jax.splits import labelled_halves
 
 
 @dataclasses.dataclass(frozen=True)

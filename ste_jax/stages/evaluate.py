@@ -15,8 +15,8 @@ from ste_jax.judging.stats import Evaluation, evaluate_judgments
 from ste_jax.judging.vote import vote_curve
 from ste_jax.records import Judgment, Pair
 from ste_jax.serving import serve
+from ste_jax.splits import Splits
 from ste_jax.stages.context import Context
-from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_records, read_success, require_success
 
 

@@ -8,8 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
-from ste_jax.config import PairMode, PairsConfig, RunConfig
-from ste_jax.instructions.sources import read_pairs
+from ste_jax.config import PairMode, PairsConfig
 from ste_jax.judging.construction import check_pair
 from ste_jax.randomness import generator
 from ste_jax.records import Generation, Instruction, Pair
@@ -17,18 +16,6 @@ from ste_jax.stages.context import Context
 from ste_jax.stages.worse import MODES, Asker, Worse
 from ste_jax.store import RecordSet, read_records, read_success, require_success
 from ste_jax.text.chat import Message
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """The pairs by use: to annotate, to choose checkpoints by, to evaluate on; `labelled` is the user's own
-    test set.
-    """
-
-    train: list[Pair]
-    validation: list[Pair]
-    test: list[Pair]
-    labelled: list[Pair]
 
 
 def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
@@ -73,55 +60,6 @@ def made_from(context: Context) -> dict:
         select=require_success(context.workdir / "select").content_hash,
         model=context.seed_model.digest(),
     )
-
-
-def split(config: RunConfig, pairs: list[Pair]) -> Splits:
-    """Divides the pairs by a seeded draw; pairs of one instruction stay together.
-
-    Raises:
-      ValueError: nothing is left to train on, or a labelled pair has the id of an instruction.
-    """
-    settings = config.pairs
-    validation, labelled = labelled_halves(config)
-    if twice := {p.id for p in [*validation, *labelled]} & {p.id for p in pairs}:
-        raise ValueError(
-            f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
-        )
-    rest = _shuffled(config.seed, pairs)
-    test, rest = _cut(rest, settings.test)
-    if not config.labelled_pairs:
-        validation, rest = _cut(rest, settings.validation)
-    if not rest:
-        raise ValueError(
-            f"pairs: {len(pairs)} pairs were made, all of them held out (pairs.test {settings.test}, "
-            f"pairs.validation "
-            f"{settings.validation}); raise select.size, or lower these"
-        )
-    by_id = [sorted(part, key=lambda p: p.id) for part in (rest, validation, test, labelled)]
-    return Splits(*by_id)
-
-
-def labelled_halves(config: RunConfig) -> tuple[list[Pair], list[Pair]]:
-    """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on."""
-    if not config.labelled_pairs:
-        return [], []
-    anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
-    prompts = list(dict.fromkeys(p.instruction_id for p in anchors))
-    first = set(prompts[: -(-len(prompts) // 2)])
-    validation = [p for p in anchors if p.instruction_id in first]
-    return validation, [p for p in anchors if p.instruction_id not in first]
-
-
-def _shuffled(seed: int, pairs: list[Pair]) -> list[Pair]:
-    return sorted(pairs, key=lambda p: (generator(seed, "split", p.instruction_id).random(), p.id))
-
-
-def _cut(pairs: list[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
-    """Parts the first `size` pairs from the rest, and what belongs to the instruction of the last of them."""
-    last = {pair.instruction_id for pair in pairs[max(0, size - 1) : size]}
-    while size < len(pairs) and pairs[size].instruction_id in last:
-        size += 1
-    return pairs[:size], pairs[size:]
 
 
 def _pair(

@@ -10,9 +10,9 @@ from etils import epath
 
 from ste_jax import hosts
 from ste_jax.records import Judgment
+from ste_jax.splits import Splits
 from ste_jax.stages import train
 from ste_jax.stages.context import Context
-from ste_jax.stages.pairs import Splits
 from ste_jax.store import StaleStage, remove, require_success
 
 

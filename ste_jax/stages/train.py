@@ -33,10 +33,10 @@ from ste_jax.sft.preference import PreferenceBatches
 from ste_jax.sft.settings import TrainSettings
 from ste_jax.sft.step import check_attention, check_rows, reference_log_probs
 from ste_jax.sharding import DECODE, TRAIN
+from ste_jax.splits import Splits
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
-from ste_jax.stages.pairs import Splits
 from ste_jax.store import RecordSet, digest, read_success, remove, require_success
 
 

@@ -1,117 +1,16 @@
-import dataclasses
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from ste_jax.config import RunConfig
-from ste_jax.records import ORDERS, Generation, Instruction, Pair, Record
+from ste_jax.records import Generation, Instruction, Pair, Record
+from ste_jax.splits import split
 from ste_jax.stages import pairs
 from ste_jax.stages.context import Context
-from ste_jax.stages.pairs import Splits, split
 from ste_jax.store import RecordSet, require_success
 
 MakeConfig = Callable[..., RunConfig]
 MakeContext = Callable[..., Context]
-
-
-def pair(number: int, instruction: str | None = None) -> Pair:
-    return Pair(
-        id=f"p{number:02d}",
-        instruction_id=instruction or f"p{number:02d}",
-        instruction="Name a river.",
-        response_a=f"The Rhine {number}.",
-        response_b=f"A rose {number}.",
-        label="A" if number % 3 else "B",
-    )
-
-
-PAIRS = [pair(i) for i in range(12)]
-
-
-def ids(part: list[Pair]) -> list[str]:
-    return [p.id for p in part]
-
-
-def all_ids(splits: Splits) -> list[str]:
-    return sorted(ids([*splits.train, *splits.validation, *splits.test, *splits.labelled]))
-
-
-def test_splits_are_a_partition(make_config: MakeConfig) -> None:
-    splits = split(make_config(), PAIRS)
-    assert all_ids(splits) == ids(PAIRS)
-    assert [len(part) for part in vars(splits).values()] == [7, 2, 3, 0]
-    assert all(ids(part) == sorted(ids(part)) for part in vars(splits).values())
-
-
-def test_splits_depend_on_the_seed_and_not_on_the_order(make_config: MakeConfig) -> None:
-    first = split(make_config(), PAIRS)
-    assert split(make_config(), PAIRS[::-1]) == first
-    tests = {tuple(ids(split(make_config(seed=seed), PAIRS).test)) for seed in range(8)}
-    assert len(tests) > 4
-
-
-def test_a_pair_more_moves_no_other_pair_between_the_held_out_ones(make_config: MakeConfig) -> None:
-    # Ranks belong to the instructions: a new pair can push at most one pair out of each held-out set.
-    before, after = split(make_config(), PAIRS), split(make_config(), [*PAIRS, pair(12)])
-    assert len(set(ids(before.test)) - set(ids(after.test))) <= 1
-
-
-@pytest.mark.parametrize("count", [0, 3, 5])
-def test_nothing_left_to_train_on(make_config: MakeConfig, count: int) -> None:
-    with pytest.raises(ValueError, match=rf"pairs: {count} pairs were made, all .* raise select\.size"):
-        split(make_config(), PAIRS[:count])
-
-
-def test_the_pairs_of_an_instruction_stay_together(make_config: MakeConfig) -> None:
-    several = [dataclasses.replace(pair(i), instruction_id=f"i{i // 3}") for i in range(12)]
-    splits = split(make_config(pairs={"mode": ("nearest", "random", "shortened")}), several)
-    parts = [{p.instruction_id for p in part} for part in vars(splits).values()]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 4
-    assert [len(part) for part in vars(splits).values()] == [6, 3, 3, 0]  # of 2 and 3 that were asked for
-    assert all_ids(splits) == ids(several)
-
-
-def labelled_file(folder: Path, rows: list[dict[str, str]]) -> str:
-    path = folder / "ours.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def labelled_row(id_: str, instruction: str) -> dict[str, str]:
-    texts = {"instruction": instruction, "response_a": "Yes.", "response_b": "No."}
-    return {"id": id_, "label": "A", **texts}
-
-
-def test_labelled_pairs_are_halved_by_instruction(make_config: MakeConfig, tmp_path: Path) -> None:
-    rows = [labelled_row(f"o{i}-{k}", f"Question {i}?") for i in range(7) for k in range(3)]
-    config = make_config(labelled_pairs=labelled_file(tmp_path, rows))
-    splits = split(config, PAIRS)
-    assert len(splits.test) == 3
-    assert len(splits.train) == 9  # validation pairs are not taken from ours
-    halves = [{p.instruction for p in part} for part in (splits.validation, splits.labelled)]
-    assert [len(half) for half in halves] == [4, 3]
-    assert not halves[0] & halves[1]
-    assert all_ids(splits) == sorted([*ids(PAIRS), *(row["id"] for row in rows)])
-
-
-def test_labelled_pairs_with_the_ids_of_made_ones_are_refused(
-    make_config: MakeConfig, tmp_path: Path
-) -> None:
-    rows = [labelled_row("p03", "Another question?"), labelled_row("x", "And a third?")]
-    config = make_config(labelled_pairs=labelled_file(tmp_path, rows))
-    with pytest.raises(ValueError, match=r"ours\.jsonl: the id 'p03' is that of an instruction"):
-        split(config, PAIRS)
-
-
-@pytest.mark.parametrize("one", PAIRS[:4], ids=lambda p: p.label)
-def test_both_orders_show_both_responses_and_the_same_winner(one: Pair) -> None:
-    given, swapped = (one.shown(order) for order in ORDERS)
-    assert given[:2] == swapped[1::-1] == (one.response_a, one.response_b)
-    for first, second, verdict in (given, swapped):
-        assert (first if verdict == "A" else second) == one.chosen
-        assert (second if verdict == "A" else first) == one.rejected
 
 
 # ---- pairs from answers that are on disk already ----
@@ -168,7 +67,7 @@ SMALL = {"mode": "worse", "validation": 1, "test": 1}
 def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: MakeContext) -> None:
     context = make_context(pairs=SMALL)
     made = worse_run(context)
-    assert ids(made) == ["a", "b", "i", "j", "k", "l"]
+    assert [p.id for p in made] == ["a", "b", "i", "j", "k", "l"]
     for one in made:
         assert (one.chosen, one.rejected) == (GOOD, OTHER)
         tokens = [one.tokens_a, one.tokens_b]
@@ -224,7 +123,7 @@ def test_modified_instructions_are_checked_before_they_are_answered(make_context
             cut="d",
         ),
     )
-    assert ids(made) == list("efghijkl")
+    assert [p.id for p in made] == list("efghijkl")
     assert made[0].modified_instruction == modified["e"]
     rejected = require_success(context.workdir / "pairs").summary["rejected"]
     # d is a whole instruction to look at, yet its budget ended it.
