@@ -93,7 +93,7 @@ def remove(folder: epath.Path) -> None:
     What an earlier, killed call left is deleted too.
     """
     mark = f".{folder.name}.deleted."
-    for left in _matching(folder.parent, f"{glob.escape(mark)}*"):
+    for left in matching(folder.parent, f"{glob.escape(mark)}*"):
         left.rmtree()
     if folder.exists():
         gone = folder.parent / f"{mark}{uuid.uuid4().hex}"
@@ -101,8 +101,11 @@ def remove(folder: epath.Path) -> None:
         gone.rmtree()
 
 
-def _matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
-    # Not epath's glob: it takes square brackets in the name of the folder for a pattern too.
+def matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """Returns what lies in a folder under such names, sorted.
+
+    Unlike epath's glob it takes no square brackets in the folder's own name for a pattern.
+    """
     return [epath.Path(path) for path in sorted(Path(folder).glob(pattern))]
 
 
@@ -151,7 +154,7 @@ def require_success(folder: epath.Path) -> Success:
 def read_work(folder: epath.Path) -> Work:
     """Returns how far the record set in `folder` is; hosts work side by side, so their seconds count once."""
     mend = "delete it: only seconds and counts of tokens are lost"
-    works = [Work(**read_json(path, mend)) for path in _matching(folder, f"{PROGRESS}*.json")]
+    works = [Work(**read_json(path, mend)) for path in matching(folder, f"{PROGRESS}*.json")]
     return Work(
         done=sum(work.done for work in works),
         total=sum(work.total for work in works),
@@ -260,13 +263,13 @@ class RecordSet(Generic[R]):
             (folder / "journal").mkdir(parents=True, exist_ok=True)
             write_atomically(folder / _STARTED, canonical_json(self._fingerprint))
         total, first = read_work(folder), folder / f"{PROGRESS}.json"
-        if others := [path for path in _matching(folder, f"{PROGRESS}*.json") if path != first]:
+        if others := [path for path in matching(folder, f"{PROGRESS}*.json") if path != first]:
             write_atomically(first, canonical_json(dataclasses.asdict(total)))
             for path in others:
                 path.unlink()
 
     def _read_journal(self) -> None:
-        for path in _matching(self._folder / "journal", "*.jsonl"):
+        for path in matching(self._folder / "journal", "*.jsonl"):
             if path.name not in self._read:
                 self._read.add(path.name)
                 self._found |= {record.id: record for record in _parsed(_read_lines(path), self._kind)}
@@ -379,7 +382,7 @@ def read_some(folder: epath.Path, kind: type[R], places: Iterable[int]) -> list[
 
 def _finished_lines(folder: epath.Path) -> Iterator[_Line]:
     success, hasher = require_success(folder), hashlib.sha256()
-    paths = _matching(folder, "part-*.jsonl")
+    paths = matching(folder, "part-*.jsonl")
     for path in paths:
         hasher.update(path.read_bytes())
     if hasher.hexdigest() != success.content_hash:

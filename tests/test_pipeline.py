@@ -223,7 +223,7 @@ def test_what_is_kept_of_judgments_makes_training_stale_and_not_them(
 
 def test_the_model_of_an_unfinished_training_is_no_model(ste: Any, finished: Path, tmp_path: Path) -> None:
     """It has its name after SUCCESS, by whoever comes next if a kill comes between."""
-    workdir = copied(finished, tmp_path / "run")
+    workdir = copied(finished, tmp_path / "run[1]")  # a pattern to some
     context, splits, judgments = opened(ste, workdir)
     success, made = workdir / "iteration_1/train/SUCCESS.json", weights(workdir)
     success.rename(tmp_path / "away")

@@ -37,7 +37,7 @@ from ste_jax.splits import Splits
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
-from ste_jax.store import RecordSet, digest, read_success, remove, require_success
+from ste_jax.store import RecordSet, digest, matching, read_success, remove, require_success
 
 
 class _Ticker:
@@ -187,7 +187,7 @@ def _hand_over(folder: epath.Path) -> None:
     """
 
     def move() -> None:
-        for best in folder.glob("best-*"):  # one, or none where a killed process came as far as here
+        for best in matching(folder, "best-*"):  # one, or none where a killed process came as far as here
             remove(folder.parent / "model")
             best.rename(folder.parent / "model")
         if (folder / "checkpoints").exists():
@@ -263,7 +263,7 @@ def _train(
     def save(model: Llama, step: int) -> None:
         dtype, best = config.model_dtype or config.decode.dtype, _best(folder, step)
         save_model(Path(best), model, card, source.tokenizer, dtype)
-        hosts.on_first(lambda: [remove(old) for old in folder.glob("best-*") if old.name != best.name])
+        hosts.on_first(lambda: [remove(old) for old in matching(folder, "best-*") if old.name != best.name])
 
     def load() -> Llama:
         dtypes = {"param_dtype": settings.model_dtype, "dtype": settings.dtype}
