@@ -167,14 +167,14 @@ class _Watch:
     def __init__(self, here: Place):
         self._here = here
         self._over, self._failing, self._all_live = (threading.Event() for _ in range(3))
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def leave(self) -> None:
         """Waits for the others, so that none of them takes the end of this process for a loss."""
         wait_at(_LEAVE, stoppable=False)
         self._over.set()
-        _last_word()
-        _disconnect()
+        self._part()
 
     def fail(self, error: BaseException) -> None:
         """Tells the others that this process ends; if another one was lost, that is why, and is said."""
@@ -183,8 +183,13 @@ class _Watch:
         self._all_live.wait(self._here.heartbeat_seconds + _LEAVE_SECONDS)
         self._over.set()
         decide(f"ste/failed/{index()}", str(error) or type(error).__name__)
+        self._part()
+
+    def _part(self) -> None:
         _last_word()
         _disconnect()
+        # A thread that came back from the service into an interpreter that ends would abort the process.
+        self._thread.join(_LEAVE_SECONDS)
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -192,7 +197,7 @@ class _Watch:
                 self._look_around()
             except jax.errors.JaxRuntimeError as error:
                 self._end(f"worker 0 of {count()} was lost ({str(error).splitlines()[0]})")
-            time.sleep(_WATCH_SECONDS)
+            self._over.wait(_WATCH_SECONDS)
 
     def _look_around(self) -> None:
         everyone, failing = set(range(count())), self._failing.is_set()
