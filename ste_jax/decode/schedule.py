@@ -8,14 +8,14 @@ only they fill are not read for the others.
 """
 
 import dataclasses
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from ste_jax.decode.cache import Prefix, Segment, empty_prefix, empty_segment
+from ste_jax.decode.packing import Packing
 from ste_jax.decode.protocol import Completion, Group, Request, Tail
 from ste_jax.decode.steps import (
     CHOSEN,
@@ -62,9 +62,21 @@ class Shape:
         return tuple(end - start for start, end in zip((0, *self.buckets), self.buckets, strict=False))
 
     def rows(self, bucket: int) -> int:
-        """Returns the number of prompts of a prefill of this length."""
+        """Returns how many prompts as long as a bucket fill a prefill."""
         rows = min(max(1, self.prefill_tokens // bucket), self.slots)
         return -(-rows // self.multiple) * self.multiple
+
+    def packing(self, bucket: int) -> Packing:
+        """Returns the empty rows of a prefill, one for each device that has rows of its own."""
+        rows = self.rows(bucket) // self.multiple
+        return Packing(
+            rows=self.multiple,
+            positions=rows * bucket,
+            # Shorter than their bucket, and alike at their beginnings: twice as many have room, or nearly.
+            prompts=2 * rows if rows > 1 else 1,
+            longest=bucket,
+            slots=self.slots,
+        )
 
     def bucket(self, request: Request) -> int:
         """Returns the bucket of a request: the last token of its prompt is not part of the prefix."""
@@ -76,7 +88,8 @@ class Usage:
     """What an engine has done.
 
     Attributes:
-      prompts: prompts read, of `prompt_tokens` tokens in `prompt_positions` positions with padding.
+      prompts: prompts read, of `prompt_tokens` tokens; `prompt_positions` were computed: what several begin
+        with once, and what stood empty.
       steps: decoding steps; each feeds one token to every column, used or not: `slot_steps`.
       used_steps: those of the slot steps that fed a running sample.
       samples: samples delivered, of `tokens` tokens.
@@ -132,6 +145,38 @@ class _Flight:
         return tuple(self.ended[i] for i in range(self.counted))
 
 
+def reads(shape: Shape, requests: Sequence[Request]) -> list[list[Request]]:
+    """Returns the requests by the prefills that would read them, if there were a place for each."""
+    waiting, taken = _in_order(shape, requests), []
+    while waiting:
+        taken.append([request for request, _ in _take(shape, waiting, len(waiting))[1]])
+    return taken
+
+
+def _in_order(shape: Shape, requests: Iterable[Request]) -> deque[Request]:
+    return deque(sorted(requests, key=shape.bucket, reverse=True))
+
+
+def _take(
+    shape: Shape, waiting: deque[Request], most: int
+) -> tuple[Packing, list[tuple[Request, tuple[int, int]]]]:
+    """Takes the next requests of one bucket for a prefill: with their seats, at most so many."""
+    bucket = shape.bucket(waiting[0])
+    packing, taken, left_out = shape.packing(bucket), [], []
+    # A shorter one may have room where another had none, but the search has an end.
+    for _ in range(min(len(waiting), 2 * packing.packed.length.size)):
+        if len(taken) == most or shape.bucket(waiting[0]) != bucket:
+            break
+        request = waiting.popleft()
+        # The last token of the prompt is fed by every sample as its first step.
+        if seat := packing.add(request.prompt[:-1]):
+            taken.append((request, seat))
+        else:
+            left_out.append(request)
+    waiting.extendleft(reversed(left_out))
+    return packing, taken
+
+
 class Run:
     """Serves the requests of a call: caches on the devices, slots and samples on the host."""
 
@@ -165,14 +210,14 @@ class Run:
     def serve(self, requests: list[Request]) -> Iterator[Group]:
         """Runs until every request has been yielded."""
         shape = self._shape
-        waiting = deque(sorted(requests, key=shape.bucket, reverse=True))
+        waiting = _in_order(shape, requests)
         suffix: tuple[Segment, ...] = ()
         with jax.set_mesh(self._mesh):
             prefix = empty_prefix(self._model, shape.slots, shape.prompts, shape.pages)
         while waiting or any(self._slots):
             with jax.set_mesh(self._mesh):
-                while waiting and (places := self._wanting(waiting)):
-                    prefix = self._read(prefix, places, waiting)
+                while waiting and (packing := self._next(waiting)):
+                    prefix = self._read(prefix, packing)
                 self._assign()
                 suffix, made = self._decode(prefix, self._grow(suffix))
             yield from self._collect()
@@ -183,49 +228,32 @@ class Run:
         spec = self._model.rules.spec("batch", *[None] * (array.ndim - 1))
         return place(array, self._mesh, spec)
 
-    def _wanting(self, waiting: deque[Request]) -> list[tuple[int, int]]:
-        """Returns the (slot, place) of the next requests to read: none unless a column stands free.
+    def _next(self, waiting: deque[Request]) -> Packing | None:
+        """Takes the next requests to read, each for a place; None unless a column stands free.
 
-        A prefill takes as many requests as it has rows, even if only one column waits for them.
+        A prefill takes as many requests as it has room for, even if only one column waits for them.
         """
-        bucket = self._shape.bucket(waiting[0])
-        wants = [
-            self._shape.wave - sum(len(f.columns) + f.waiting for f in flights) for flights in self._slots
-        ]
-        free = [
-            sorted(set(range(self._shape.prompts)) - {f.place for f in flights}) for flights in self._slots
-        ]
-        places = []
-        for request in itertools.islice(waiting, self._shape.rows(bucket)):
-            open_slots = [slot for slot, left in enumerate(free) if left]
-            if not open_slots or self._shape.bucket(request) != bucket:
-                break
-            slot = max(open_slots, key=lambda slot: wants[slot])
-            if wants[slot] <= 0 and not places:
-                break
+        shape = self._shape
+        wants = [shape.wave - sum(len(f.columns) + f.waiting for f in flights) for flights in self._slots]
+        free = [sorted(set(range(shape.prompts)) - {f.place for f in flights}) for flights in self._slots]
+        if not any(want > 0 and left for want, left in zip(wants, free, strict=True)):
+            return None
+        packing, taken = _take(shape, waiting, sum(map(len, free)))
+        for request, seat in taken:
+            slot = max((slot for slot, left in enumerate(free) if left), key=lambda slot: wants[slot])
+            place = free[slot].pop(0)
+            packing.send(seat, slot, place)
             wants[slot] -= request.n
-            places.append((slot, free[slot].pop(0)))
-        return places
+            self._slots[slot].append(_Flight(request, slot, place, {}, {}))
+        return packing
 
-    def _read(self, prefix: Prefix, places: list[tuple[int, int]], waiting: deque[Request]) -> Prefix:
-        """Prefills the next requests into the places."""
-        bucket, usage = self._shape.bucket(waiting[0]), self._usage
-        rows = self._shape.rows(bucket)
-        tokens = np.zeros((rows, bucket), np.int32)
-        length, place = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-        slot = np.full(rows, self._shape.slots, np.int32)
-        for row, at in enumerate(places):
-            request = waiting.popleft()
-            # The last token of the prompt is fed by every sample as its first step.
-            length[row] = len(request.prompt) - 1
-            tokens[row, : length[row]] = request.prompt[:-1]
-            slot[row], place[row] = at
-            self._slots[at[0]].append(_Flight(request, *at, {}, {}))
-        usage.prompts += len(places)
-        usage.prompt_tokens += int(length.sum())
-        usage.prompt_positions += tokens.size
-        put = self._place
-        return prefill(self._model, prefix, put(tokens), put(length), put(slot), put(place))
+    def _read(self, prefix: Prefix, packing: Packing) -> Prefix:
+        """Prefills requests into their places."""
+        packed, usage = packing.packed, self._usage
+        usage.prompts += int((packed.slots < self._shape.slots).sum())
+        usage.prompt_tokens += int(packed.length.sum())
+        usage.prompt_positions += packed.tokens.size
+        return prefill(self._model, prefix, jax.tree.map(self._place, packed))
 
     def _assign(self) -> None:
         """Gives the free columns of every slot to the next samples of its requests."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ste_jax.decode.attention import Part, attend_parts
 from ste_jax.decode.cache import Prefix, Segment, insert_prompts, write_columns
+from ste_jax.decode.packing import Packed
 from ste_jax.decode.sampling import draw
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama
@@ -57,22 +58,52 @@ class Controls:
 
 
 @partial(jax.jit, donate_argnames="prefix")
-def prefill(
-    model: Llama, prefix: Prefix, tokens: Array, length: Array, slots: Array, places: Array
-) -> Prefix:
-    """Reads prompts int32 [b, P] (real ones: the first length[b]) into their slots [b] and places [b].
+def prefill(model: Llama, prefix: Prefix, packed: Packed) -> Prefix:
+    """Reads prompts into their slots and places.
 
-    P is where a page of the prefix ends; slot B drops a prompt.
+    All of a layer but attention is computed once for each position of the rows; attention sees every prompt
+    by itself. The positions of a prompt are as many as where a page of the prefix ends.
     """
-    rows, P = tokens.shape
-    positions = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32)[None], (rows, P))
-    positions = jax.sharding.reshard(positions, model.rules.spec("batch", None))
-    segments = (positions < length[:, None]).astype(jnp.int32)
-    _, (k, v) = model.run_layers(
-        model.embed_tokens(tokens), positions, lambda q, k, v, _: causal_attention(q, k, v, segments)
+    b, n, P = packed.at.shape
+    length, slots, places = (
+        jax.lax.reshape(x, (b * n,)) for x in (packed.length, packed.slots, packed.places)
     )
+    segments = (jnp.arange(P)[None] < length[:, None]).astype(jnp.int32)
+
+    def attend(q: Array, k: Array, v: Array, _: Any) -> Array:
+        q, k, v = (_prompts_of(x, packed.at) for x in (q, k, v))
+        return _rows_of(causal_attention(q, k, v, segments), packed.back)
+
+    _, layers = model.run_layers(model.embed_tokens(packed.tokens), packed.positions, attend)
+    k, v = (jax.vmap(_prompts_of, (0, None))(x, packed.at) for x in layers)
     k, v = jnp.einsum("LBTKH->LBKHT", k), jnp.einsum("LBTKH->LBKTH", v)
     return insert_prompts(prefix, k, v, length, slots, places)
+
+
+def _prompts_of(x: Array, at: Array) -> Array:
+    """Returns [b * n, P, ...] of prompts that lie in rows [b, R, ...]; each device takes from its own."""
+    if at.shape[1:] == (1, x.shape[1]):  # a row is a prompt
+        return x
+
+    def take(x: Array, at: Array) -> Array:
+        b, n, P = at.shape
+        return jax.vmap(lambda row, at: row[at])(x, at).reshape(b * n, P, *x.shape[2:])
+
+    spec = jax.typeof(x).sharding.spec
+    return jax.shard_map(take, in_specs=(spec, jax.typeof(at).sharding.spec), out_specs=spec)(x, at)
+
+
+def _rows_of(x: Array, back: Array) -> Array:
+    """Returns [b, R, ...] of rows from [b * n, P, ...] of prompts; see `_prompts_of`."""
+    if x.shape[:2] == back.shape:
+        return x
+
+    def take(x: Array, back: Array) -> Array:
+        x = x.reshape(len(back), -1, *x.shape[2:])
+        return jax.vmap(lambda prompts, back: prompts[back])(x, back)
+
+    spec = jax.typeof(x).sharding.spec
+    return jax.shard_map(take, in_specs=(spec, jax.typeof(back).sharding.spec), out_specs=spec)(x, back)
 
 
 def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Samples, Array]:

@@ -1,9 +1,9 @@
 """How long an evaluation will take, said before most of it is done.
 
 The engine sizes its programs by the longest prompt that it is given, so requests go to it in rounds of like
-lengths. Of each round a few are served first, one of every length, which compiles the programs; then as many
-as are in flight at once, of all lengths in their shares, are timed. What is left is taken to go as fast. All
-of them are judgments that had to be made anyway.
+lengths. Of each round one prefill of every length is served first, which compiles the programs; then as many
+prefills as fill all slots, of all lengths in their shares, are timed. What is left is taken to go as fast,
+prefill by prefill. All of them are judgments that had to be made anyway.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 from ste_jax.decode.protocol import Request
-from ste_jax.decode.schedule import Shape
+from ste_jax.decode.schedule import Shape, reads
 
 _LADDER = (
     *(128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
@@ -61,20 +61,22 @@ def measure(
     """
     left = 0.0
     for number, part in enumerate(parts, 1):
-        waiting = sorted((r for r in part if r.id not in done), key=lambda r: (len(r.prompt), r.id))
         shape = shape_of(part)
-        first = {shape.bucket(r): r.id for r in waiting}
-        if not first:
-            continue
+        rest = reads(shape, [r for r in part if r.id not in done])
+        # Of each length the last one: it may not be full, and would mislead.
+        first = {shape.bucket(read[0]): read for read in rest}
+        rest = [read for read in rest if read is not first[shape.bucket(read[0])]]
         # One after the other: beside a long prompt the programs of the short ones would not be compiled.
-        for id_ in first.values():
-            serve(f"compile {number}/{len(parts)}", part, [id_])
-        rest = [r.id for r in waiting if r.id not in first.values()]
+        for read in first.values():
+            serve(f"compile {number}/{len(parts)}", part, [r.id for r in read])
+        if not rest:
+            continue
         # Evenly over the lengths: what takes time is how long a prompt is.
-        timed = rest[:: max(1, -(-len(rest) // (shape.slots * shape.prompts)))]
-        if timed:
-            begun = time.monotonic()
-            serve(f"time {number}/{len(parts)}", part, timed)
-            left += (time.monotonic() - begun) / len(timed) * (len(rest) - len(timed))
+        in_flight = shape.slots * shape.prompts
+        many = min(len(rest), math.ceil(len(rest) * in_flight / sum(map(len, rest))))
+        timed = [rest[i * len(rest) // many] for i in range(many)]
+        begun = time.monotonic()
+        serve(f"time {number}/{len(parts)}", part, [r.id for read in timed for r in read])
+        left += (time.monotonic() - begun) / many * (len(rest) - many)
     passed = time.monotonic() - started
     return Estimate(passed + left, passed)

@@ -91,6 +91,8 @@ def open_job(model: str, benchmark: Benchmark, settings: EvaluationSettings) -> 
     check_prompt(source, judging.prompt)
     decode = DecodeSettings(
         sequences=settings.sequences,
+        # Several prompts fill a prefill, whatever their lengths.
+        prefill_tokens=2048,
         wave=min(settings.votes, 16, settings.sequences),
         buckets=buckets_below(source.architecture.context_length),
         dtype=settings.dtype,

@@ -66,10 +66,11 @@ def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any
 def prefill_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, ...]:
     """Returns the shapes and shardings of what `prefill` takes for the longest prompts."""
     model, prefix, _ = _abstract(cfg, mesh, shape)
-    longest = shape.buckets[-1]
-    tokens = _array(mesh, (shape.rows(longest), longest), "int32", "batch", None)
-    row = _array(mesh, (shape.rows(longest),), "int32", "batch")
-    return model, prefix, tokens, row, row, row
+    packed = jax.tree.map(
+        lambda x: _array(mesh, x.shape, "int32", "batch", *[None] * (x.ndim - 1)),
+        shape.packing(shape.buckets[-1]).packed,
+    )
+    return model, prefix, packed
 
 
 def suffix_bytes(cfg: LlamaConfig, shape: Shape) -> int:

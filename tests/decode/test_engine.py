@@ -107,6 +107,20 @@ def test_samples_do_not_depend_on_their_company(model):
     assert len({c.tokens for g in everything.values() for c in g.completions}) > len(requests)
 
 
+def test_what_prompts_begin_with_alike_is_read_once(model):
+    opening = tuple(range(10, 40))
+    requests = [
+        dataclasses.replace(r, prompt=(*opening[: 30 - i % 3], *r.prompt[:30]))
+        for i, r in enumerate(_requests(n=1, count=16))
+    ]
+    sizes = {"sequences": 16, "prefix_tokens": 1024}
+    apart, together = (_engine(model, prefill_tokens=size, **sizes) for size in (64, 256))
+    assert _serve(together, requests) == _serve(apart, requests)
+    assert together.usage.prompt_tokens == apart.usage.prompt_tokens
+    # A prompt at a time, or twice as many as would have room with nothing in common.
+    assert (apart.usage.prompt_positions, together.usage.prompt_positions) == (16 * 64, 2 * 256)
+
+
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_that_share_the_requests_make_the_samples_of_one(model, hosts):
     requests = _requests()
@@ -117,7 +131,7 @@ def test_hosts_that_share_the_requests_make_the_samples_of_one(model, hosts):
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
 def test_a_mesh_of_eight_devices_equals_one(model, shape):
     requests = _requests(count=6)
-    settings = {"sequences": 24}
+    settings = {"sequences": 24, "prefill_tokens": 512}  # several prompts to a row
     wanted = _serve(_engine(model, **settings), requests, GREEDY)
     assert _serve(_engine(_model(shape), **settings), requests, GREEDY) == wanted
 

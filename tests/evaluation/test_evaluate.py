@@ -141,7 +141,8 @@ def test_small_models_and_large_ones_are_asked_differently(tiny_model):
 
 
 def request(i: int, length: int) -> Request:
-    return Request(f"r{i}", (1,) * length, np.zeros((1, 2), np.uint32), 4)
+    prompt = np.random.default_rng(i).integers(6, 64, length).tolist()
+    return Request(f"r{i}", tuple(prompt), np.zeros((1, 2), np.uint32), 4)
 
 
 def test_the_estimate_is_what_the_rest_then_takes():
@@ -149,7 +150,7 @@ def test_the_estimate_is_what_the_rest_then_takes():
     requests = [request(i, length) for i, length in enumerate(lengths)]
     settings = DecodeSettings(sequences=8, wave=1, buckets=(128, 256, 1024))
     served: list[str] = []
-    together: list[int] = []
+    together: list[set[int]] = []
 
     def shape_of(part):
         longest = max(len(r.prompt) - 1 for r in part)
@@ -162,14 +163,17 @@ def test_the_estimate_is_what_the_rest_then_takes():
         for id_ in only:
             time.sleep(lengths[int(id_[1:])] * 2e-5)
         served.extend(only)
-        together.append(len(only))
+        together.append({lengths[int(id_[1:])] for id_ in only})
 
     started = time.monotonic()
     parts = rounds(requests)
     assert [len(part) for part in parts] == [70, 20]
     estimate = measure(parts, {"r0", "r1"}, shape_of, serve, started)
-    assert together[:2] == [1, 1]  # each length compiles alone
-    assert len(served) == len(set(served)) <= 3 + 2 * 8
+    # Each length compiles alone, and the timed ones are of all.
+    assert sorted(map(sorted, together[:2])) == [[100], [200]]
+    assert together[2:] == [{100, 200}, {900}, {900}]
+    # No more than a prefill of each length, and those that fill the slots of each round.
+    assert len(served) == len(set(served)) <= (5 + 2 + 1) + 2 * (8 + 5)
     for part in parts:
         serve("evaluate", part, [r.id for r in part if r.id not in served and r.id not in ("r0", "r1")])
     assert estimate.total == pytest.approx(time.monotonic() - started, rel=0.2)
