@@ -27,7 +27,8 @@ class DecodeSettings:
     Attributes:
       sequences: samples in flight.
       prefix_tokens: prompt positions in flight, all slots together: bounds the memory of the prefix cache.
-      prefill_tokens: prompt positions read by one prefill.
+      prefill_tokens: prompt positions of one prefill, which takes as long however few prompts have a place.
+        Where it has room for two as long as their bucket, prompts are packed (see `packing`).
       prompts: places of a slot for prompts: with 2, the samples of the next prompt take the columns that the
         last samples of one leave.
       buckets: prompt lengths that programs are compiled for; a prompt goes to the smallest that holds it.

@@ -69,11 +69,12 @@ class Shape:
     def packing(self, bucket: int) -> Packing:
         """Returns the empty rows of a prefill, one for each device that has rows of its own."""
         rows = self.rows(bucket) // self.multiple
+        # Shorter than their bucket, and alike at their beginnings: twice as many have room, or nearly.
+        prompts = min(2 * rows, self.slots * self.prompts // self.multiple) if rows > 1 else 1
         return Packing(
             rows=self.multiple,
             positions=rows * bucket,
-            # Shorter than their bucket, and alike at their beginnings: twice as many have room, or nearly.
-            prompts=2 * rows if rows > 1 else 1,
+            prompts=prompts,
             longest=bucket,
             slots=self.slots,
         )

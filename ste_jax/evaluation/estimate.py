@@ -73,8 +73,9 @@ def measure(
             continue
         # Evenly over the lengths: what takes time is how long a prompt is.
         in_flight = shape.slots * shape.prompts
-        many = min(len(rest), math.ceil(len(rest) * in_flight / sum(map(len, rest))))
-        timed = [rest[i * len(rest) // many] for i in range(many)]
+        many = max(len(first), math.ceil(len(rest) * in_flight / sum(map(len, rest))))
+        many = min(len(rest), many)
+        timed = [rest[(2 * i + 1) * len(rest) // (2 * many)] for i in range(many)]
         begun = time.monotonic()
         serve(f"time {number}/{len(parts)}", part, [r.id for read in timed for r in read])
         left += (time.monotonic() - begun) / many * (len(rest) - many)

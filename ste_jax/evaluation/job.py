@@ -17,6 +17,9 @@ from ste_jax.records import ORDERS, Item
 from ste_jax.store import digest
 from ste_jax.versions import versions
 
+# New tokens of a judgment that ends within two looks of the engine.
+_SHORT = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -91,8 +94,8 @@ def open_job(model: str, benchmark: Benchmark, settings: EvaluationSettings) -> 
     check_prompt(source, judging.prompt)
     decode = DecodeSettings(
         sequences=settings.sequences,
-        # Several prompts fill a prefill, whatever their lengths.
-        prefill_tokens=2048,
+        # Short judgments end together, and many prompts have a place at once.
+        prefill_tokens=2048 if judging.max_new_tokens <= _SHORT else 512,
         wave=min(settings.votes, 16, settings.sequences),
         buckets=buckets_below(source.architecture.context_length),
         dtype=settings.dtype,

@@ -68,9 +68,13 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
     file = _open(out, run, job, facts, too_long)
     make, sampling = judge.maker(pairs), job.settings.sampling
 
-    def some(label: str, part: Sequence[Request], only: Collection[str] | None = None) -> None:
+    # Not told by the file: of processes that decode together only one has it.
+    served: set[str] = set()
+
+    def some(label: str, part: Sequence[Request], only: Collection[str]) -> None:
         options: dict[str, Any] = {"label": label, "first": "/0", "only": only, "tail": judge.tail}
         serve(engine, part, sampling, file, make, **options)
+        served.update(only)
 
     session: dict[str, Any] = {"judgments_before": len(file.found)}
     try:
@@ -80,7 +84,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
         session["estimated_seconds"] = round(estimate.total, 1)
         _say(estimate, len(requests) * job.settings.votes)
         for number, part in enumerate(parts, 1):
-            some(f"evaluate {number}/{len(parts)}", part)
+            some(f"evaluate {number}/{len(parts)}", part, {r.id for r in part} - served)
         session["complete"] = True
     finally:
         session["seconds"] = round(time.monotonic() - started, 1)

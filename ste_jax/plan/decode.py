@@ -29,7 +29,7 @@ def compile_decode(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> C
 
 
 def compile_prefill(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> Compiled:
-    """Compiles a prefill of the longest prompts in bfloat16.
+    """Compiles a prefill in bfloat16, that of the bucket which takes most memory.
 
     Its peak does not count the suffix caches that lie beside it.
     """
@@ -64,12 +64,12 @@ def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any
 
 
 def prefill_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, ...]:
-    """Returns the shapes and shardings of what `prefill` takes for the longest prompts."""
+    """Returns the shapes and shardings of what `prefill` takes where it takes most: for the bucket with the
+    most positions of prompts.
+    """
     model, prefix, _ = _abstract(cfg, mesh, shape)
-    packed = jax.tree.map(
-        lambda x: _array(mesh, x.shape, "int32", "batch", *[None] * (x.ndim - 1)),
-        shape.packing(shape.buckets[-1]).packed,
-    )
+    largest = max((shape.packing(bucket).packed for bucket in shape.buckets[::-1]), key=lambda p: p.at.size)
+    packed = jax.tree.map(lambda x: _array(mesh, x.shape, "int32", "batch", *[None] * (x.ndim - 1)), largest)
     return model, prefix, packed
 
 

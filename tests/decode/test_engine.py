@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ste_jax.decode import steps
+from ste_jax.decode.cache import empty_prefix
 from ste_jax.decode.engine import DecodeSettings, Engine
+from ste_jax.decode.packing import Packing
 from ste_jax.decode.protocol import Request, Sampling, Tail
 from ste_jax.models.llama import LlamaConfig, hidden_states, initialize
 from ste_jax.randomness import key_data
@@ -130,10 +132,13 @@ def test_hosts_that_share_the_requests_make_the_samples_of_one(model, hosts):
 
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
 def test_a_mesh_of_eight_devices_equals_one(model, shape):
-    requests = _requests(count=6)
-    settings = {"sequences": 24, "prefill_tokens": 512}  # several prompts to a row
-    wanted = _serve(_engine(model, **settings), requests, GREEDY)
-    assert _serve(_engine(_model(shape), **settings), requests, GREEDY) == wanted
+    requests = _requests(n=3, count=16)
+    sizes = {"sequences": 48, "prefix_tokens": 4096, "prefill_tokens": 1024}
+    wanted = _serve(_engine(model, **sizes), requests, GREEDY)
+    engine = _engine(_model(shape), **sizes)
+    # Several prompts to a row.
+    assert engine.shape(requests).packing(64).packed.at.shape[1] > 1
+    assert _serve(engine, requests, GREEDY) == wanted
 
 
 def test_budget_and_stop_end_a_sample(model):
@@ -303,3 +308,32 @@ def test_settings_are_checked():
         DecodeSettings(buckets=(64, 32))
     with pytest.raises(ValueError, match=r"decode\.wave \(9\)"):
         DecodeSettings(sequences=8, wave=9)
+
+
+def test_a_prompt_has_the_same_keys_wherever_it_stands_in_a_row():
+    cfg = dataclasses.replace(CFG, hidden_size=192, intermediate_size=512, num_heads=6, num_kv_heads=3)
+    cfg = dataclasses.replace(cfg, head_dim=32)
+    mesh = make_mesh((1, 1, 1))
+    rng = np.random.default_rng(0)
+    prompt, others = rng.integers(6, 64, 23), [rng.integers(6, 64, size) for size in (1, 17, 30, 5, 9)]
+
+    def read(before: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Returns what a prefill leaves of `prompt` behind some others: keys and values, and lengths."""
+        packing = Packing(rows=1, positions=125, prompts=7, longest=32, slots=2)
+        for other in [*others[:before], [*prompt[: 3 * before], 7]]:
+            assert packing.add(other) is not None
+        packing.send(packing.add(prompt) or (0, 0), 1, 0)
+        with jax.set_mesh(mesh):
+            prefix = empty_prefix(model, slots=2, prompts=1, pages=(32,))
+            prefix = jax.device_get(steps.prefill(model, prefix, packing.packed))
+        return prefix.pages[0], prefix.length
+
+    with jax.set_mesh(mesh):
+        model = initialize(cfg, DECODE, jax.random.key(0), param_dtype="float32", dtype="float32")
+    (k, v), length = read(0)
+    assert length[1, 0] == 23
+    for before in range(1, 6):
+        (other_k, other_v), _ = read(before)
+        np.testing.assert_array_equal(k[:, 1, ..., :23], other_k[:, 1, ..., :23])
+        np.testing.assert_array_equal(v[:, 1, ..., :23, :], other_v[:, 1, ..., :23, :])
+    assert np.abs(k[:, 1, ..., :23]).min() > 0

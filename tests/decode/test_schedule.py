@@ -1,0 +1,45 @@
+from collections.abc import Sequence
+
+import numpy as np
+
+from ste_jax.decode.protocol import Request
+from ste_jax.decode.schedule import Shape, reads
+
+SHAPE = Shape((64, 128), 8, prompts=2, wave=2, steps=4, segments=(16,), prefill_tokens=256)
+
+
+def _requests(lengths: Sequence[int]) -> list[Request]:
+    rng = np.random.default_rng(0)
+    return [
+        Request(str(i), tuple(rng.integers(0, 9, length + 1).tolist()), np.zeros((2, 2), np.uint32), 4)
+        for i, length in enumerate(lengths)
+    ]
+
+
+def test_every_request_is_read_once_with_others_of_its_bucket() -> None:
+    requests = _requests(np.random.default_rng(1).integers(1, 129, 60).tolist())
+    found = reads(SHAPE, requests)
+    assert sorted(r.id for read in found for r in read) == sorted(r.id for r in requests)
+    buckets = [{SHAPE.bucket(r) for r in read} for read in found]
+    assert [len(b) for b in buckets] == [1] * len(found)
+    assert buckets == sorted(buckets, key=max, reverse=True)
+    # Little stands empty, but for the last of each length.
+    filled = [sum(len(r.prompt) - 1 for r in read) for read in found]
+    last = {max(b): i for i, b in enumerate(buckets)}.values()
+    assert min(size for i, size in enumerate(filled) if i not in last) > 0.8 * 256
+
+
+def test_what_has_no_room_waits_before_those_that_came_later() -> None:
+    requests = _requests([100, 90, 80, 66, 120, 110])
+    names = [[r.id for r in read] for read in reads(SHAPE, requests)]
+    # 100 + 90 + 66 are 256; 80 comes before 120 next.
+    assert names == [["0", "1", "3"], ["2", "4"], ["5"]]
+
+
+def test_a_prefill_has_no_more_prompts_than_places() -> None:
+    few = Shape((64,), 2, prompts=1, wave=2, steps=4, segments=(16,), prefill_tokens=256)
+    assert few.packing(64).packed.at.shape == (1, 2, 64)
+    assert few.packing(64).packed.tokens.shape == (1, 128)
+    shared = Shape((64,), 8, prompts=2, wave=2, steps=4, segments=(16,), prefill_tokens=512, multiple=4)
+    assert shared.packing(64).packed.at.shape == (4, 4, 64)
+    assert shared.packing(64).packed.tokens.shape == (4, 128)
