@@ -71,39 +71,31 @@ def prefill(model: Llama, prefix: Prefix, packed: Packed) -> Prefix:
     segments = (jnp.arange(P)[None] < length[:, None]).astype(jnp.int32)
 
     def attend(q: Array, k: Array, v: Array, _: Any) -> Array:
-        q, k, v = (_prompts_of(x, packed.at) for x in (q, k, v))
-        return _rows_of(causal_attention(q, k, v, segments), packed.back)
+        q, k, v = (_taken(x, packed.at) for x in (q, k, v))
+        return _taken(causal_attention(q, k, v, segments), packed.back)
 
     _, layers = model.run_layers(model.embed_tokens(packed.tokens), packed.positions, attend)
-    k, v = (jax.vmap(_prompts_of, (0, None))(x, packed.at) for x in layers)
+    k, v = (jax.vmap(_taken, (0, None))(x, packed.at) for x in layers)
     k, v = jnp.einsum("LBTKH->LBKHT", k), jnp.einsum("LBTKH->LBKTH", v)
     return insert_prompts(prefix, k, v, length, slots, places)
 
 
-def _prompts_of(x: Array, at: Array) -> Array:
-    """Returns [b * n, P, ...] of prompts that lie in rows [b, R, ...]; each device takes from its own."""
-    if at.shape[1:] == (1, x.shape[1]):  # a row is a prompt
+def _taken(x: Array, index: Array) -> Array:
+    """Returns what lies at an index of each row: each device takes from its own rows.
+
+    From rows [b, R, ...] at [b, n, P] to prompts [b * n, P, ...], or from those at [b, R] back to rows.
+    """
+    size = index.shape[-1]
+    if x.shape[:2] == (index.size // size, size):  # a row is a prompt
         return x
 
-    def take(x: Array, at: Array) -> Array:
-        b, n, P = at.shape
-        return jax.vmap(lambda row, at: row[at])(x, at).reshape(b * n, P, *x.shape[2:])
+    def take(x: Array, index: Array) -> Array:
+        rows, tail = len(index), x.shape[2:]
+        x = jax.vmap(lambda row, index: row[index])(x.reshape(rows, -1, *tail), index)
+        return x.reshape(-1, size, *tail)
 
     spec = jax.typeof(x).sharding.spec
-    return jax.shard_map(take, in_specs=(spec, jax.typeof(at).sharding.spec), out_specs=spec)(x, at)
-
-
-def _rows_of(x: Array, back: Array) -> Array:
-    """Returns [b, R, ...] of rows from [b * n, P, ...] of prompts; see `_prompts_of`."""
-    if x.shape[:2] == back.shape:
-        return x
-
-    def take(x: Array, back: Array) -> Array:
-        x = x.reshape(len(back), -1, *x.shape[2:])
-        return jax.vmap(lambda prompts, back: prompts[back])(x, back)
-
-    spec = jax.typeof(x).sharding.spec
-    return jax.shard_map(take, in_specs=(spec, jax.typeof(back).sharding.spec), out_specs=spec)(x, back)
+    return jax.shard_map(take, in_specs=(spec, jax.typeof(index).sharding.spec), out_specs=spec)(x, index)
 
 
 def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Samples, Array]:
