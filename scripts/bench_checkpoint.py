@@ -17,9 +17,9 @@ import jax
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.models.llama import LlamaConfig, initialize
-from ste_jax.sft.settings import TrainSettings
-from ste_jax.sft.step import TrainState, abstract_state, init_state, make_optimizer
 from ste_jax.sharding import TRAIN, make_mesh
+from ste_jax.training.settings import TrainSettings
+from ste_jax.training.step import TrainState, abstract_state, init_state, make_optimizer
 
 GB = 1e9
 BYTES_A_PARAMETER = 12  # the parameter and two moments

@@ -22,7 +22,7 @@ from ste_jax.checkpoint.source import open_model
 from ste_jax.decode.engine import DecodeSettings
 from ste_jax.judging.judge import Judge, JudgeSettings
 from ste_jax.judging.prompts import load_prompt
-from ste_jax.records import Pair
+from ste_jax.records import Comparison
 
 
 def read_prompts(judge: Judge, files: list[Path], wanted: int, most: int) -> list[tuple[int, ...]]:
@@ -31,7 +31,7 @@ def read_prompts(judge: Judge, files: list[Path], wanted: int, most: int) -> lis
     prompts = []
     for row in (json.loads(line) for line in rows if line):
         texts = {name: row[name] for name in ("instruction", "response_a", "response_b")}
-        ids = judge.prompt_ids(Pair(id="", instruction_id="", label="A", **texts), "as_given")
+        ids = judge.prompt_ids(Comparison(id="", prompt_id="", label="A", **texts), "as_given")
         if len(ids) <= most:
             prompts.append(ids)
         if len(prompts) == wanted:

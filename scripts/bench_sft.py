@@ -34,10 +34,10 @@ from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.cost import attention_flops, matrix_parameters
 from ste_jax.records import TrainingExample
-from ste_jax.sft.batch import Batches
-from ste_jax.sft.settings import Remat, TrainSettings
-from ste_jax.sft.step import init_state, make_optimizer, place_batch, train_step
 from ste_jax.sharding import TRAIN, make_mesh
+from ste_jax.training.batch import Batches
+from ste_jax.training.settings import Remat, TrainSettings
+from ste_jax.training.step import init_state, make_optimizer, place_batch, train_step
 
 
 def make_batches(settings: TrainSettings, target_fraction: float, vocabulary: int) -> Batches:

@@ -24,7 +24,7 @@ from matplotlib.ticker import PercentFormatter
 
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import read_result
-from ste_jax.judging.stats import (
+from ste_jax.metrics.stats import (
     WRONG,
     JudgedPair,
     bootstrap_interval,

@@ -20,9 +20,9 @@ from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.judging.judge import Judge, JudgeSettings
 from ste_jax.judging.prompts import load_prompt
-from ste_jax.judging.stats import bootstrap_interval, difference_interval, sign_flip_test
+from ste_jax.metrics.stats import bootstrap_interval, difference_interval, sign_flip_test
 from ste_jax.models.llama import Llama, hidden_states
-from ste_jax.records import ORDERS, Item
+from ste_jax.records import ORDERS, Comparison
 from ste_jax.report.formats import interval, p_value, percent, signed
 from ste_jax.sharding import TRAIN, make_mesh, place
 
@@ -45,12 +45,12 @@ def log_odds(model: Llama, tokens: Array, length: Array, choices: tuple[int, ...
     return logits[:, choices[0]] - logits[:, choices[1]]
 
 
-def margins(source: ModelSource, items: Sequence[Item], prompt: str) -> np.ndarray:
+def margins(source: ModelSource, items: Sequence[Comparison], prompt: str) -> np.ndarray:
     """Returns the log-odds for the first response shown, [pairs, orders]."""
     judge = Judge(JudgeSettings(load_prompt(prompt), 0, True, 0), source.tokenizer)
     tail = judge.tail
     assert tail, "verdicts are forced"
-    rows = [[*judge.prompt_ids(item.pair(), order), *tail.opening] for item in items for order in ORDERS]
+    rows = [[*judge.prompt_ids(item, order), *tail.opening] for item in items for order in ORDERS]
     found, mesh = np.zeros(len(rows)), make_mesh((1, 1, 1))
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     with jax.set_mesh(mesh):

@@ -18,7 +18,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 from absl import app, flags
 
 from ste_jax import options
-from ste_jax.stopping import RUN_AGAIN, Stopped
+from ste_jax.distributed.preemption import RUN_AGAIN, Stopped
 
 _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
 MODULES: dict[str, str] = {

@@ -12,9 +12,9 @@ from ste_jax.decode.engine import DecodeSettings
 from ste_jax.decode.protocol import Sampling
 from ste_jax.instructions.filters import FilterSettings
 from ste_jax.instructions.labels import CATEGORIES
-from ste_jax.judging.construction import PairChecks
-from ste_jax.sft.settings import TrainSettings
+from ste_jax.pairs.construction import PairChecks
 from ste_jax.sharding import is_mesh
+from ste_jax.training.settings import TrainSettings
 
 T = TypeVar("T")
 PairMode = Literal["modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened"]

@@ -8,12 +8,13 @@ from typing import Any
 import filelock
 from etils import epath
 
-from ste_jax import hosts, summary
-from ste_jax.records import Instruction, Judgment, Pair
-from ste_jax.splits import split
+from ste_jax import summary
+from ste_jax.distributed import process
+from ste_jax.pairs.splits import split
+from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
-from ste_jax.store import read_records, remove, require_success
+from ste_jax.storage.record_set import read_records, remove, require_success
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(context: Context) -> dict[str, Any]:
 
 def report(context: Context) -> dict[str, Any]:
     """Writes the summary and the report of what is finished, and returns the summary; see `run`."""
-    return summary.write(context, stage_folders(context)) if hosts.is_first() else {}
+    return summary.write(context, stage_folders(context)) if process.is_first() else {}
 
 
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     if stage == "pairs":
         pairs.run(context, _read(context, "select", Instruction))
         return require_success(context.workdir / "pairs").summary
-    splits = split(context.config, _read(context, "pairs", Pair))
+    splits = split(context.config, _read(context, "pairs", Comparison))
     if stage == "prefer" and not context.config.prefer:
         raise ValueError("config: no preference training is asked for; set prefer.epochs above 0")
     if stage == "evaluate":
@@ -85,7 +86,7 @@ def redo(context: Context, name: str) -> None:
     names = stage_folders(context)
     if name not in names:
         raise ValueError(f"--redo: there is no stage {name!r}; choose from: {', '.join(names)}")
-    hosts.on_first(lambda: _delete(context, name, names))
+    process.on_first(lambda: _delete(context, name, names))
 
 
 def _delete(context: Context, name: str, names: list[str]) -> None:
@@ -109,7 +110,7 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable.{hosts.index()}.{os.getpid()}"
+        probe = workdir / f".writable.{process.index()}.{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
@@ -118,8 +119,8 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
         ) from error
     lock = filelock.FileLock(str(workdir / ".lock"), timeout=0)
     try:
-        with lock if hosts.is_first() else contextlib.nullcontext():
-            hosts.barrier()
+        with lock if process.is_first() else contextlib.nullcontext():
+            process.barrier()
             yield
     except filelock.Timeout as error:
         raise ValueError(

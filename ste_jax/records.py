@@ -55,73 +55,62 @@ class Generation(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair(Record):
-    """Two responses to one instruction, of which `label` names the better one.
+class Comparison(Record):
+    """Two responses to one instruction.
 
-    Synthetic pairs draw the place of the better response from the seed, so that a judge that always answers
-    "A" is right half of the time in either order. `modified_instruction` is x' of the paper (None for the
-    direct mode and for labelled pairs); `generator` names the model that wrote the responses.
+    Constructed pairs place the better response at a position drawn from the seed, so that a judge that always
+    answers "A" is right half of the time in either order.
+
+    Attributes:
+      instruction: the text that both responses answer.
+      response_a: the first response as given.
+      response_b: the second response as given.
+      label: the better response, "tie", or None if unknown.
+      prompt_id: shared by the comparisons of one prompt, which are not independent ("": none shares it).
+      reference: a correct answer shown to the judge, if there is one.
+      subset: subset of a benchmark, or the kind of a constructed pair ("": none).
+      category: category of the instruction, if it was labelled.
+      votes: number of people who preferred A, B and neither, where single votes are known.
+      metadata: anything else that belongs to the comparison, as JSON values.
     """
 
-    instruction_id: str
     instruction: str
     response_a: str
     response_b: str
-    label: Label
+    label: Outcome | None = None
+    prompt_id: str = ""
+    reference: str | None = None
+    subset: str = ""
     category: str | None = None
-    mode: str = "labelled"
-    generator: str = ""
-    modified_instruction: str | None = None
-    tokens_a: list[int] = dataclasses.field(default_factory=list)
-    tokens_b: list[int] = dataclasses.field(default_factory=list)
+    votes: dict[str, int] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def cluster(self) -> str:
+        """The unit of resampling: all comparisons of a prompt together."""
+        return self.prompt_id or self.id
 
     @property
     def chosen(self) -> str:
-        """The better response."""
+        """The better response of a comparison labelled A or B."""
         return self.response_a if self.label == "A" else self.response_b
 
     @property
     def rejected(self) -> str:
-        """The worse response."""
+        """The worse response of a comparison labelled A or B."""
         return self.response_b if self.label == "A" else self.response_a
 
-    def shown(self, order: Order) -> tuple[str, str, Label]:
-        """Returns (first response, second response, correct verdict) as a judge sees them in `order`."""
+    def shown(self, order: Order) -> tuple[str, str]:
+        """Returns the (first, second) response as a judge sees them in `order`."""
         if order == "as_given":
-            return self.response_a, self.response_b, self.label
-        return self.response_b, self.response_a, opposite(self.label)
+            return self.response_a, self.response_b
+        return self.response_b, self.response_a
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Item(Record):
-    """A labelled comparison to evaluate judges on: two responses to one prompt, which may be equally good.
-
-    Attributes:
-      prompt_id: shared by the items that have the prompt in common; they are no independent observations.
-      subset: of the benchmark ("": it has none).
-      votes: how many people said A, B and tie, where each vote counts for itself.
-    """
-
-    prompt_id: str
-    instruction: str
-    response_a: str
-    response_b: str
-    label: Outcome
-    subset: str = ""
-    category: str | None = None
-    votes: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def pair(self) -> Pair:
-        """Returns what a judge is shown. A tie passes as A: no judgment of it is right or wrong."""
-        return Pair(
-            id=self.id,
-            instruction_id=self.prompt_id,
-            instruction=self.instruction,
-            response_a=self.response_a,
-            response_b=self.response_b,
-            label="B" if self.label == "B" else "A",
-            category=self.category,
-        )
+    def correct_verdict(self, order: Order) -> Label | None:
+        """Returns the letter of the better response in `order`, or None for a tie or an unknown label."""
+        if self.label is None or self.label == "tie":
+            return None
+        return self.label if order == "as_given" else opposite(self.label)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

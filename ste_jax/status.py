@@ -4,7 +4,7 @@ from etils import epath
 from rich.table import Table
 from rich.text import Text
 
-from ste_jax.store import read_success, read_work
+from ste_jax.storage.record_set import read_success, read_work
 
 
 def render_status(workdir: epath.Path, folders: list[str]) -> Table:

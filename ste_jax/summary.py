@@ -7,15 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ste_jax.judging.stats import paired_test
+from ste_jax.metrics.stats import paired_test
+from ste_jax.pairs.splits import Splits, split
 from ste_jax.randomness import generator
-from ste_jax.records import Judgment, Pair
-from ste_jax.report.html import SampledJudgment, write_report
-from ste_jax.sft.metrics import read_metrics
-from ste_jax.splits import Splits, split
+from ste_jax.records import Comparison, Judgment
+from ste_jax.report.page import SampledJudgment, write_report
 from ste_jax.stages import evaluate
 from ste_jax.stages.context import Context
-from ste_jax.store import (
+from ste_jax.storage.record_set import (
     Success,
     digest,
     read_json,
@@ -25,6 +24,7 @@ from ste_jax.store import (
     read_work,
     write_atomically,
 )
+from ste_jax.training.metrics import read_metrics
 from ste_jax.versions import versions
 
 _SHOWN_JUDGMENTS = 10
@@ -41,7 +41,7 @@ def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
     """
     splits = None
     if _success(context, "pairs"):
-        splits = split(context.config, read_records(context.workdir / "pairs", Pair))
+        splits = split(context.config, read_records(context.workdir / "pairs", Comparison))
     summary = _summarize(context, folders, splits)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"

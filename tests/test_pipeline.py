@@ -18,13 +18,13 @@ from etils import epath
 
 from ste_jax import pipeline
 from ste_jax.config import read_config
+from ste_jax.pairs.splits import Splits, split
 from ste_jax.randomness import generator
-from ste_jax.records import Judgment, Pair
-from ste_jax.sft.loop import TrainResult
-from ste_jax.splits import Splits, split
+from ste_jax.records import Comparison, Judgment
 from ste_jax.stages import annotate, train
 from ste_jax.stages.context import Context
-from ste_jax.store import StaleStage, read_records, require_success
+from ste_jax.storage.record_set import StaleStage, read_records, require_success
+from ste_jax.training.loop import TrainResult
 
 _SECONDS = ("seconds", "total_seconds", "peak_rss_mib")
 ANNOTATED = "iteration_1/annotate/part-00000-of-00001.jsonl"
@@ -206,7 +206,7 @@ def opened(ste: Any, workdir: Path, **annotating: Any) -> tuple[Context, Splits,
     value.annotate.update(annotating)
     config = read_config(value.to_dict())
     context = Context(config, epath.Path(workdir))
-    splits = split(config, read_records(context.workdir / "pairs", Pair))
+    splits = split(config, read_records(context.workdir / "pairs", Comparison))
     return context, splits, read_records(context.workdir / "iteration_1/annotate", Judgment)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from etils import epath
 
-from ste_jax.instructions.sources import read_items
+from ste_jax.data.sources import read_items
 from ste_jax.randomness import generator
-from ste_jax.records import Item
+from ste_jax.records import Comparison
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,13 +25,13 @@ class Benchmark:
     """
 
     name: str
-    items: list[Item]
+    items: list[Comparison]
     source: str
     revision: str | None
     content: str
     notes: dict[str, Any]
 
-    def limited(self, limit: int, seed: int) -> list[Item]:
+    def limited(self, limit: int, seed: int) -> list[Comparison]:
         """Returns so many comparisons, in their order: prompts are drawn at random, with all they have.
 
         Args:

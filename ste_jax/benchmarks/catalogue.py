@@ -11,7 +11,7 @@ from typing import Any
 from ste_jax.benchmarks import helpsteer2, judgebench, llmbar, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.source import read_folder, read_hub
-from ste_jax.judging.stats import JudgedPair, Policy
+from ste_jax.metrics.stats import JudgedPair, Policy
 
 BENCHMARKS: dict[str, ModuleType] = {
     "rewardbench": rewardbench,

@@ -11,8 +11,8 @@ from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.stats import JudgedPair, Policy
-from ste_jax.records import Item
+from ste_jax.metrics.stats import JudgedPair, Policy
+from ste_jax.records import Comparison
 
 HUB = "nvidia/HelpSteer2"
 PATTERNS = ("validation.jsonl.gz",)
@@ -28,7 +28,7 @@ def wanted(file: str) -> bool:
     )
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the pairs that differ in helpfulness; the notes count those that do not."""
     made, ties, alone = [], 0, 0
     groups = itertools.groupby(rows, key=lambda row: row.text("prompt"))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.stats import JudgedPair, Policy, bootstrap_interval
-from ste_jax.records import Item
+from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval
+from ste_jax.records import Comparison
 
 HUB = "ScalerLab/JudgeBench"
 PATTERNS = ("data/*.jsonl",)
@@ -30,7 +30,7 @@ def wanted(file: str) -> bool:
     return "outputs/" not in file and ",judge_name=" not in file
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons; their category is the model that answered."""
     made = []
     for row in rows:
@@ -38,7 +38,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
         if label not in ("A>B", "B>A"):
             raise ValueError(f"{row.where}: the label is {label!r}; get the benchmark's files again")
         made.append(
-            Item(
+            Comparison(
                 id=row.text("pair_id"),
                 prompt_id=f"{source}/{row.fields.get('original_id') or row.text('pair_id')}",
                 instruction=row.text("question"),

@@ -11,8 +11,8 @@ from typing import Any
 from ste_jax.benchmarks.pairing import prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.stats import JudgedPair, Policy
-from ste_jax.records import Item
+from ste_jax.metrics.stats import JudgedPair, Policy
+from ste_jax.records import Comparison
 
 HUB = None
 PATTERNS = ()
@@ -26,7 +26,7 @@ def wanted(file: str) -> bool:
     return bool(_FILE.fullmatch(file)) and "CaseStudy" not in file and "Processed" not in file
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons, as the files show them."""
     made = []
     for row in rows:
@@ -40,7 +40,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
             )
         id_ = f"{place[1]}-{row.record}"
         made.append(
-            Item(
+            Comparison(
                 id=id_,
                 prompt_id=prompt_key(row.text("input")),
                 instruction=row.text("input"),

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from ste_jax.benchmarks.pairing import assistants_side, users_side
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.agreement import agreement
-from ste_jax.judging.stats import JudgedPair, Policy
-from ste_jax.records import Item, Outcome
+from ste_jax.metrics.agreement import agreement
+from ste_jax.metrics.stats import JudgedPair, Policy
+from ste_jax.records import Comparison, Outcome
 
 HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
@@ -27,7 +27,7 @@ def wanted(file: str) -> bool:
     return not file.rsplit("/", 1)[-1].startswith("gpt4")
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns a comparison for every question, couple of models and turn, with its votes."""
     votes: dict[tuple[int, str, str, int], Counter[str]] = {}
     shown: dict[tuple[int, str, str, int], tuple[str, str, str]] = {}
@@ -51,13 +51,13 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
     return made, {"votes_of_authors_left_out": authors}
 
 
-def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Counter[str]) -> Item:
+def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Counter[str]) -> Comparison:
     question, first, second, turn = key
     instruction, response_a, response_b = shown
     ranked = votes.most_common(2)
     clear = len(ranked) == 1 or ranked[0][1] > ranked[1][1]
     at = (question - 81) // 10
-    return Item(
+    return Comparison(
         id=f"q{question}/{first}/{second}/turn{turn}",
         prompt_id=f"q{question}",
         instruction=instruction,

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from ste_jax.records import Item, Label
+from ste_jax.records import Comparison, Label
 
 Turns = Sequence[tuple[str, str]]
 
@@ -17,11 +17,11 @@ def chosen_and_rejected(
     rejected: str,
     subset: str = "",
     category: str | None = None,
-) -> Item:
+) -> Comparison:
     """Returns the comparison of a better and a worse response; a hash of the id says which is A."""
     label: Label = "A" if hashlib.sha256(f"place {id_}".encode()).digest()[0] % 2 else "B"
     response_a, response_b = (chosen, rejected) if label == "A" else (rejected, chosen)
-    return Item(
+    return Comparison(
         id=id_,
         prompt_id=prompt_id,
         instruction=instruction,

@@ -13,8 +13,8 @@ from typing import Any
 from ste_jax.benchmarks.pairing import chosen_and_rejected, conversation, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.stats import JudgedPair, Policy
-from ste_jax.records import Item
+from ste_jax.metrics.stats import JudgedPair, Policy
+from ste_jax.records import Comparison
 
 HUB = "allenai/reward-bench"
 PATTERNS = ("data/filtered-*.parquet",)
@@ -64,7 +64,7 @@ def wanted(file: str) -> bool:
     return not name.startswith(other) and name != "dataset_infos.json"
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons of the rows: each record is a chosen and a rejected response."""
     made, seen = [], Counter()
     for row in rows:

@@ -16,8 +16,8 @@ import numpy as np
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.stats import JudgedPair, Policy, bootstrap_interval, mean
-from ste_jax.records import Item
+from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval, mean
+from ste_jax.records import Comparison
 
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
@@ -30,7 +30,7 @@ def wanted(file: str) -> bool:
     return bool(file)
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns each right response against each wrong one, and in Ties the right ones in a ring."""
     made = []
     for row in rows:
@@ -53,7 +53,9 @@ def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
         for i in range(len(chosen) if len(chosen) > 2 else len(chosen) - 1):
             one, other = chosen[i], chosen[(i + 1) % len(chosen)]
             made.append(
-                Item(id=f"{subset}/{id_}/tie-{i}", response_a=one, response_b=other, label="tie", **common)
+                Comparison(
+                    id=f"{subset}/{id_}/tie-{i}", response_a=one, response_b=other, label="tie", **common
+                )
             )
     return made, {}
 

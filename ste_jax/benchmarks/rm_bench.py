@@ -11,8 +11,8 @@ from typing import Any
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
-from ste_jax.judging.stats import JudgedPair, Policy
-from ste_jax.records import Item
+from ste_jax.metrics.stats import JudgedPair, Policy
+from ste_jax.records import Comparison
 
 HUB = "THU-KEG/RM-Bench"
 PATTERNS = ("total_dataset.json",)
@@ -27,9 +27,9 @@ def wanted(file: str) -> bool:
     return file.endswith(".json") or file.endswith(".parquet") or file.endswith(".jsonl")
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Item], dict[str, Any]]:
+def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns nine comparisons a prompt; a prompt that two files hold counts once."""
-    made: list[Item] = []
+    made: list[Comparison] = []
     seen: set[str] = set()
     for row in rows:
         chosen, rejected = row.texts("chosen"), row.texts("rejected")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.judging.stats import JudgedPair, Policy, wilson_interval
+from ste_jax.metrics.stats import JudgedPair, Policy, wilson_interval
 from ste_jax.randomness import generator
 
 _DRAWS = 2000

@@ -11,7 +11,7 @@ from typing import Any
 import huggingface_hub
 from pyarrow import ArrowException, parquet
 
-from ste_jax.instructions.sources import whole_text
+from ste_jax.data.sources import whole_text
 
 Fields = dict[str, Any]
 _SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json")

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ste_jax import hosts
 from ste_jax.checkpoint import layout
 from ste_jax.checkpoint.fingerprint import parameter_hash
 from ste_jax.checkpoint.folder import FolderInTheMaking
 from ste_jax.checkpoint.hf import DTYPES, INDEX, NAMES
 from ste_jax.checkpoint.source import ModelSource
+from ste_jax.distributed import process
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.sharding import DECODE, make_mesh
 from ste_jax.text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
     """
     if source.card is None or source.weights is not None:
         raise ValueError(f"{source.path}: no model folder of ours; only those are exported")
-    if hosts.count() > 1:
+    if process.count() > 1:
         raise ValueError("convert: one process exports a model; start it on one host only")
     making = FolderInTheMaking(folder, f"{source.card.name} {source.digest()}")
     if making.is_finished:

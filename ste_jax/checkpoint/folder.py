@@ -11,14 +11,14 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from ste_jax import hosts
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.orbax import save_parameter
 from ste_jax.checkpoint.source import CARD, PARAMETERS, ModelSource
+from ste_jax.distributed import process
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.sharding import TRAIN
-from ste_jax.store import read_json, remove, write_atomically
+from ste_jax.storage.record_set import read_json, remove, write_atomically
 from ste_jax.text.tokenizer import Tokenizer
 
 _ORIGIN = "conversion.json"
@@ -51,7 +51,7 @@ class FolderInTheMaking:
             )
         self.done: dict[str, str] = _done(self.path, origin) or {}
         if not self.done:
-            hosts.on_first(lambda: (remove(self.path), self.path.mkdir(parents=True)))
+            process.on_first(lambda: (remove(self.path), self.path.mkdir(parents=True)))
 
     @property
     def is_finished(self) -> bool:
@@ -63,7 +63,7 @@ class FolderInTheMaking:
         self.done[name] = word
         if self._origin:
             state = json.dumps({"origin": self._origin, "done": self.done}, indent=1)
-            hosts.on_first(lambda: write_atomically(self.path / _ORIGIN, state))
+            process.on_first(lambda: write_atomically(self.path / _ORIGIN, state))
 
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> None:
         """Writes the card and the tokenizer, and gives the folder its name."""
@@ -74,7 +74,7 @@ class FolderInTheMaking:
             remove(self._final)
             self.path.rename(self._final)
 
-        hosts.on_first(rename)
+        process.on_first(rename)
 
 
 class ModelWriter:
@@ -85,7 +85,7 @@ class ModelWriter:
         self._folder = FolderInTheMaking(folder, origin)
         self._parameters = self._folder.path / PARAMETERS
         # A killed start may have left a parameter that was not recorded.
-        hosts.on_first(lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done])
+        process.on_first(lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done])
 
     @property
     def is_finished(self) -> bool:

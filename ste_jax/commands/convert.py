@@ -8,7 +8,7 @@ from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.folder import import_model
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.commands.mesh import MESH, asked_mesh
-from ste_jax.meeting import joined
+from ste_jax.distributed.rendezvous import joined
 from ste_jax.paths import local_path
 from ste_jax.sharding import make_mesh
 

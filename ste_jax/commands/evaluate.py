@@ -5,19 +5,19 @@ import json
 from absl import app, flags
 from rich.console import Console
 
-from ste_jax import hosts, stopping
 from ste_jax.benchmarks.benchmark import Benchmark, read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, load
 from ste_jax.commands import run as run_commands
 from ste_jax.commands.mesh import asked_mesh
 from ste_jax.commands.results import JSON, POLICY
+from ste_jax.distributed import preemption, process
+from ste_jax.distributed.rendezvous import joined
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import Result
 from ste_jax.evaluation.run import evaluate
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.evaluation.terminal import tables
-from ste_jax.judging.stats import POLICIES
-from ste_jax.meeting import joined
+from ste_jax.metrics.stats import POLICIES
 from ste_jax.paths import local_path
 
 _MODEL = flags.DEFINE_string(
@@ -62,9 +62,9 @@ def main(argv: list[str]) -> None:
     if out.is_dir():
         raise ValueError(f"--out {out}: a folder; give the name of a file in it")
     with joined(out.parent, {"model": _MODEL.value, "settings": str(settings)}):
-        stopping.listen()
+        preemption.listen()
         result = evaluate(_MODEL.value, _benchmark(), settings, out)
-        if hosts.is_first():
+        if process.is_first():
             _show(result)
 
 

@@ -21,7 +21,7 @@ from ste_jax.plan.rerun import stage_hours
 from ste_jax.plan.sweep import plot, set_prices, sweep, write_csv
 from ste_jax.plan.table import render_plan, render_sweep
 from ste_jax.plan.topology import Topology, parse_topology
-from ste_jax.sft.settings import Remat
+from ste_jax.training.settings import Remat
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, as configs/llama3_70b.py.")
 _TOPOLOGY = flags.DEFINE_list("topology", None, "Slices, as v5p-128 or 2xv6e-256; several for a sweep.")

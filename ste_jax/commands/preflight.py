@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ste_jax.config import read_config
+from ste_jax.distributed.preflight import check
 from ste_jax.paths import local_path
-from ste_jax.preflight import check
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, shared by all workers.")

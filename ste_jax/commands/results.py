@@ -9,7 +9,7 @@ from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import read_result
 from ste_jax.evaluation.terminal import comparison_table, tables
-from ste_jax.judging.stats import POLICIES
+from ste_jax.metrics.stats import POLICIES
 
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of tables.")
 POLICY = flags.DEFINE_enum("policy", "wrong", list(POLICIES), "What a judgment without a verdict is worth.")

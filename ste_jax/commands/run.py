@@ -8,11 +8,12 @@ from etils import epath
 from ml_collections import config_flags
 from rich.console import Console
 
-from ste_jax import hosts, pipeline, stopping
+from ste_jax import pipeline
 from ste_jax.config import read_config
-from ste_jax.meeting import joined
+from ste_jax.distributed import preemption, process
+from ste_jax.distributed.preflight import software
+from ste_jax.distributed.rendezvous import joined
 from ste_jax.paths import local_path
-from ste_jax.preflight import software
 from ste_jax.report.terminal import render_terminal_table
 from ste_jax.stages.context import Context
 from ste_jax.status import render_status
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> None:
             _show(context, pipeline.report(context))
         return
     with joined(context.workdir, software(context.config)):
-        stopping.listen()
+        preemption.listen()
         with pipeline.exclusive(context.workdir):
             _work(context, command)
 
@@ -59,7 +60,7 @@ def _work(context: Context, command: str) -> None:
         pipeline.redo(context, _REDO.value)
     if command in STAGES:
         summary = pipeline.run_stage(context, command, _ITERATION.value)
-        if hosts.is_first():
+        if process.is_first():
             print(json.dumps(summary, indent=1))
     elif summary := pipeline.run(context):
         _show(context, summary)

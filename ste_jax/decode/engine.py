@@ -15,7 +15,7 @@ import numpy as np
 from ste_jax.decode.protocol import Completion, Group, Request, Sampling, Tail
 from ste_jax.decode.schedule import Run, Shape, Usage
 from ste_jax.decode.steps import Controls
-from ste_jax.hosts import Team
+from ste_jax.distributed.process import Team
 from ste_jax.models.llama import Llama
 from ste_jax.sharding import place
 

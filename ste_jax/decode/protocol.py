@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ste_jax.hosts import Team
+from ste_jax.distributed.process import Team
 
 
 @dataclasses.dataclass(frozen=True)

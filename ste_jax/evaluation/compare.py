@@ -8,7 +8,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import Result
-from ste_jax.judging.stats import JudgedPair, Policy, difference_interval, sign_flip_test
+from ste_jax.metrics.stats import JudgedPair, Policy, difference_interval, sign_flip_test
 
 # Below so many pairs that differ, McNemar's test is exact; above, chi-squared with continuity correction.
 _EXACT_BELOW = 25

@@ -13,8 +13,8 @@ from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import PARSER
-from ste_jax.records import ORDERS, Item
-from ste_jax.store import digest
+from ste_jax.records import ORDERS, Comparison
+from ste_jax.storage.record_set import digest
 from ste_jax.versions import versions
 
 # New tokens of a judgment that ends within two looks of the engine.
@@ -27,7 +27,7 @@ class Job:
 
     source: ModelSource
     benchmark: Benchmark
-    items: list[Item]
+    items: list[Comparison]
     settings: EvaluationSettings
     judging: JudgeSettings
     decode: DecodeSettings

@@ -10,11 +10,11 @@ import numpy as np
 
 from ste_jax.benchmarks.catalogue import aggregates
 from ste_jax.evaluation.result import Result
-from ste_jax.judging.agreement import agreement
-from ste_jax.judging.bias import baselines, bias_table
-from ste_jax.judging.judged import judged_pairs, read_again, silent_samples, vote_examples
-from ste_jax.judging.stats import JudgedPair, Policy, evaluate_judgments, mean
-from ste_jax.judging.vote import vote_curve
+from ste_jax.metrics.aggregate import judged_pairs, read_again, silent_samples, vote_examples
+from ste_jax.metrics.agreement import agreement
+from ste_jax.metrics.bias import baselines, bias_table
+from ste_jax.metrics.stats import JudgedPair, Policy, evaluate_judgments, mean
+from ste_jax.metrics.vote import vote_curve
 
 LENGTHS = {"0-249": 250, "250-999": 1000, "1000-3999": 4000, "4000 and more": math.inf}
 TIE_RULE = (

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ste_jax.judging.judged import Facts
 from ste_jax.judging.verdict import PARSER
+from ste_jax.metrics.aggregate import Facts
 from ste_jax.records import ORDERS, Judgment
-from ste_jax.store import Work, canonical_json, differences, digest
+from ste_jax.storage.record_set import Work, canonical_json, differences, digest
 
 FORMAT = "ste-result-1"
 

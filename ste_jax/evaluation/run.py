@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ste_jax import hosts
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Request
+from ste_jax.distributed import process
 from ste_jax.evaluation.estimate import Estimate, measure, rounds
 from ste_jax.evaluation.job import Job, open_job
 from ste_jax.evaluation.result import PartFile, Result, ResultFile, check_same, read_result
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.judge import Judge
-from ste_jax.judging.judged import Facts, facts_of
+from ste_jax.metrics.aggregate import Facts, facts_of
 from ste_jax.report.formats import duration
-from ste_jax.serving import serve
+from ste_jax.runner import serve
 from ste_jax.sharding import DECODE, decode_mesh
 
 
@@ -56,7 +56,7 @@ def _is_finished(out: Path, run: dict[str, Any]) -> bool:
 def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
     engine = _engine(job)
     judge = Judge(job.judging, job.source.tokenizer)
-    pairs = [item.pair() for item in job.items]
+    pairs = job.items
     requests, too_long = judge.requests(pairs, "evaluate", job.settings.votes, engine)
     if not requests:
         raise ValueError(
@@ -95,14 +95,14 @@ def _open(
     out: Path, run: dict[str, Any], job: Job, facts: list[Facts], too_long: list[str]
 ) -> PartFile | ResultFile:
     """Opens the result file, or on other hosts than the first a file beside it."""
-    if hosts.is_first():
+    if process.is_first():
         file = ResultFile(out, run, job.about(), facts, too_long)
         file.take_in()
-        hosts.barrier()
+        process.barrier()
         return file
-    hosts.barrier()
+    process.barrier()
     found = {judgment.id: judgment for judgment in read_result(out).judgments}
-    return PartFile(out, hosts.index(), run, found)
+    return PartFile(out, process.index(), run, found)
 
 
 def _close(file: PartFile | ResultFile, session: dict[str, Any]) -> None:
@@ -112,14 +112,14 @@ def _close(file: PartFile | ResultFile, session: dict[str, Any]) -> None:
         file.close(session)
     try:
         if complete:
-            hosts.barrier(stoppable=True)
+            process.barrier(stoppable=True)
         if complete and isinstance(file, ResultFile):
             file.take_in()
     finally:
         if isinstance(file, ResultFile):
             file.close(session)
     if complete:
-        hosts.barrier()
+        process.barrier()
 
 
 def _engine(job: Job) -> Engine:

@@ -10,7 +10,7 @@ from ste_jax.decode.protocol import Backend, Completion, Group, Limits, Request,
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import PARSER, parse_verdict, verdict_tail
 from ste_jax.randomness import sample_keys
-from ste_jax.records import ORDERS, Judgment, Order, Pair
+from ste_jax.records import ORDERS, Comparison, Judgment, Order
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import Tokenizer
 
@@ -66,16 +66,16 @@ class Judge:
         verdict = parse_verdict(text, truncated=truncated)
         return text, verdict.label, verdict.status
 
-    def prompt_ids(self, pair: Pair, order: Order) -> tuple[int, ...]:
+    def prompt_ids(self, pair: Comparison, order: Order) -> tuple[int, ...]:
         """Returns the prompt that shows `pair` in `order`."""
-        first, second, _ = pair.shown(order)
+        first, second = pair.shown(order)
         messages = [Message("user", self._prompt.fill(pair.instruction, first, second))]
         if self._prompt.system:
             messages.insert(0, Message("system", self._prompt.system))
         return tuple(encode_chat(self._tokenizer, messages))
 
     def requests(
-        self, pairs: Sequence[Pair], stage: str, samples: int, limits: Limits
+        self, pairs: Sequence[Comparison], stage: str, samples: int, limits: Limits
     ) -> tuple[list[Request], list[str]]:
         """Returns a request for every pair and order, and the ids of pairs that do not fit (both orders left
         out).
@@ -93,16 +93,16 @@ class Judge:
                 requests.append(Request(id_, prompt, keys, self._max_new_tokens))
         return requests, too_long
 
-    def maker(self, pairs: Sequence[Pair]) -> Callable[[Group], list[Judgment]]:
+    def maker(self, pairs: Sequence[Comparison]) -> Callable[[Group], list[Judgment]]:
         """Returns the function that makes the judgments of a group."""
-        by_id: dict[str, tuple[Pair, Order]] = {
+        by_id: dict[str, tuple[Comparison, Order]] = {
             f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS
         }
         return lambda group: [
             self._judgment(*by_id[group.id], completion) for completion in group.completions
         ]
 
-    def _judgment(self, pair: Pair, order: Order, completion: Completion) -> Judgment:
+    def _judgment(self, pair: Comparison, order: Order, completion: Completion) -> Judgment:
         tokens = list(completion.tokens)
         if completion.forced and self._forced:
             tokens += self._forced.closing
@@ -117,17 +117,17 @@ class Judge:
             verdict=label,
             status=status,
             forced=completion.forced,
-            correct=label == pair.shown(order)[2],
+            correct=label == pair.correct_verdict(order),
             finish=completion.finish,
         )
 
-    def is_correct(self, pair: Pair, order: Order, completion: Completion) -> bool:
+    def is_correct(self, pair: Comparison, order: Order, completion: Completion) -> bool:
         """Says whether a completion judges `pair` right."""
         return self._judgment(pair, order, completion).correct
 
 
 def judge_now(
-    judge: Judge, backend: Backend, pairs: Sequence[Pair], stage: str, sampling: Sampling
+    judge: Judge, backend: Backend, pairs: Sequence[Comparison], stage: str, sampling: Sampling
 ) -> Iterator[Judgment]:
     """Yields one judgment of each pair and order that falls to the backend's team, without storing them."""
     requests, _ = judge.requests(pairs, stage, 1, backend)

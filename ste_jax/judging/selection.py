@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ste_jax.randomness import generator
-from ste_jax.records import Judgment, Order, Pair
+from ste_jax.records import Comparison, Judgment, Order
 
 Example = tuple[str, Order]
 
 
 def keep_correct(
     judgments: Iterable[Judgment],
-    pairs: Iterable[Pair],
+    pairs: Iterable[Comparison],
     *,
     seed: int,
     max_per_example: int = 1,
@@ -97,12 +97,12 @@ def with_wrong(kept: Sequence[Judgment], judgments: Iterable[Judgment], *, seed:
     return Matched(pairs=pairs, without_wrong=len(kept) - len(found), unbalanced=len(found) - len(pairs))
 
 
-def _check(judgment: Judgment, pair: Pair | None):
+def _check(judgment: Judgment, pair: Comparison | None):
     if pair is None:
         raise ValueError(
             f"judgment {judgment.id}: pair {judgment.pair_id} is missing; annotate the pairs again"
         )
-    if judgment.correct != (judgment.verdict == pair.shown(judgment.order)[2]):
+    if judgment.correct != (judgment.verdict == pair.correct_verdict(judgment.order)):
         raise ValueError(
             f"judgment {judgment.id}: field correct contradicts the label of pair {pair.id}; annotate again"
         )
@@ -165,7 +165,7 @@ class YieldReport:
 def yield_report(
     judgments: Sequence[Judgment],
     kept: Sequence[Judgment],
-    pairs: Iterable[Pair],
+    pairs: Iterable[Comparison],
     *,
     samples: int,
     both_orders: bool = False,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.plan.chips import Chip
 from ste_jax.plan.topology import Topology
-from ste_jax.sft.lora import adapter_table
-from ste_jax.sft.settings import TrainSettings
+from ste_jax.training.lora import adapter_table
+from ste_jax.training.settings import TrainSettings
 
 # Bytes/s of a host's network between slices ("How to Scale Your Model", chapter TPUs); a host has four chips.
 _HOST_NETWORK, _HOST_CHIPS = 25e9, 4

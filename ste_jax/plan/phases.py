@@ -22,8 +22,8 @@ from ste_jax.plan.decode import (
 )
 from ste_jax.plan.topology import Topology, parse_topology
 from ste_jax.plan.train import compile_train, device_bytes, train_arguments
-from ste_jax.sft.settings import TrainSettings
 from ste_jax.sharding import DECODE, MESH_AXES, AnyMesh, make_mesh, whole_mesh_sizes
+from ste_jax.training.settings import TrainSettings
 
 Phase = Literal["sft", "dpo", "prefill", "decode"]
 PHASES: tuple[Phase, ...] = ("sft", "dpo", "prefill", "decode")

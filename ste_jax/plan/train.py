@@ -7,9 +7,9 @@ import jax
 from ste_jax.checkpoint.orbax import on_mesh
 from ste_jax.models.llama import LlamaConfig, check_divisible
 from ste_jax.plan.compile import Compiled, compile_program
-from ste_jax.sft.settings import TrainSettings
-from ste_jax.sft.step import TrainState, abstract_state, check_rows, train_step
 from ste_jax.sharding import TRAIN, AnyMesh
+from ste_jax.training.settings import TrainSettings
+from ste_jax.training.step import TrainState, abstract_state, check_rows, train_step
 
 # A schedule needs a length; no shape depends on it.
 _STEPS = 1000

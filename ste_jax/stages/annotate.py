@@ -11,16 +11,16 @@ from typing import Any
 from ste_jax.decode.protocol import Completion
 from ste_jax.judging.judge import Judge
 from ste_jax.judging.selection import keep_correct, yield_report
-from ste_jax.records import ORDERS, Judgment, Order, Pair
-from ste_jax.serving import serve
+from ste_jax.records import ORDERS, Comparison, Judgment, Order
+from ste_jax.runner import serve
 from ste_jax.stages.context import Context
-from ste_jax.store import RecordSet, digest, read_records, read_success
+from ste_jax.storage.record_set import RecordSet, digest, read_records, read_success
 
 # Settings that choose among judgments that are made: they belong to the training on them.
 CHOOSING = ("max_per_example", "both_orders")
 
 
-def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
+def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgment]:
     """Returns the judgments that iteration `iteration` trains on, made now or before."""
     settings = context.config.annotate
     folder = context.iteration(iteration) / "annotate"
@@ -40,7 +40,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     judge = Judge(context.judging, source.tokenizer)
     stage = f"annotate/{iteration}"
     requests, too_long = judge.requests(pairs, stage, settings.samples, engine)
-    by_request: dict[str, tuple[Pair, Order]] = {
+    by_request: dict[str, tuple[Comparison, Order]] = {
         f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS
     }
 
@@ -70,7 +70,7 @@ def run(context: Context, iteration: int, pairs: list[Pair]) -> list[Judgment]:
     return judgments
 
 
-def kept(context: Context, judgments: list[Judgment], pairs: list[Pair]) -> list[Judgment]:
+def kept(context: Context, judgments: list[Judgment], pairs: list[Comparison]) -> list[Judgment]:
     """Returns the judgments to train on: correct, one a pair and order, verdicts balanced."""
     settings = context.config.annotate
     return keep_correct(
@@ -83,7 +83,7 @@ def kept(context: Context, judgments: list[Judgment], pairs: list[Pair]) -> list
 
 
 def yield_of(
-    context: Context, judgments: list[Judgment], chosen: list[Judgment], pairs: list[Pair]
+    context: Context, judgments: list[Judgment], chosen: list[Judgment], pairs: list[Comparison]
 ) -> dict[str, Any]:
     """Returns the yield of an annotation from which these were chosen, as a JSON-ready dict."""
     settings = context.config.annotate

@@ -10,14 +10,14 @@ from typing import Any
 
 from ste_jax.decode.protocol import GREEDY, Sampling
 from ste_jax.judging.judge import Judge
-from ste_jax.judging.judged import facts_of, judged_pairs, vote_examples
-from ste_jax.judging.stats import Evaluation, evaluate_judgments
-from ste_jax.judging.vote import vote_curve
-from ste_jax.records import Judgment, Pair
-from ste_jax.serving import serve
-from ste_jax.splits import Splits
+from ste_jax.metrics.aggregate import facts_of, judged_pairs, vote_examples
+from ste_jax.metrics.stats import Evaluation, evaluate_judgments
+from ste_jax.metrics.vote import vote_curve
+from ste_jax.pairs.splits import Splits
+from ste_jax.records import Comparison, Judgment
+from ste_jax.runner import serve
 from ste_jax.stages.context import Context
-from ste_jax.store import RecordSet, digest, read_records, read_success, require_success
+from ste_jax.storage.record_set import RecordSet, digest, read_records, read_success, require_success
 
 
 def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
@@ -56,12 +56,12 @@ def greedy_evaluation(context: Context, iteration: int, splits: Splits) -> Evalu
     return _evaluation_of(splits.test, judgments, context.config.seed)
 
 
-def _digest_of(pairs: Sequence[Pair]) -> str:
+def _digest_of(pairs: Sequence[Comparison]) -> str:
     return digest([pair.to_json() for pair in pairs])
 
 
 def _judge(
-    context: Context, iteration: int, name: str, pairs: Sequence[Pair], samples: int, sampling: Sampling
+    context: Context, iteration: int, name: str, pairs: Sequence[Comparison], samples: int, sampling: Sampling
 ) -> None:
     folder = context.iteration(iteration) / name
     source = context.model(iteration)
@@ -92,7 +92,7 @@ def _judge(
     records.finish(order, {"iteration": iteration, "too_long": too_long})
 
 
-def _majority(seed: int, pairs: Sequence[Pair], judgments: Sequence[Judgment]) -> dict[str, Any]:
+def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgment]) -> dict[str, Any]:
     """Returns the numbers of the vote, and its accuracy by the number of votes."""
     facts = [facts_of(pair) for pair in pairs]
     numbers = evaluate_judgments(judged_pairs(facts, judgments, seed=seed), seed=seed).to_json()
@@ -100,6 +100,6 @@ def _majority(seed: int, pairs: Sequence[Pair], judgments: Sequence[Judgment]) -
     return {"k": len(curve), **numbers, "curve": curve}
 
 
-def _evaluation_of(pairs: Sequence[Pair], judgments: Sequence[Judgment], seed: int) -> Evaluation:
+def _evaluation_of(pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int) -> Evaluation:
     """Returns the numbers of one judgment a pair and order; pairs without judgments are not counted."""
     return evaluate_judgments(judged_pairs(map(facts_of, pairs), judgments, seed=seed), seed=seed)

@@ -2,12 +2,12 @@
 
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.judging.judge import Judge
-from ste_jax.records import Judgment, Pair, PreferenceExample, TrainingExample
+from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
 from ste_jax.stages.context import Context
 
 
 def training_examples(
-    context: Context, source: ModelSource, judgments: list[Judgment], pairs: list[Pair]
+    context: Context, source: ModelSource, judgments: list[Judgment], pairs: list[Comparison]
 ) -> list[TrainingExample]:
     """Returns the judgments with their prompts, in the tokens of a model."""
     judge, by_id = Judge(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
@@ -24,7 +24,7 @@ def training_examples(
 
 
 def preference_examples(
-    context: Context, source: ModelSource, matched: list[tuple[Judgment, Judgment]], pairs: list[Pair]
+    context: Context, source: ModelSource, matched: list[tuple[Judgment, Judgment]], pairs: list[Comparison]
 ) -> list[PreferenceExample]:
     """Returns (correct, wrong) judgments with the prompt of both, and no log-probabilities yet."""
     correct = training_examples(context, source, [good for good, _ in matched], pairs)

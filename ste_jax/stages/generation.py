@@ -7,9 +7,9 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import Group, Request, Sampling
 from ste_jax.records import Generation
-from ste_jax.serving import serve
+from ste_jax.runner import serve
 from ste_jax.stages.context import Context
-from ste_jax.store import RecordSet, read_records, read_success
+from ste_jax.storage.record_set import RecordSet, read_records, read_success
 from ste_jax.text.chat import Message, encode_chat
 
 

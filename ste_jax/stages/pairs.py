@@ -1,7 +1,7 @@
 """Stage 2, `ste pairs`: instructions -> a better and a worse response each (the paper, section 3.2).
 
 y_w answers the instruction x; y_l is made as `stages.worse` says. Built once, for all iterations. Writes
-`pairs/` (records: Pair) and one record set for each kind of model call under it.
+`pairs/` (records: Comparison) and one record set for each kind of model call under it.
 """
 
 import dataclasses
@@ -9,22 +9,22 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ste_jax.config import PairMode, PairsConfig
-from ste_jax.judging.construction import check_pair
+from ste_jax.pairs.construction import check_pair
+from ste_jax.pairs.rejected import MODES, Asker, Worse
 from ste_jax.randomness import generator
-from ste_jax.records import Generation, Instruction, Pair
+from ste_jax.records import Comparison, Generation, Instruction
 from ste_jax.stages.context import Context
-from ste_jax.stages.worse import MODES, Asker, Worse
-from ste_jax.store import RecordSet, read_records, read_success, require_success
+from ste_jax.storage.record_set import RecordSet, read_records, read_success, require_success
 from ste_jax.text.chat import Message
 
 
-def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
+def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     """Returns the pairs of the run, made now or before."""
     folder, settings = context.workdir / "pairs", context.config.pairs
     fingerprint = made_from(context)
-    records = RecordSet(folder, Pair, fingerprint)
+    records = RecordSet(folder, Comparison, fingerprint)
     if read_success(folder):
-        return read_records(folder, Pair)
+        return read_records(folder, Comparison)
 
     asker = Asker(context, fingerprint)
     questions = {i.id: [Message("user", i.text)] for i in instructions}
@@ -35,7 +35,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Pair]:
         candidates = MODES[mode](asker, answered, settings, chosen)
         for instruction in instructions:
             pair = _pair(context, instruction, mode, chosen.get(instruction.id), candidates)
-            if isinstance(pair, Pair):
+            if isinstance(pair, Comparison):
                 pairs.append(pair)
             else:
                 rejected[pair] += 1
@@ -68,7 +68,7 @@ def _pair(
     mode: PairMode,
     chosen: Generation | None,
     candidates: Mapping[str, Worse | None],
-) -> Pair | str:
+) -> Comparison | str:
     """Returns the pair of an instruction, or the reason why there is none."""
     settings = context.config.pairs
     if chosen is None:
@@ -86,25 +86,28 @@ def _pair(
     label = "A" if generator(context.config.seed, "place", id_).random() < 0.5 else "B"
     better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
     first, second = (better, worse) if label == "A" else (worse, better)
-    return Pair(
+    return Comparison(
         id=id_,
-        instruction_id=instruction.id,
+        prompt_id=instruction.id,
         instruction=instruction.text,
         response_a=first[0],
         response_b=second[0],
         label=label,
         category=instruction.category,
-        mode=mode,
-        generator=context.seed_model.name,
-        modified_instruction=candidate.modified,
-        tokens_a=first[1],
-        tokens_b=second[1],
+        subset=mode,
+        metadata={
+            "generator": context.seed_model.name,
+            "modified_instruction": candidate.modified,
+            "tokens_a": first[1],
+            "tokens_b": second[1],
+        },
     )
 
 
-def _summary(settings: PairsConfig, instructions: int, pairs: list[Pair], rejected: Counter) -> dict:
-    better = [len(p.tokens_a if p.label == "A" else p.tokens_b) for p in pairs]
-    worse = [len(p.tokens_b if p.label == "A" else p.tokens_a) for p in pairs]
+def _summary(settings: PairsConfig, instructions: int, pairs: list[Comparison], rejected: Counter) -> dict:
+    tokens = [(len(p.metadata["tokens_a"]), len(p.metadata["tokens_b"])) for p in pairs]
+    better = [a if p.label == "A" else b for p, (a, b) in zip(pairs, tokens, strict=True)]
+    worse = [b if p.label == "A" else a for p, (a, b) in zip(pairs, tokens, strict=True)]
     return {
         "asked": instructions * len(settings.modes),
         "made": len(pairs),

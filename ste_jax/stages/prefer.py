@@ -8,12 +8,12 @@ it moves from `iteration_k/model` to `iteration_k/train/model`. Writes `iteratio
 
 from etils import epath
 
-from ste_jax import hosts
+from ste_jax.distributed import process
+from ste_jax.pairs.splits import Splits
 from ste_jax.records import Judgment
-from ste_jax.splits import Splits
 from ste_jax.stages import train
 from ste_jax.stages.context import Context
-from ste_jax.store import StaleStage, remove, require_success
+from ste_jax.storage.record_set import StaleStage, remove, require_success
 
 
 def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
@@ -27,7 +27,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     settings, folder = context.config.prefer, context.iteration(iteration)
     if settings is None:
         # Preferences that left no model yet are forgotten.
-        hosts.on_first(lambda: (folder / "model").exists() or undo(folder))
+        process.on_first(lambda: (folder / "model").exists() or undo(folder))
         if is_begun(folder):
             raise StaleStage(
                 f"{folder / 'model'} was made by preferences, for which the configuration asks no more; set "
@@ -37,7 +37,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     require_success(folder / "train")
     if not (is_begun(folder) or (folder / "model").exists()):
         raise ValueError(f"{folder / 'model'} is missing; run `ste train --iteration={iteration}` first")
-    hosts.on_first(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
+    process.on_first(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
     source = context.opened(_start(folder))
     train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)
 

@@ -10,16 +10,16 @@ from etils import epath
 
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.config import SelectConfig
+from ste_jax.data.sources import read_instructions
 from ste_jax.decode.protocol import GREEDY
 from ste_jax.instructions.filters import FunnelStep, filter_instructions
 from ste_jax.instructions.labels import label_prompt, parse_label
 from ste_jax.instructions.sampler import Selection, sample
-from ste_jax.instructions.sources import read_instructions
 from ste_jax.randomness import generator
 from ste_jax.records import Generation, Instruction
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
-from ste_jax.store import RecordSet, Work, digest, read_records, read_success, require_success
+from ste_jax.storage.record_set import RecordSet, Work, digest, read_records, read_success, require_success
 from ste_jax.text.chat import to_messages
 
 

@@ -12,32 +12,32 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from ste_jax import hosts
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import GREEDY
+from ste_jax.distributed import process
 from ste_jax.judging.judge import Judge, judge_now
 from ste_jax.judging.selection import with_wrong
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
+from ste_jax.pairs.splits import Splits
 from ste_jax.progress import Progress
 from ste_jax.randomness import generator
-from ste_jax.records import Judgment, Pair, PreferenceExample, TrainingExample
-from ste_jax.sft.batch import Batches
-from ste_jax.sft.loop import FREE_ON_RESUME, TrainResult, train
-from ste_jax.sft.lora import prepared
-from ste_jax.sft.metrics import MetricsLog
-from ste_jax.sft.preference import PreferenceBatches
-from ste_jax.sft.settings import TrainSettings
-from ste_jax.sft.step import check_attention, check_rows, reference_log_probs
+from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
 from ste_jax.sharding import DECODE, TRAIN
-from ste_jax.splits import Splits
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
-from ste_jax.store import RecordSet, digest, matching, read_success, remove, require_success
+from ste_jax.storage.record_set import RecordSet, digest, matching, read_success, remove, require_success
+from ste_jax.training.batch import Batches
+from ste_jax.training.loop import FREE_ON_RESUME, TrainResult, train
+from ste_jax.training.lora import prepared
+from ste_jax.training.metrics import MetricsLog
+from ste_jax.training.preference import PreferenceBatches
+from ste_jax.training.settings import TrainSettings
+from ste_jax.training.step import check_attention, check_rows, reference_log_probs
 
 
 class _Ticker:
@@ -150,7 +150,7 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
     )
 
 
-def _too_long(training: Training, judge: Judge, validation: list[Pair]) -> list[str]:
+def _too_long(training: Training, judge: Judge, validation: list[Comparison]) -> list[str]:
     """Returns the validation pairs that no checkpoint will be measured by.
 
     Raises:
@@ -193,11 +193,11 @@ def _hand_over(folder: epath.Path) -> None:
         if (folder / "checkpoints").exists():
             (folder / "checkpoints").rmtree()
 
-    hosts.on_first(move)
+    process.on_first(move)
 
 
 def _preferences(
-    training: Training, matched: list[tuple[Judgment, Judgment]], pairs: list[Pair], records: RecordSet
+    training: Training, matched: list[tuple[Judgment, Judgment]], pairs: list[Comparison], records: RecordSet
 ) -> list[PreferenceExample]:
     """Returns the examples with the starting model's log-probabilities, which are made and stored once."""
     context, settings, source = training.context, training.settings, training.source
@@ -237,7 +237,7 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
 
 
 def _train(
-    training: Training, batches: Batches, judge: Judge, validation: list[Pair], records: RecordSet
+    training: Training, batches: Batches, judge: Judge, validation: list[Comparison], records: RecordSet
 ) -> TrainResult:
     context, iteration, source = training.context, training.iteration, training.source
     config, settings, folder = context.config, training.settings, training.folder
@@ -256,14 +256,14 @@ def _train(
         engine = context.engine_of(decoding, source)
         judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
         told = judged if engine.team.leads else []
-        counts = hosts.exchange([sum(j.correct for j in told), len(told)])
+        counts = process.exchange([sum(j.correct for j in told), len(told)])
         correct, made = map(sum, zip(*counts, strict=True))
         return correct / made
 
     def save(model: Llama, step: int) -> None:
         dtype, best = config.model_dtype or config.decode.dtype, _best(folder, step)
         save_model(Path(best), model, card, source.tokenizer, dtype)
-        hosts.on_first(lambda: [remove(old) for old in matching(folder, "best-*") if old.name != best.name])
+        process.on_first(lambda: [remove(old) for old in matching(folder, "best-*") if old.name != best.name])
 
     def load() -> Llama:
         dtypes = {"param_dtype": settings.model_dtype, "dtype": settings.dtype}

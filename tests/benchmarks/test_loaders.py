@@ -15,8 +15,8 @@ from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, 
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, aggregates, load
 from ste_jax.benchmarks.sections import Subsets, scored
-from ste_jax.judging.stats import POLICIES, JudgedPair, wilson_interval
-from ste_jax.records import Item, Label, opposite
+from ste_jax.metrics.stats import POLICIES, JudgedPair, wilson_interval
+from ste_jax.records import Comparison, Label, opposite
 
 WRONG = POLICIES["wrong"]
 
@@ -32,7 +32,7 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def judged(item: Item, right: tuple[bool | None, bool | None]) -> JudgedPair:
+def judged(item: Comparison, right: tuple[bool | None, bool | None]) -> JudgedPair:
     """Returns an item judged right or wrong (None: no verdict) as given and swapped."""
     verdicts: list[Label | None] = []
     for correct, best in zip(right, (item.label, "B" if item.label == "A" else "A"), strict=True):
@@ -54,15 +54,15 @@ def judged(item: Item, right: tuple[bool | None, bool | None]) -> JudgedPair:
 
 def scores(
     name: str,
-    items: list[Item],
-    right: Callable[[Item], tuple[bool | None, bool | None]],
+    items: list[Comparison],
+    right: Callable[[Comparison], tuple[bool | None, bool | None]],
     policy: str = "wrong",
 ) -> Any:
     pairs = [judged(item, right(item)) for item in items if item.label != "tie"]
     return aggregates(name, pairs, POLICIES[policy], 0)
 
 
-def better(item: Item) -> str:
+def better(item: Comparison) -> str:
     return item.response_a if item.label == "A" else item.response_b
 
 
@@ -111,7 +111,7 @@ def test_rewardbench_sections_and_both_averages(tmp_path):
     assert shp.instruction == "User:\nHi\n\nAssistant:\nHello.\n\nUser:\nWhy?"
 
     # Right in math-prm and Chat only; the prior sets right in one order.
-    def right(item: Item) -> tuple[bool, bool]:
+    def right(item: Comparison) -> tuple[bool, bool]:
         good = item.subset == "math-prm" or item.subset in rewardbench.SECTIONS["Chat"]
         return good or item.subset in rewardbench.PRIOR_SETS, good
 
@@ -144,7 +144,7 @@ def test_rewardbench_published_sections_give_the_published_average(tmp_path):
     items = load("rewardbench", str(tmp_path)).items
     share = {name: published[section] for section, s in rewardbench.SECTIONS.items() for name in s}
 
-    def right(item: Item) -> tuple[bool, bool]:
+    def right(item: Comparison) -> tuple[bool, bool]:
         good = int(item.id.rsplit("/", 1)[-1]) < round(1000 * share[item.subset])
         return good, good
 
@@ -446,7 +446,7 @@ def test_rm_bench_matrix(tmp_path):
     }
 
     # A judge of style: easy ones right, hard ones wrong, normal ones only in code and safety-refuse.
-    def right(item: Item) -> tuple[bool, bool]:
+    def right(item: Comparison) -> tuple[bool, bool]:
         good = item.category == "easy" or (
             item.category == "normal" and item.subset in ("code", "safety-refuse")
         )

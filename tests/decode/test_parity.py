@@ -9,9 +9,9 @@ import transformers
 
 import ste_jax
 from ste_jax.checkpoint.source import open_model
+from ste_jax.data.sources import read_instructions
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import GREEDY, Request
-from ste_jax.instructions.sources import read_instructions
 from ste_jax.sharding import DECODE, make_mesh
 from ste_jax.text.chat import Message, encode_chat
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ste_jax.evaluation.result import Result, ResultFile, read_result
-from ste_jax.judging.judged import facts_of
 from ste_jax.judging.verdict import PARSER
-from ste_jax.records import ORDERS, Item, Judgment, Order
+from ste_jax.metrics.aggregate import facts_of
+from ste_jax.records import ORDERS, Comparison, Judgment, Order
 
-Texts = Callable[[Item, Order, int], str]
+Texts = Callable[[Comparison, Order, int], str]
 
 
 def run_of(samples: int = 1, **changes: Any) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def run_of(samples: int = 1, **changes: Any) -> dict[str, Any]:
     }
 
 
-def item(i: int, label: str, **fields: Any) -> Item:
+def item(i: int, label: str, **fields: Any) -> Comparison:
     texts = {"instruction": f"question {i}", "response_a": f"a {i}", "response_b": f"b {i}"}
     values: dict[str, Any] = {"id": f"i{i:04d}", "prompt_id": f"p{i}", "label": label, **texts, **fields}
-    return Item(**values)
+    return Comparison(**values)
 
 
-def judgment(one: Item, order: Order, sample: int, text: str, finish: str = "stop") -> Judgment:
+def judgment(one: Comparison, order: Order, sample: int, text: str, finish: str = "stop") -> Judgment:
     # The recorded verdict is left wrong on purpose: numbers must come from the text.
     return Judgment(
         id=f"{one.id}/{order}/{sample}",
@@ -53,12 +53,17 @@ def judgment(one: Item, order: Order, sample: int, text: str, finish: str = "sto
     )
 
 
-def open_file(path: Path, items: Sequence[Item], run: dict[str, Any]) -> ResultFile:
+def open_file(path: Path, items: Sequence[Comparison], run: dict[str, Any]) -> ResultFile:
     return ResultFile(path, run, {"data_source": "planted.jsonl"}, [facts_of(one) for one in items], [])
 
 
 def result(
-    path: Path, items: Sequence[Item], texts: Texts, samples: int = 1, finish: str = "stop", **changes: Any
+    path: Path,
+    items: Sequence[Comparison],
+    texts: Texts,
+    samples: int = 1,
+    finish: str = "stop",
+    **changes: Any,
 ) -> Result:
     """Writes and reads a result file whose judgment texts are `texts(item, order, sample)`."""
     file = open_file(path, items, run_of(samples, **changes))
@@ -73,10 +78,10 @@ def says(verdict: str) -> str:
     return f"Because. Verdict: [[{verdict}]]"
 
 
-def right(one: Item, order: Order) -> str:
+def right(one: Comparison, order: Order) -> str:
     """Returns the text of a right judgment."""
-    return says(one.pair().shown(order)[2])
+    return says(one.correct_verdict(order))
 
 
-def wrong(one: Item, order: Order) -> str:
-    return says("B" if one.pair().shown(order)[2] == "A" else "A")
+def wrong(one: Comparison, order: Order) -> str:
+    return says("B" if one.correct_verdict(order) == "A" else "A")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ste_jax.evaluation.numbers import TIE_RULE, numbers
 from ste_jax.evaluation.terminal import tables
-from ste_jax.judging.stats import POLICIES, wilson_interval
+from ste_jax.metrics.stats import POLICIES, wilson_interval
 
 WRONG, REWARDBENCH, DROPPED = (POLICIES[name] for name in ("wrong", "rewardbench", "dropped"))
 KEYS = (
@@ -64,7 +64,7 @@ def test_planted_biases_show(tmp_path):
     items = [made(i) for i in range(80)]
 
     def likes_lists(one, order, _):
-        first, _, _ = one.pair().shown(order)
+        first, _ = one.shown(order)
         return says("A" if first == listed else "B")
 
     report = numbers(result(tmp_path / "r.jsonl", items, likes_lists), WRONG)

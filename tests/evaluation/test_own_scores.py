@@ -14,7 +14,7 @@ from ste_jax.benchmarks.catalogue import BENCHMARKS, load
 from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.terminal import comparison_table, tables
-from ste_jax.judging.stats import POLICIES
+from ste_jax.metrics.stats import POLICIES
 
 WRONG = POLICIES["wrong"]
 

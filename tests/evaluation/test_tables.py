@@ -58,5 +58,5 @@ def test_an_error_of_a_library_says_how_to_see_where(ste: Any, planted: Callable
     out, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert err.startswith("Traceback (most recent call last):\n")
-    assert "ste_jax/judging/stats.py" in err
+    assert "ste_jax/metrics/stats.py" in err
     assert "\nste: setting an array element with a sequence." in err

@@ -5,9 +5,9 @@ from importlib import resources
 import pytest
 
 import ste_jax
+from ste_jax.data.sources import read_instructions
 from ste_jax.instructions.filters import FilterSettings, filter_instructions
 from ste_jax.instructions.labels import CATEGORIES
-from ste_jax.instructions.sources import read_instructions
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import pytest
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import Completion, Group
 from ste_jax.judging.judge import Judge
-from ste_jax.judging.judged import facts_of, judged_pairs
-from ste_jax.judging.stats import evaluate_judgments
 from ste_jax.judging.verdict import CLOSING, OPENING
-from ste_jax.records import ORDERS, Pair
+from ste_jax.metrics.aggregate import facts_of, judged_pairs
+from ste_jax.metrics.stats import evaluate_judgments
+from ste_jax.records import ORDERS, Comparison
 from ste_jax.stages.context import Context
 
-PAIR = Pair(
+PAIR = Comparison(
     id="p",
-    instruction_id="p",
+    prompt_id="p",
     instruction="Name a river.",
     response_a="The Rhine.",
     response_b="A rose.",
@@ -41,7 +41,7 @@ def judge(context: Context) -> Judge:
     return Judge(context.judging, context.seed_model.tokenizer)
 
 
-def with_text(field: str, text: str) -> Pair:
+def with_text(field: str, text: str) -> Comparison:
     return dataclasses.replace(PAIR, **{field: text})
 
 

@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 
 from ste_jax.judging.selection import keep_correct, with_wrong, yield_report
-from ste_jax.records import ORDERS, Judgment, Pair
+from ste_jax.records import ORDERS, Comparison, Judgment
 
 
 def pair(i, label, a="long answer", b="short"):
-    return Pair(id=f"p{i}", instruction_id=f"i{i}", instruction="x", response_a=a, response_b=b, label=label)
+    return Comparison(id=f"p{i}", prompt_id=f"i{i}", instruction="x", response_a=a, response_b=b, label=label)
 
 
 def judgment(of, order, sample, verdict, forced=False):
@@ -23,7 +23,7 @@ def judgment(of, order, sample, verdict, forced=False):
         verdict=verdict,
         status="ok" if verdict else "missing",
         forced=forced,
-        correct=verdict == of.shown(order)[2],
+        correct=verdict == of.correct_verdict(order),
     )
 
 
@@ -86,7 +86,7 @@ def test_selection_depends_on_seed_and_ids_only(annotation):
 def test_the_kept_sample_is_drawn_evenly():
     pairs = [pair(i, "A") for i in range(600)]
     judgments = [
-        judgment(p, order, s, p.shown(order)[2]) for p in pairs for order in ORDERS for s in range(3)
+        judgment(p, order, s, p.correct_verdict(order)) for p in pairs for order in ORDERS for s in range(3)
     ]
     samples = Counter(j.sample for j in keep_correct(judgments, pairs, seed=0))
     assert sum(samples.values()) == 1200
@@ -95,7 +95,7 @@ def test_the_kept_sample_is_drawn_evenly():
 
 def test_more_than_one_of_an_example():
     p = pair(0, "A")
-    judgments = [judgment(p, order, s, p.shown(order)[2]) for order in ORDERS for s in range(5)]
+    judgments = [judgment(p, order, s, p.correct_verdict(order)) for order in ORDERS for s in range(5)]
     kept = keep_correct(judgments, [p], seed=0, max_per_example=2)
     assert Counter(j.order for j in kept) == {"as_given": 2, "swapped": 2}
     assert len({j.id for j in kept}) == 4

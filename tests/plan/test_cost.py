@@ -7,7 +7,7 @@ from ste_jax.models.presets import PRESETS, preset_of
 from ste_jax.plan.cost import DECODING, prefill_cost, train_cost, trained_parameters
 from ste_jax.plan.phases import decode_cost
 from ste_jax.plan.topology import parse_topology
-from ste_jax.sft.settings import TrainSettings
+from ste_jax.training.settings import TrainSettings
 
 CFG = PRESETS["llama3_70b"]
 SETTINGS = TrainSettings(

@@ -16,7 +16,7 @@ from ste_jax.plan.decode import decode_arguments, prefill_arguments
 from ste_jax.plan.phases import largest_shape, phase_mesh
 from ste_jax.plan.topology import parse_topology
 from ste_jax.plan.train import train_arguments
-from ste_jax.sft.step import train_step
+from ste_jax.training.step import train_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAME = r"(?:\d+x)?(?:v4|v5e|v5p|v6e|tpu7x)-\d+"

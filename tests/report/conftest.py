@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ste_jax.records import Judgment, Pair
-from ste_jax.report.html import SampledJudgment
+from ste_jax.records import Comparison, Judgment
+from ste_jax.report.page import SampledJudgment
 
 _HERE = Path(__file__).parent
 
@@ -19,7 +19,9 @@ Run = tuple[dict[str, Any], list[SampledJudgment]]
 def finished_run() -> Run:
     rows = json.loads((_HERE / "samples_example.json").read_text("utf-8"))
     samples = [
-        SampledJudgment(row["iteration"], Pair.from_json(row["pair"]), Judgment.from_json(row["judgment"]))
+        SampledJudgment(
+            row["iteration"], Comparison.from_json(row["pair"]), Judgment.from_json(row["judgment"])
+        )
         for row in rows
     ]
     return json.loads((_HERE / "summary_example.json").read_text("utf-8")), samples

@@ -6,7 +6,7 @@ import matplotlib
 import pytest
 from etils import epath
 
-from ste_jax.report.html import write_report
+from ste_jax.report.page import write_report
 from ste_jax.report.plots import draw_figures
 
 SECTIONS = (
@@ -131,7 +131,7 @@ def test_texts_of_others_stay_text(summary, samples, tmp_path):
         response_a=HOSTILE,
         response_b=HOSTILE,
         category=HOSTILE,
-        modified_instruction=HOSTILE,
+        metadata={"modified_instruction": HOSTILE},
     )
     judgment = dataclasses.replace(first.judgment, text=HOSTILE, status=HOSTILE)
     shown = dataclasses.replace(first, pair=pair, judgment=judgment)

@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from ste_jax.report.html import write_report
+from ste_jax.report.page import write_report
 
 SECTIONS = (
     *("headline", "accuracy", "bias", "data", "pairs", "yield", "training", "cost", "judgments", "origin"),

@@ -12,39 +12,40 @@ from etils import epath
 from pods import Ended, Pod, python, same
 
 from ste_jax.config import RunConfig, read_config
-from ste_jax.records import Pair
+from ste_jax.records import Comparison
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
-from ste_jax.store import read_work
+from ste_jax.storage.record_set import read_work
 
 WORKER = """
 import sys, time
 from pathlib import Path
-from ste_jax import connection, stopping, store
+from ste_jax.distributed import monitor, preemption
+from ste_jax.storage import record_set
 
-asked = connection.any_asked
+asked = monitor.any_asked
 
 def slowly(mesh):
     time.sleep(0.5)
     return asked(mesh)
 
 try:
-    with connection.connected(connection.place()):
-        stopping.listen()
-        store._FLUSH_SECONDS, connection.any_asked = 0.0, slowly
+    with monitor.connected(monitor.place()):
+        preemption.listen()
+        record_set._FLUSH_SECONDS, monitor.any_asked = 0.0, slowly
         from test_annotating_hosts import work
         work(Path(sys.argv[1]))
-except stopping.Stopped:
+except preemption.Stopped:
     sys.exit(75)
 """
 FOLDER = "iteration_1/annotate"
 
 
-def pairs() -> list[Pair]:
+def pairs() -> list[Comparison]:
     return [
-        Pair(
+        Comparison(
             id=f"p{i:02d}",
-            instruction_id=f"p{i:02d}",
+            prompt_id=f"p{i:02d}",
             instruction=f"Explain {topic}.",
             response_a=f"It is {topic}.",
             response_b="I do not know.",

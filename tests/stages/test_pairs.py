@@ -3,11 +3,11 @@ from collections.abc import Callable
 import pytest
 
 from ste_jax.config import RunConfig
-from ste_jax.records import Generation, Instruction, Pair, Record
-from ste_jax.splits import split
+from ste_jax.pairs.splits import split
+from ste_jax.records import Comparison, Generation, Instruction, Record
 from ste_jax.stages import pairs
 from ste_jax.stages.context import Context
-from ste_jax.store import RecordSet, require_success
+from ste_jax.storage.record_set import RecordSet, require_success
 
 MakeConfig = Callable[..., RunConfig]
 MakeContext = Callable[..., Context]
@@ -55,7 +55,7 @@ def prepared(context: Context, texts: dict[str, dict[str, str]], cut: str = "") 
     return instructions
 
 
-def worse_run(context: Context) -> list[Pair]:
+def worse_run(context: Context) -> list[Comparison]:
     chosen = {i: texts[0] for i, texts in ANSWERS.items() if i != "h"}  # h was too long to be asked
     worse = {i: texts[1] for i, texts in ANSWERS.items() if i != "h"}
     return pairs.run(context, prepared(context, {"answers": chosen, "worse": worse}))
@@ -70,9 +70,10 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
     assert [p.id for p in made] == ["a", "b", "i", "j", "k", "l"]
     for one in made:
         assert (one.chosen, one.rejected) == (GOOD, OTHER)
-        tokens = [one.tokens_a, one.tokens_b]
+        tokens = [one.metadata["tokens_a"], one.metadata["tokens_b"]]
         assert (tokens if one.label == "A" else tokens[::-1]) == [[len(GOOD), 7], [len(OTHER), 7]]
-        assert (one.mode, one.generator, one.modified_instruction) == ("worse", "tiny", None)
+        assert one.subset == "worse"
+        assert (one.metadata["generator"], one.metadata["modified_instruction"]) == ("tiny", None)
     summary = require_success(context.workdir / "pairs").summary
     assert (summary["asked"], summary["made"]) == (12, 6)
     assert summary["rejected"] == {
@@ -124,7 +125,7 @@ def test_modified_instructions_are_checked_before_they_are_answered(make_context
         ),
     )
     assert [p.id for p in made] == list("efghijkl")
-    assert made[0].modified_instruction == modified["e"]
+    assert made[0].metadata["modified_instruction"] == modified["e"]
     rejected = require_success(context.workdir / "pairs").summary["rejected"]
     # d is a whole instruction to look at, yet its budget ended it.
     assert rejected == {"modified_equal": 1, "modified_near": 1, "modified_unparsable": 2}
@@ -175,11 +176,11 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
     store(context, "pairs/answers", made, pairs.made_from(context))
     found = {p.id: p for p in pairs.run(context, instructions)}
 
-    assert {one.mode for one in found.values()} == {"nearest", "random", "shortened"}
-    assert not [p for p in found.values() if p.instruction_id == "long"]  # it was not answered
+    assert {one.subset for one in found.values()} == {"nearest", "random", "shortened"}
+    assert not [p for p in found.values() if p.prompt_id == "long"]  # it was not answered
     nearest, rose = found["ice.nearest"], found["rose.nearest"]
     assert (nearest.chosen, nearest.rejected) == (answers["ice"], answers["snow"])
-    assert nearest.modified_instruction == asked["snow"]
+    assert nearest.metadata["modified_instruction"] == asked["snow"]
     assert rose.rejected in answers.values()
     assert {found[f"{i}.random"].rejected == answers[i] for i in answers} == {False}
     for id_, whole in answers.items():
@@ -227,7 +228,7 @@ def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> No
     assert len(made) == 2 * len(ANSWERS)
     for id_ in ANSWERS:
         two, one = made[f"{id_}.modified"], made[f"{id_}.modified_one_call"]
-        assert (two.modified_instruction, two.rejected) == (asked, OTHER)
-        assert (one.modified_instruction, one.rejected) == (both, f"{OTHER} At once.")
+        assert (two.metadata["modified_instruction"], two.rejected) == (asked, OTHER)
+        assert (one.metadata["modified_instruction"], one.rejected) == (both, f"{OTHER} At once.")
     work = require_success(context.workdir / "pairs").work
     assert (work["prompt_tokens"], work["generated_tokens"]) == (480, 144)  # four calls an instruction

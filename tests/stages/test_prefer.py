@@ -16,7 +16,7 @@ from ste_jax import pipeline
 from ste_jax.config import read_config
 from ste_jax.stages import train
 from ste_jax.stages.context import Context
-from ste_jax.store import StaleStage
+from ste_jax.storage.record_set import StaleStage
 
 FLAGS = ("--config.iterations=1", "--config.prefer.epochs=2.0")
 

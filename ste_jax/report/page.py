@@ -1,0 +1,83 @@
+"""The report of a run: one HTML file that needs no network, no script and no other file.
+
+Every text that a model, a data set or a user wrote goes through the template's autoescape. Only the figures,
+which hold no such text, and the style sheet are markup. A content security policy in the page forbids scripts
+and requests.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from etils import epath
+from markupsafe import Markup
+
+from ste_jax.records import Comparison, Judgment, Label
+from ste_jax.report import formats
+from ste_jax.report.headline import headline
+from ste_jax.report.plots import draw_figures
+
+_EXCERPT = 140
+
+
+@dataclass(frozen=True)
+class SampledJudgment:
+    """A judgment to show, with its pair and the iteration whose annotation it comes from."""
+
+    iteration: int
+    pair: Comparison
+    judgment: Judgment
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A sampled judgment as its judge saw it: the responses in the order of the prompt."""
+
+    sample: SampledJudgment
+    excerpt: str
+    responses: tuple[tuple[Label, str], tuple[Label, str]]
+    better: Label
+
+
+def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: epath.Path | Path) -> None:
+    """Writes the report of a run, finished or not, to `out`; an older report is replaced in one step.
+
+    Args:
+        summary: what `ste_jax.summary` writes to summary.json.
+        samples: judgments to show in full, in order.
+        out: the HTML file; its folder is made if missing.
+    """
+    page = _render(summary, samples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    # Generated text may hold lone surrogates, which UTF-8 cannot.
+    temporary.write_bytes(page.encode("utf-8", errors="replace"))
+    temporary.replace(out)
+
+
+def _render(summary: dict[str, Any], samples: list[SampledJudgment]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ste_jax.report", package_path=""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("percent", "interval", "count", "signed", "duration", "p_value", "model_name"):
+        environment.filters[name] = getattr(formats, name)
+    return environment.get_template("report.html.jinja").render(
+        run=summary,
+        result=headline(summary["models"]),
+        figures={name: Markup(plot.svg) for name, plot in draw_figures(summary).items()},
+        judgments=[_show(sample) for sample in samples],
+        stages=list(dict.fromkeys([*summary["seconds"], *summary["tokens"]])),
+    )
+
+
+def _show(sample: SampledJudgment) -> _Shown:
+    first, second = sample.pair.shown(sample.judgment.order)
+    better = sample.pair.correct_verdict(sample.judgment.order) or "A"
+    words = " ".join(sample.pair.instruction.split())
+    excerpt = words if len(words) <= _EXCERPT else words[:_EXCERPT].rstrip() + "…"
+    return _Shown(sample, excerpt, (("A", first), ("B", second)), better)

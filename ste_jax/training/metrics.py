@@ -1,0 +1,81 @@
+"""The numbers of a training run, as JSON lines and for TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from ste_jax.distributed import process
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Writes `metrics.jsonl` and TensorBoard events into a folder of this machine.
+
+    `begin(step)` comes first: it drops what an interrupted run logged after `step`, so that the file of a
+    resumed run equals that of an uninterrupted one, up to the seconds.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self._folder = Path(folder)
+        self._writes = process.is_first()
+        self._lines: TextIO | None = None
+        self._board: Any = None
+
+    def begin(self, step: int) -> None:
+        """Keeps the lines up to `step` and opens the files for what follows; only one host writes."""
+        if not self._writes:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / FILE
+        kept = [line for line in read_metrics(self._folder) if line["step"] <= step]
+        fresh = path.with_suffix(".new")
+        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        fresh.replace(path)
+        self._lines = path.open("a", encoding="utf-8")
+        from tensorboardX import SummaryWriter  # here: it loads torch where that is installed, for seconds
+
+        self._board = SummaryWriter(str(self._folder), purge_step=step + 1, write_to_disk=True)
+
+    def log(self, step: int, **values: float) -> None:
+        """Adds one line with `step` and the values, and one TensorBoard scalar a value."""
+        if not self._writes:
+            return
+        if self._lines is None or self._board is None:
+            raise ValueError("metrics: begin(step) comes before log(...)")
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        if self._lines is not None and self._board is not None:
+            self._lines.close()
+            self._board.close()
+        self._lines = self._board = None
+
+
+def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Returns the logged lines; a last line that a kill cut short is not one.
+
+    Raises:
+      ValueError: names the file and the line that is not a JSON object with a step.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    lines = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            value = json.loads(line)
+            value["step"] + 0
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}, line {number}: not a JSON object with a step; delete that line"
+            ) from error
+        lines.append(value)
+    return lines

@@ -1,0 +1,337 @@
+import dataclasses
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from ste_jax.records import Generation, Instruction
+from ste_jax.storage import record_set
+from ste_jax.storage.record_set import (
+    RecordSet,
+    StaleStage,
+    Work,
+    canonical_json,
+    digest,
+    read_json,
+    read_records,
+    read_some,
+    read_success,
+    read_work,
+    remove,
+    require_success,
+    write_atomically,
+)
+
+FINGERPRINT = {"stage": "select", "seed": 0, "config": {"size": 3}, "inputs": {"instructions": "abc"}}
+# A line separator, a paragraph separator, a next line, a return and a null: none of them may end a line.
+NASTY = 'one\u2028two\u2029three\x85four\r\nfive\x00 "six" \\ seven \U0001f600 é'
+
+
+def answers(count: int) -> list[Generation]:
+    return [
+        Generation(id=f"r{i:05d}", text=f"{NASTY} {i}", tokens=[i, i + 1], finish="stop")
+        for i in range(count)
+    ]
+
+
+def opened(folder: Path, fingerprint: dict | None = None) -> RecordSet[Generation]:
+    return RecordSet(epath.Path(folder), Generation, fingerprint or FINGERPRINT)
+
+
+def finished(folder: Path, records: Sequence[Generation], summary: dict | None = None) -> None:
+    made = opened(folder)
+    made.add(records)
+    made.finish(sorted(record.id for record in records), summary or {})
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*.jsonl"))}
+
+
+def test_texts_come_back_as_they_were(tmp_path: Path) -> None:
+    finished(tmp_path / "set", answers(3), {"too_long": ["q"]})
+    assert read_records(epath.Path(tmp_path / "set"), Generation) == answers(3)
+    success = require_success(epath.Path(tmp_path / "set"))
+    assert (success.count, success.summary, success.fingerprint) == (3, {"too_long": ["q"]}, FINGERPRINT)
+    assert not (tmp_path / "set" / "journal").exists()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_order_nor_restarts_change_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(record_set, "_PART_RECORDS", 10)
+    records = answers(25)
+    finished(tmp_path / "plain", records)
+    draw = random.Random(seed)
+    waiting = draw.sample(records, len(records))
+    while waiting:
+        # Some of what was added is flushed, some is lost with the process.
+        process = opened(tmp_path / "restarted")
+        waiting = [record for record in waiting if record.id not in process.found]
+        for record in waiting[: draw.randint(1, 8)]:
+            process.add([record])
+            if draw.random() < 0.6:
+                process.flush()
+    last = opened(tmp_path / "restarted")
+    assert set(last.found) == {record.id for record in records}
+    last.finish([record.id for record in records], {})
+    assert list(parts(tmp_path / "plain")) == [f"part-0000{i}-of-00003.jsonl" for i in range(3)]
+    assert parts(tmp_path / "restarted") == parts(tmp_path / "plain")
+    hashes = {require_success(epath.Path(tmp_path / n)).content_hash for n in ("plain", "restarted")}
+    assert len(hashes) == 1
+    assert read_records(epath.Path(tmp_path / "restarted"), Generation) == records
+
+
+def test_some_records_are_read_and_no_others_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_set, "_PART_RECORDS", 10)
+    finished(tmp_path, answers(25))
+    parsed = []
+    monkeypatch.setattr(Generation, "from_json", lambda value: parsed.append(value) or Generation(**value))
+    places = [0, 9, 10, 24]
+    assert read_some(epath.Path(tmp_path), Generation, places) == [answers(25)[i] for i in places]
+    assert len(parsed) == len(places)
+    (tmp_path / "part-00001-of-00003.jsonl").unlink()
+    with pytest.raises(ValueError, match="redo the stage"):
+        read_some(epath.Path(tmp_path), Generation, places)
+
+
+def test_no_records_are_a_finished_set_too(tmp_path: Path) -> None:
+    opened(tmp_path).finish([], {})
+    assert read_records(epath.Path(tmp_path), Generation) == []
+
+
+def test_what_was_flushed_survives_and_the_rest_is_made_again(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.add(answers(2)[:1])
+    first.flush()
+    first.add(answers(2)[1:])
+    del first
+    assert set(opened(tmp_path).found) == {"r00000"}
+
+
+def test_many_records_are_flushed_unasked(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.add(answers(256))
+    assert len(opened(tmp_path).found) == 256
+
+
+def test_late_records_are_flushed_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_set, "_FLUSH_SECONDS", 0.01)
+    first = opened(tmp_path)
+    time.sleep(0.02)
+    first.add(answers(1))
+    assert len(opened(tmp_path).found) == 1
+
+
+def test_half_written_temporary_files_do_no_harm(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.add(answers(1))
+    first.flush()
+    (tmp_path / "journal" / ".00000000000000000000-aa.jsonl.0123.tmp").write_text('{"id": "r0')
+    (tmp_path / ".SUCCESS.json.0123.tmp").write_text('{"count"')
+    (tmp_path / ".part-00000-of-00001.jsonl.0123.tmp").write_text('{"id": "r0')
+    again = opened(tmp_path)
+    assert set(again.found) == {"r00000"}
+    again.add(answers(2)[1:])
+    again.finish(["r00000", "r00001"], {})
+    assert read_records(epath.Path(tmp_path), Generation) == answers(2)
+
+
+def test_killed_between_the_parts_and_the_success(tmp_path: Path) -> None:
+    finished(tmp_path / "plain", answers(3))
+    first = opened(tmp_path / "killed")
+    first.add(answers(3)[:2])
+    first.flush()
+    # The parts of a killed finish lie there, one of them short.
+    (tmp_path / "killed" / "part-00000-of-00001.jsonl").write_text("short")
+    assert read_success(epath.Path(tmp_path / "killed")) is None
+    again = opened(tmp_path / "killed")
+    again.add(answers(3)[2:])
+    again.finish([record.id for record in answers(3)], {})
+    assert parts(tmp_path / "killed") == parts(tmp_path / "plain")
+
+
+def test_killed_between_the_success_and_the_end_of_the_journal(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.add(answers(2))
+    first.flush()
+    shutil.copytree(tmp_path / "journal", tmp_path / "kept")
+    first.finish(["r00000", "r00001"], {})
+    (tmp_path / "kept").rename(tmp_path / "journal")
+    assert opened(tmp_path).success is not None
+    assert read_records(epath.Path(tmp_path), Generation) == answers(2)
+
+
+def test_an_id_that_was_never_added(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="absent"):
+        opened(tmp_path).finish(["absent"], {})
+    assert read_success(epath.Path(tmp_path)) is None
+
+
+@pytest.mark.parametrize("harm", ["edit", "add", "remove"])
+def test_tampered_parts_are_refused(tmp_path: Path, harm: str) -> None:
+    finished(tmp_path, answers(2))
+    part = tmp_path / "part-00000-of-00001.jsonl"
+    if harm == "edit":
+        part.write_bytes(part.read_bytes().replace(b"seven", b"eleven", 1))
+    elif harm == "add":
+        shutil.copy(part, tmp_path / "part-00001-of-00001.jsonl")
+    else:
+        part.unlink()
+    with pytest.raises(ValueError, match=r"not those that SUCCESS\.json was written for; redo the stage"):
+        read_records(epath.Path(tmp_path), Generation)
+
+
+def test_an_unfinished_set_is_not_read(tmp_path: Path) -> None:
+    opened(tmp_path).add(answers(1))
+    with pytest.raises(ValueError, match="is not finished; run its stage first"):
+        read_records(epath.Path(tmp_path), Generation)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_stale_stage_says_what_changed_and_how_to_redo(tmp_path: Path, done: bool) -> None:
+    folder = tmp_path / "iteration_2" / "annotate"
+    if done:
+        finished(folder, answers(1))
+    else:
+        opened(folder)
+    changed = {"stage": "select", "seed": 1, "config": {"size": 4, "extra": "x" * 90}, "inputs": {}}
+    with pytest.raises(StaleStage) as error:
+        opened(folder, changed)
+    text = str(error.value)
+    for line in (
+        str(folder),
+        "  seed: 0 -> 1",
+        "  config.size: 3 -> 4",
+        "  config.extra: null ->",
+        '  inputs.instructions: "abc" -> null',
+        "--redo=iteration_2/annotate",
+        "--workdir",
+    ):
+        assert line in text
+    assert "x" * 60 not in text
+    assert "stage:" not in text
+
+
+def test_the_stage_of_a_stale_folder_outside_the_iterations(tmp_path: Path) -> None:
+    opened(tmp_path / "pairs")
+    with pytest.raises(StaleStage, match="--redo=pairs "):
+        opened(tmp_path / "pairs", FINGERPRINT | {"seed": 2})
+
+
+def test_a_tuple_is_as_good_as_a_list_in_a_fingerprint(tmp_path: Path) -> None:
+    opened(tmp_path, FINGERPRINT | {"config": {"languages": ("en", "de"), "quotas": {}}})
+    opened(tmp_path, FINGERPRINT | {"config": {"quotas": {}, "languages": ["en", "de"]}})
+
+
+def test_work_goes_on_after_reopening(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.work.total = 3
+    first.add(answers(1), prompt_tokens=10, generated_tokens=4)
+    time.sleep(0.02)
+    first.flush()
+    before = read_work(epath.Path(tmp_path))
+    assert (before.done, before.total, before.prompt_tokens, before.generated_tokens) == (1, 3, 10, 4)
+    assert before.seconds >= 0.02
+
+    again = opened(tmp_path)
+    assert again.work == before
+    again.add(answers(3)[1:], prompt_tokens=5, generated_tokens=2)
+    again.finish([record.id for record in answers(3)], {})
+    after = read_work(epath.Path(tmp_path))
+    assert (after.done, after.total, after.prompt_tokens, after.generated_tokens) == (2, 3, 15, 6)
+    assert after.seconds > before.seconds
+    assert Work(**require_success(epath.Path(tmp_path)).work) == after
+
+
+def test_canonical_json_is_one_text_a_value() -> None:
+    assert canonical_json({"b": [1, 2.5], "a": "é\u2028"}) == '{"a":"é\u2028","b":[1,2.5]}'
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+def test_writing_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_atomically(epath.Path(tmp_path / "file"), "old")
+    write_atomically(epath.Path(tmp_path / "file"), "new é")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "new é"
+
+
+def test_what_is_renamed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, synced = os.fsync, []
+
+    def watched(number: int) -> None:
+        fsync(number)
+        synced.append(Path(f"/proc/self/fd/{number}").resolve().read_text("utf-8"))
+        assert not (tmp_path / "file").exists()
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_atomically(epath.Path(tmp_path / "file"), "new é")
+    assert synced == ["new é"]
+
+
+def test_what_a_killed_removal_left_goes_with_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "a[1]"
+    # Process ids come again: in a container the next start has the same one.
+    for name in (f".a[1].deleted.{os.getpid()}", ".a[1].deleted.0a1b", ".a1.deleted.7"):
+        (tmp_path / name / "journal").mkdir(parents=True)
+    folder.mkdir()
+    remove(epath.Path(folder))
+    remove(epath.Path(tmp_path / "nowhere" / "absent"))
+    assert [path.name for path in tmp_path.iterdir()] == [".a1.deleted.7"]
+
+
+def test_square_brackets_in_the_name_of_a_workdir(tmp_path: Path) -> None:
+    first = opened(tmp_path / "run[1]")
+    first.add(answers(1))
+    first.flush()
+    assert set(opened(tmp_path / "run[1]").found) == {"r00000"}
+    assert read_work(epath.Path(tmp_path / "run[1]")).done == 1
+    first.finish(["r00000"], {})
+    assert read_records(epath.Path(tmp_path / "run[1]"), Generation) == answers(1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x00\x00\x00", b'{"count"', b"\xff", b"[]"])
+def test_broken_files_of_ours_are_named_with_the_mend(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "iteration_1" / "train"
+    finished(folder, answers(1))
+    (folder / "PROGRESS.json").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"train/PROGRESS\.json: (broken JSON|not a JSON object).*; delete it"
+    ):
+        read_work(epath.Path(folder))
+    for name in ("SUCCESS.json", "STARTED.json"):
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"train/{name}: .*; pass --redo=iteration_1/train to make it"):
+            opened(folder)
+        (folder / name).unlink()
+
+
+def test_a_broken_journal_is_named_with_its_line(tmp_path: Path) -> None:
+    opened(tmp_path)
+    (tmp_path / "journal" / "1-a.jsonl").write_text('{"id": "a"\n')
+    with pytest.raises(
+        ValueError, match=r"journal/1-a\.jsonl, line 1: broken JSON .*; delete the file: what"
+    ):
+        opened(tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.json: no such file; make it"):
+        read_json(tmp_path / "absent.json", "make it")
+
+
+def test_other_records_are_stored_as_well(tmp_path: Path) -> None:
+    one = Instruction(id="q", text=NASTY, source="s", complexity=3)
+    records = RecordSet(epath.Path(tmp_path), Instruction, FINGERPRINT)
+    records.add([one])
+    records.finish(["q"], {})
+    assert read_records(epath.Path(tmp_path), Instruction) == [one]
+    (line,) = (tmp_path / "part-00000-of-00001.jsonl").read_bytes().decode().split("\n")[:-1]
+    assert json.loads(line) == dataclasses.asdict(one)
