@@ -10,6 +10,7 @@ import dacite
 
 from ste_jax.decode.engine import DecodeSettings
 from ste_jax.decode.protocol import Sampling
+from ste_jax.errors import SteError
 from ste_jax.instructions.filters import FilterSettings
 from ste_jax.instructions.labels import CATEGORIES
 from ste_jax.pairs.construction import PairChecks
@@ -19,6 +20,12 @@ from ste_jax.training.settings import TrainSettings
 T = TypeVar("T")
 PairMode = Literal["modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened"]
 _Check = tuple[bool, str]
+
+# Dotted names of fields that were renamed, with their new names. A row of `train` holds for `prefer` too.
+RENAMED: dict[str, str] = {}
+
+# (dotted name of the field, old value) -> new value.
+RENAMED_VALUES: dict[tuple[str, str], str] = {}
 
 
 def _require(*checks: _Check) -> None:
@@ -281,10 +288,12 @@ def read_config(value: dict[str, Any]) -> RunConfig:
     preference training. Its rows are twice as long unless it says otherwise: an example is two judgments.
 
     Raises:
+      SteError: "config_renamed" for a field or value under its old name.
       ValueError: an unknown, missing or ill-typed field, or a combination that cannot work; the text names
         it.
     """
     given = _with_tuples(value)
+    check_renamed(given)
     own = given.pop("prefer", None) or {}
     config = _read(RunConfig, given)
     if not own or own.get("epochs") == 0:
@@ -294,6 +303,39 @@ def read_config(value: dict[str, Any]) -> RunConfig:
         return dataclasses.replace(config, prefer=_read(TrainSettings, same | own))
     except ValueError as error:
         raise ValueError(f"{error} (in the section prefer)") from error
+
+
+def check_renamed(value: dict[str, Any], prefix: str = "") -> None:
+    """Refuses fields and values that were renamed.
+
+    Args:
+      value: nested dict of (a part of) a configuration.
+      prefix: dotted name of that part, ending in a dot; "" for the whole configuration.
+
+    Raises:
+      SteError: "config_renamed"; the text names the new field or value.
+    """
+    for field, inner in value.items():
+        name = prefix + field
+        if new := renamed_field(name):
+            raise SteError("config_renamed", f"config: {name} is now {new}")
+        for old in inner if isinstance(inner, tuple) else (inner,):
+            if isinstance(old, str) and (new := RENAMED_VALUES.get((_as_train(name), old))):
+                raise SteError("config_renamed", f"config: the value {old!r} of {name} is now {new!r}")
+        if isinstance(inner, dict):
+            check_renamed(inner, f"{name}.")
+
+
+def renamed_field(name: str) -> str | None:
+    """Returns the new dotted name of a field under its old one, or None if it was not renamed."""
+    section = name.partition(".")[0]
+    new = RENAMED.get(name) or RENAMED.get(_as_train(name))
+    return new and (f"{section}{new.removeprefix('train')}" if section == "prefer" else new)
+
+
+def _as_train(name: str) -> str:
+    """Returns the name of a field of `prefer` as a field of `train`: the sections have the same fields."""
+    return f"train{name.removeprefix('prefer')}" if name.startswith("prefer.") else name
 
 
 def _read(kind: type[T], value: dict[str, Any]) -> T:

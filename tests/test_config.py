@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from absl import flags
+from errors import raises
 from ml_collections import ConfigDict, config_flags
 
-from ste_jax.config import RunConfig, read_config
+from ste_jax import cli
+from ste_jax.config import RENAMED, RENAMED_VALUES, RunConfig, read_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")
@@ -284,3 +286,49 @@ def test_preference_training_differs_from_fine_tuning_where_it_says_so() -> None
 def test_preference_training_is_checked_like_fine_tuning(prefer: dict, more: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_config(changed(prefer=prefer, **more))
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds a renamed section, renamed fields and a renamed value."""
+    monkeypatch.setitem(RENAMED, "train.rows", "train.micro_rows")
+    monkeypatch.setitem(RENAMED, "pairs.warm", "pairs.sampling")
+    monkeypatch.setitem(RENAMED_VALUES, ("pairs.mode", "bad"), "worse")
+    monkeypatch.setitem(RENAMED_VALUES, ("train.schedule", "cos"), "cosine")
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"train__rows": 2}, ("train.rows is now train.micro_rows",)),
+        ({"prefer": {"rows": 2}}, ("prefer.rows is now prefer.micro_rows",)),
+        ({"pairs__warm": {"top_p": 1.0}}, ("pairs.warm is now pairs.sampling",)),
+        ({"pairs__mode": "bad"}, ("pairs.mode", "'worse'")),
+        ({"pairs__mode": ["nearest", "bad"]}, ("pairs.mode", "'worse'")),
+        ({"prefer": {"schedule": "cos"}}, ("prefer.schedule", "'cosine'")),
+    ],
+)
+def test_old_names_are_refused_with_the_new_ones(changes: dict[str, Any], names: tuple[str, ...]) -> None:
+    with raises("config_renamed", *names):
+        read_config(changed(**changes))
+
+
+@old_loader
+@pytest.mark.usefixtures("renamed")
+def test_old_names_on_the_command_line_are_refused_with_the_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    monkeypatch.setattr("ste_jax.cli.flags.FLAGS", values)
+    argv = ["ste", f"--config={QUICKSTART}", "--config.train.rows=2"]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit, match=r"--config\.train\.micro_rows"):
+        cli._parse_flags(argv)
+
+
+def test_renamed_fields_lead_to_fields_that_exist() -> None:
+    known = set(RunConfig.__dataclass_fields__)
+    assert {new.partition(".")[0] for new in RENAMED.values()} <= known
+    assert {name.partition(".")[0] for name, _ in RENAMED_VALUES} <= known
