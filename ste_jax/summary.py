@@ -14,16 +14,8 @@ from ste_jax.records import Comparison, Judgment
 from ste_jax.report.page import SampledJudgment, write_report
 from ste_jax.stages import evaluate
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import (
-    Success,
-    digest,
-    read_json,
-    read_records,
-    read_some,
-    read_success,
-    read_work,
-    write_atomically,
-)
+from ste_jax.storage.files import digest, read_json, write_atomically
+from ste_jax.storage.record_set import Success, read_records, read_some, read_success, read_work
 from ste_jax.training.metrics import read_metrics
 from ste_jax.versions import versions
 

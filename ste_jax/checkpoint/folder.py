@@ -18,7 +18,7 @@ from ste_jax.checkpoint.source import CARD, PARAMETERS, ModelSource
 from ste_jax.distributed import process
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.sharding import TRAIN
-from ste_jax.storage.record_set import read_json, remove, write_atomically
+from ste_jax.storage.files import read_json, remove, write_atomically
 from ste_jax.text.tokenizer import Tokenizer
 
 _ORIGIN = "conversion.json"

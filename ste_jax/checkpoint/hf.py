@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.rope import RopeScaling
-from ste_jax.storage.record_set import read_json
+from ste_jax.storage.files import read_json
 
 INDEX = "model.safetensors.index.json"
 NAMES = {

@@ -27,7 +27,7 @@ from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
 from ste_jax.models.llama import Llama, LlamaConfig, check_divisible, parameter_table
 from ste_jax.paths import local_path
 from ste_jax.sharding import Rules
-from ste_jax.storage.record_set import read_json
+from ste_jax.storage.files import read_json
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 CARD = "model.json"

@@ -21,7 +21,7 @@ from ste_jax.config import RunConfig
 from ste_jax.distributed import process
 from ste_jax.distributed.monitor import place
 from ste_jax.distributed.rendezvous import differences_between, joined, meet
-from ste_jax.storage.record_set import digest
+from ste_jax.storage.files import digest
 from ste_jax.versions import versions
 
 _SAME = ("commit", "config", "versions", "platform", "devices", "processes")

@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from ste_jax.distributed.monitor import connected, place
-from ste_jax.storage.record_set import read_json, write_atomically
+from ste_jax.storage.files import read_json, write_atomically
 
 _POLL_SECONDS = 0.2
 

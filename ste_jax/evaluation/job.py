@@ -14,7 +14,7 @@ from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import PARSER
 from ste_jax.records import ORDERS, Comparison
-from ste_jax.storage.record_set import digest
+from ste_jax.storage.files import digest
 from ste_jax.versions import versions
 
 # New tokens of a judgment that ends within two looks of the engine.

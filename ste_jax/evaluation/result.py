@@ -18,7 +18,8 @@ from typing import Any
 from ste_jax.judging.verdict import PARSER
 from ste_jax.metrics.aggregate import Facts
 from ste_jax.records import ORDERS, Judgment
-from ste_jax.storage.record_set import Work, canonical_json, differences, digest
+from ste_jax.storage.files import canonical_json, differences, digest
+from ste_jax.storage.record_set import Work
 
 FORMAT = "ste-result-1"
 

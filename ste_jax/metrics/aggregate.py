@@ -10,7 +10,7 @@ from ste_jax.metrics.stats import JudgedPair, Policy
 from ste_jax.metrics.traits import traits
 from ste_jax.metrics.vote import Example, majority
 from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order, Outcome, Record, opposite
-from ste_jax.storage.record_set import digest
+from ste_jax.storage.files import digest
 
 Reader = Callable[[Judgment], Verdict]
 

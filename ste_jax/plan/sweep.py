@@ -22,7 +22,7 @@ from ste_jax.plan.cost import matrix_parameters, train_cost, trained_parameters
 from ste_jax.plan.phases import Lengths, phase_mesh, plan_phase
 from ste_jax.plan.topology import Topology
 from ste_jax.sharding import TRAIN
-from ste_jax.storage.record_set import digest
+from ste_jax.storage.files import digest
 from ste_jax.training.settings import Remat
 from ste_jax.training.step import check_rows
 

@@ -14,7 +14,8 @@ from ste_jax.judging.selection import keep_correct, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
 from ste_jax.runner import serve
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import RecordSet, digest, read_records, read_success
+from ste_jax.storage.files import digest
+from ste_jax.storage.record_set import RecordSet, read_records, read_success
 
 # Settings that choose among judgments that are made: they belong to the training on them.
 CHOOSING = ("max_per_example", "both_orders")

@@ -17,7 +17,8 @@ from ste_jax.pairs.splits import Splits
 from ste_jax.records import Comparison, Judgment
 from ste_jax.runner import serve
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import RecordSet, digest, read_records, read_success, require_success
+from ste_jax.storage.files import digest
+from ste_jax.storage.record_set import RecordSet, read_records, read_success, require_success
 
 
 def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:

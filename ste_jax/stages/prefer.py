@@ -13,7 +13,8 @@ from ste_jax.pairs.splits import Splits
 from ste_jax.records import Judgment
 from ste_jax.stages import train
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import StaleStage, remove, require_success
+from ste_jax.storage.files import remove
+from ste_jax.storage.record_set import StaleStage, require_success
 
 
 def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:

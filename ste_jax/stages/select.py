@@ -19,7 +19,8 @@ from ste_jax.randomness import generator
 from ste_jax.records import Generation, Instruction
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
-from ste_jax.storage.record_set import RecordSet, Work, digest, read_records, read_success, require_success
+from ste_jax.storage.files import digest
+from ste_jax.storage.record_set import RecordSet, Work, read_records, read_success, require_success
 from ste_jax.text.chat import to_messages
 
 

@@ -30,7 +30,8 @@ from ste_jax.sharding import DECODE, TRAIN
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
-from ste_jax.storage.record_set import RecordSet, digest, matching, read_success, remove, require_success
+from ste_jax.storage.files import digest, matching, remove
+from ste_jax.storage.record_set import RecordSet, read_success, require_success
 from ste_jax.training.batch import Batches
 from ste_jax.training.loop import FREE_ON_RESUME, TrainResult, train
 from ste_jax.training.lora import prepared

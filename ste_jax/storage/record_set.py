@@ -7,20 +7,25 @@ many hosts each writes journal files of its own, and the first puts them togethe
 """
 
 import dataclasses
-import glob
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
 from typing import Any, Generic, Protocol, TypeVar
 
 from etils import epath
 
 from ste_jax.distributed import process
 from ste_jax.records import Record
+from ste_jax.storage.files import (
+    canonical_json,
+    differences,
+    matching,
+    parse_object,
+    read_json,
+    write_atomically,
+)
 
 # Where a line of a file stands, and its bytes.
 _Line = tuple[str, bytes]
@@ -36,77 +41,6 @@ _FLUSH_SECONDS = 5.0
 
 class StaleStage(ValueError):
     """A stage's folder was made from other inputs or another configuration than the ones at hand."""
-
-
-def canonical_json(value: Any) -> str:
-    """Returns the one JSON text of a value: sorted keys, no spaces to spare, real characters."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def digest(value: Any) -> str:
-    """Returns the sha256 of a JSON value, in hex."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a file so that readers see the old one or the whole new one."""
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    content = text.encode()
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        # Else a machine that loses its power may keep the new name without what was written.
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def read_json(path: PurePath, mend: str) -> dict[str, Any]:
-    """Returns the JSON object in a file.
-
-    Args:
-      path: of the file.
-      mend: what helps where it is broken, for the error.
-
-    Raises:
-      ValueError: the file is missing or holds something else.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file; {mend}") from error
-    return _object(content, str(path), mend)
-
-
-def _object(content: bytes, where: str, mend: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{where}: broken JSON ({error}); {mend}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: not a JSON object; {mend}")
-    return value
-
-
-def remove(folder: epath.Path) -> None:
-    """Deletes a folder, if it is there; a kill leaves no half of it under its name.
-
-    What an earlier, killed call left is deleted too.
-    """
-    mark = f".{folder.name}.deleted."
-    for left in matching(folder.parent, f"{glob.escape(mark)}*"):
-        left.rmtree()
-    if folder.exists():
-        gone = folder.parent / f"{mark}{uuid.uuid4().hex}"
-        folder.rename(gone)
-        gone.rmtree()
-
-
-def matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
-    """Returns what lies in a folder under such names, sorted.
-
-    Unlike epath's glob it takes no square brackets in the folder's own name for a pattern.
-    """
-    return [epath.Path(path) for path in sorted(Path(folder).glob(pattern))]
 
 
 @dataclasses.dataclass
@@ -153,8 +87,8 @@ def require_success(folder: epath.Path) -> Success:
 
 def read_work(folder: epath.Path) -> Work:
     """Returns how far the record set in `folder` is; hosts work side by side, so their seconds count once."""
-    mend = "delete it: only seconds and counts of tokens are lost"
-    works = [Work(**read_json(path, mend)) for path in matching(folder, f"{PROGRESS}*.json")]
+    hint = "delete it: only seconds and counts of tokens are lost"
+    works = [Work(**read_json(path, hint)) for path in matching(folder, f"{PROGRESS}*.json")]
     return Work(
         done=sum(work.done for work in works),
         total=sum(work.total for work in works),
@@ -162,18 +96,6 @@ def read_work(folder: epath.Path) -> Work:
         prompt_tokens=sum(work.prompt_tokens for work in works),
         generated_tokens=sum(work.generated_tokens for work in works),
     )
-
-
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Returns a line for each field, however deep, in which two JSON objects differ."""
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
-    return lines
 
 
 def _redo(folder: epath.Path) -> str:
@@ -184,11 +106,6 @@ def _redo(folder: epath.Path) -> str:
     elif parent in ("select", "pairs"):
         name = parent
     return f"pass --redo={name} to make it again (everything that follows from it is made again too)"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
@@ -357,8 +274,8 @@ def _read_lines(path: epath.Path) -> Iterator[_Line]:
 
 
 def _parsed(lines: Iterable[_Line], kind: type[R]) -> Iterator[R]:
-    mend = "delete the file: what was in it is made again"
-    return (kind.from_json(_object(line, where, mend)) for where, line in lines)
+    hint = "delete the file: what was in it is made again"
+    return (kind.from_json(parse_object(line, where, hint)) for where, line in lines)
 
 
 def read_records(folder: epath.Path, kind: type[R]) -> list[R]:

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import os
 import random
 import shutil
 import time
@@ -16,16 +15,11 @@ from ste_jax.storage.record_set import (
     RecordSet,
     StaleStage,
     Work,
-    canonical_json,
-    digest,
-    read_json,
     read_records,
     read_some,
     read_success,
     read_work,
-    remove,
     require_success,
-    write_atomically,
 )
 
 FINGERPRINT = {"stage": "select", "seed": 0, "config": {"size": 3}, "inputs": {"instructions": "abc"}}
@@ -251,42 +245,6 @@ def test_work_goes_on_after_reopening(tmp_path: Path) -> None:
     assert Work(**require_success(epath.Path(tmp_path)).work) == after
 
 
-def test_canonical_json_is_one_text_a_value() -> None:
-    assert canonical_json({"b": [1, 2.5], "a": "é\u2028"}) == '{"a":"é\u2028","b":[1,2.5]}'
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
-
-
-def test_writing_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    write_atomically(epath.Path(tmp_path / "file"), "old")
-    write_atomically(epath.Path(tmp_path / "file"), "new é")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_text(encoding="utf-8") == "new é"
-
-
-def test_what_is_renamed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsync, synced = os.fsync, []
-
-    def watched(number: int) -> None:
-        fsync(number)
-        synced.append(Path(f"/proc/self/fd/{number}").resolve().read_text("utf-8"))
-        assert not (tmp_path / "file").exists()
-
-    monkeypatch.setattr(os, "fsync", watched)
-    write_atomically(epath.Path(tmp_path / "file"), "new é")
-    assert synced == ["new é"]
-
-
-def test_what_a_killed_removal_left_goes_with_the_next(tmp_path: Path) -> None:
-    folder = tmp_path / "a[1]"
-    # Process ids come again: in a container the next start has the same one.
-    for name in (f".a[1].deleted.{os.getpid()}", ".a[1].deleted.0a1b", ".a1.deleted.7"):
-        (tmp_path / name / "journal").mkdir(parents=True)
-    folder.mkdir()
-    remove(epath.Path(folder))
-    remove(epath.Path(tmp_path / "nowhere" / "absent"))
-    assert [path.name for path in tmp_path.iterdir()] == [".a1.deleted.7"]
-
-
 def test_square_brackets_in_the_name_of_a_workdir(tmp_path: Path) -> None:
     first = opened(tmp_path / "run[1]")
     first.add(answers(1))
@@ -320,11 +278,6 @@ def test_a_broken_journal_is_named_with_its_line(tmp_path: Path) -> None:
         ValueError, match=r"journal/1-a\.jsonl, line 1: broken JSON .*; delete the file: what"
     ):
         opened(tmp_path)
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"absent\.json: no such file; make it"):
-        read_json(tmp_path / "absent.json", "make it")
 
 
 def test_other_records_are_stored_as_well(tmp_path: Path) -> None:
