@@ -16,6 +16,7 @@ REQUIRED = [
     "scipy",
     "scikit-learn",
     "statsmodels",
+    "choix>=0.4.1",
     "transformers>=5.20,<6",
     "tokenizers",
     "sentencepiece",
