@@ -193,7 +193,7 @@ class RunConfig:
       seed: of every random draw.
       iterations: rounds of annotation and training.
       model: the seed: GGUF file, Hugging Face folder or hub name, or a model folder of another run.
-      instructions: a source for `instructions.sources.read_instructions`.
+      instructions: a source for `data.sources.read_instructions`.
       labelled_pairs: a file of pairs with labels, half of which choose checkpoints in the place of
         validation pairs and
         half of which every model is evaluated on besides the test pairs; "": none.

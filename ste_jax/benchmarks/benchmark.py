@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from ste_jax.data.sources import read_items
+from ste_jax.data.comparisons import read_comparisons
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
 
@@ -47,13 +47,11 @@ class Benchmark:
 
 
 def read_pairs_file(path: str) -> Benchmark:
-    """Reads a .jsonl, .csv or .parquet file of labelled pairs (see `sources.read_items`).
+    """Returns the labelled comparisons of a .jsonl, .csv or .parquet file (see `read_comparisons`).
 
     Raises:
-      ValueError: it cannot be read, or holds none.
+      SteError: as `read_comparisons`.
     """
-    items = read_items(path)
-    if not items:
-        raise ValueError(f"{path}: holds no pairs; give a file with at least one")
+    items = read_comparisons(path, labels="required")
     content = hashlib.sha256(epath.Path(path).expanduser().read_bytes()).hexdigest()
     return Benchmark(name="", items=items, source=path, revision=None, content=content, notes={})

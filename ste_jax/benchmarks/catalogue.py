@@ -1,7 +1,8 @@
 """The benchmarks by name.
 
-A module of one has HUB and PATTERNS (its data set and files on the hub), `wanted` (which files belong to it),
-`items` (rows to comparisons) and `aggregate` (judged pairs to its own scores).
+The module of a benchmark defines HUB (name of the data set on the Hugging Face hub, or None), PATTERNS (glob
+patterns of its files), `is_needed` (returns True for the files that belong to it), `items` (converts rows to
+comparisons) and `aggregate` (computes the benchmark's own scores from judged pairs).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from ste_jax.benchmarks import helpsteer2, judgebench, llmbar, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.source import read_folder, read_hub
+from ste_jax.errors import SteError
 from ste_jax.metrics.stats import JudgedPair, Policy
 
 BENCHMARKS: dict[str, ModuleType] = {
@@ -25,23 +27,30 @@ BENCHMARKS: dict[str, ModuleType] = {
 
 
 def load(name: str, path: str = "") -> Benchmark:
-    """Returns a benchmark from a local folder, or from the hub if none is named.
+    """Returns a benchmark read from a local folder, or downloaded from the hub if `path` is empty.
 
     Raises:
-      ValueError: it cannot be had or read, holds no comparison, or repeats one.
+      SteError: "argument_invalid", "file_not_found", "download_failed", or "data_invalid" if a file is
+        malformed, there is no comparison, or one occurs twice.
     """
     module = BENCHMARKS[name]
     if not path and module.HUB is None:
-        raise ValueError(f"{name}: is not read from the hub; clone its repository and give --path its folder")
-    wanted = module.wanted
-    files = read_folder(path, wanted) if path else read_hub(module.HUB, module.PATTERNS, wanted)
+        raise SteError(
+            "argument_invalid",
+            f"{name}: is not on the hub; clone its repository and pass its folder as --path",
+        )
+    is_needed = module.is_needed
+    files = read_folder(path, is_needed) if path else read_hub(module.HUB, module.PATTERNS, is_needed)
     items, notes = module.items(files.rows)
     if not items:
-        raise ValueError(f"{files.source}: holds no comparison of {name}; check --path and --benchmark")
+        raise SteError("data_invalid", f"{files.source}: contains no comparison of {name}; check --path")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise ValueError(f"{files.source}: the comparison {item.id} occurs twice; remove the double file")
+            raise SteError(
+                "data_invalid",
+                f"{files.source}: the comparison {item.id} occurs twice; remove a duplicate file",
+            )
         seen.add(item.id)
     return Benchmark(
         name=name,

@@ -21,8 +21,8 @@ ATTRIBUTE = "helpfulness"
 _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds the validation ratings."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds the validation ratings."""
     return not file.startswith(("preference/", "disagreements/")) and not file.rsplit("/", 1)[-1].startswith(
         ("train", "preference", "disagreements")
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.source import Row
+from ste_jax.errors import SteError
 from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval
 from ste_jax.records import Comparison
 
@@ -25,8 +26,8 @@ SUBSETS = {
 }
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds pairs: the authors' repository has judges' outputs beside them."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds pairs: the authors' repository has judges' outputs beside them."""
     return "outputs/" not in file and ",judge_name=" not in file
 
 
@@ -36,7 +37,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     for row in rows:
         label, source = row.text("label"), row.text("source")
         if label not in ("A>B", "B>A"):
-            raise ValueError(f"{row.where}: the label is {label!r}; get the benchmark's files again")
+            raise SteError("data_invalid", f"{row.where}: the label is {label!r}; download the files again")
         made.append(
             Comparison(
                 id=row.text("pair_id"),

@@ -11,6 +11,7 @@ from typing import Any
 from ste_jax.benchmarks.pairing import prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
+from ste_jax.errors import SteError
 from ste_jax.metrics.stats import JudgedPair, Policy
 from ste_jax.records import Comparison
 
@@ -21,8 +22,8 @@ ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")
 _FILE = re.compile(rf"(?:.*/)?({'|'.join(COUNTS)})/dataset\.json")
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds one of the five subsets: the repository has others beside them."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds one of the five subsets: the repository has others beside them."""
     return bool(_FILE.fullmatch(file)) and "CaseStudy" not in file and "Processed" not in file
 
 
@@ -32,11 +33,14 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     for row in rows:
         place = _FILE.fullmatch(row.file)
         if place is None:
-            raise ValueError(f"{row.where}: give --path the folder of LLMBar, which names its subsets")
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: pass the folder Dataset/LLMBar as --path: its subfolders name the subsets",
+            )
         label = row.number("label")
         if label not in (1, 2):
-            raise ValueError(
-                f"{row.where}: the label is {label}, not 1 or 2; get the benchmark's files again"
+            raise SteError(
+                "data_invalid", f"{row.where}: the label is {label}, not 1 or 2; download the files again"
             )
         id_ = f"{place[1]}-{row.record}"
         made.append(

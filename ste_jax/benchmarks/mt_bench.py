@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ste_jax.benchmarks.pairing import assistants_side, users_side
 from ste_jax.benchmarks.source import Row
+from ste_jax.errors import SteError
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.stats import JudgedPair, Policy
 from ste_jax.records import Comparison, Outcome
@@ -22,8 +23,8 @@ TURNS = ("turn1", "turn2")
 _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds people's votes: the other split is GPT-4's."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds people's votes: the other split is GPT-4's."""
     return not file.rsplit("/", 1)[-1].startswith("gpt4")
 
 
@@ -43,7 +44,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         outcomes = {f"model_{side_a}": "A", f"model_{side_b}": "B"}
         winner = row.text("winner")
         if winner not in outcomes and not winner.startswith("tie"):
-            raise ValueError(f"{row.where}: the winner is {winner!r}; get the benchmark's files again")
+            raise SteError("data_invalid", f"{row.where}: the winner is {winner!r}; download the files again")
         votes.setdefault(key, Counter())[outcomes.get(winner, "tie")] += 1
         talk_a, talk_b = (row.turns(f"conversation_{side}")[: 2 * turn] for side in (side_a, side_b))
         shown[key] = (users_side(talk_a), assistants_side(talk_a), assistants_side(talk_b))

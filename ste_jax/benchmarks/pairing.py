@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+from ste_jax.data.messages import flatten_messages
 from ste_jax.records import Comparison, Label
 
 Turns = Sequence[tuple[str, str]]
@@ -55,7 +56,5 @@ def _numbered(texts: Sequence[str], name: str) -> str:
 
 
 def conversation(turns: Turns) -> str:
-    """Returns a conversation up to the response as one text: a single user's turn stays as it is."""
-    if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{role.capitalize()}:\n{content}" for role, content in turns)
+    """Returns a conversation up to the response as one text (see `flatten_messages`)."""
+    return flatten_messages([{"role": role, "content": content} for role, content in turns])

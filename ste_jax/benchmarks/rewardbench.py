@@ -57,8 +57,8 @@ PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 _PRIOR_FILE = re.compile(rf"(?:.*/)?({'|'.join(PRIOR_SETS)})(?:[-.].*)")
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds pairs to judge: the filtered ones and the four prior sets."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds pairs to judge: the filtered ones and the four prior sets."""
     name = file.rsplit("/", 1)[-1]
     other = ("raw", "anthropic_harmless", "pku_", "mtbench_")
     return not name.startswith(other) and name != "dataset_infos.json"

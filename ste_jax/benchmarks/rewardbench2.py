@@ -16,6 +16,7 @@ import numpy as np
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
+from ste_jax.errors import SteError
 from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval, mean
 from ste_jax.records import Comparison
 
@@ -25,8 +26,8 @@ SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 CHANCE = 0.125
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds the benchmark: all do."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds the benchmark: all do."""
     return bool(file)
 
 
@@ -37,8 +38,8 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         subset, id_ = row.text("subset"), str(row.fields.get("id"))
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
         if not chosen or not rejected:
-            raise ValueError(
-                f"{row.where}: no chosen or no rejected response; get the benchmark's files again"
+            raise SteError(
+                "data_invalid", f"{row.where}: no chosen or no rejected response; download the files again"
             )
         common: dict[str, Any] = {
             "prompt_id": f"{subset}/{id_}",

@@ -11,6 +11,7 @@ from typing import Any
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
+from ste_jax.errors import SteError
 from ste_jax.metrics.stats import JudgedPair, Policy
 from ste_jax.records import Comparison
 
@@ -22,8 +23,8 @@ LEVELS = ("easy", "normal", "hard")
 STYLES = 3
 
 
-def wanted(file: str) -> bool:
-    """Says whether a file holds prompts: the total, or the domains' own (which the total repeats)."""
+def is_needed(file: str) -> bool:
+    """Returns True if a file holds prompts: the total, or the domains' own (which the total repeats)."""
     return file.endswith(".json") or file.endswith(".parquet") or file.endswith(".jsonl")
 
 
@@ -40,8 +41,9 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
             continue
         seen.add(prompt_id)
         if len(chosen) != STYLES or len(rejected) != STYLES:
-            raise ValueError(
-                f"{row.where}: not {STYLES} styles of each response; get the benchmark's files again"
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: expected {STYLES} styles of each response; download the files again",
             )
         for i in range(STYLES):
             for j in range(STYLES):

@@ -1,4 +1,4 @@
-"""The files of a benchmark, from a local folder or from the Hugging Face hub; no code of theirs is run."""
+"""Reads the files of a benchmark from a local folder or the Hugging Face hub, without running remote code."""
 
 import dataclasses
 import gzip
@@ -11,7 +11,8 @@ from typing import Any
 import huggingface_hub
 from pyarrow import ArrowException, parquet
 
-from ste_jax.data.sources import whole_text
+from ste_jax.data.fields import valid_unicode
+from ste_jax.errors import SteError
 
 Fields = dict[str, Any]
 _SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json")
@@ -19,13 +20,13 @@ _SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A record as read.
+    """A record of a file.
 
     Attributes:
-      file: below the folder.
-      path: of the file.
-      record: its number in the file, from 1.
-      fields: as they stand there.
+      file: path of the file relative to the folder.
+      path: path of the file.
+      record: number of the record in the file, counted from 1.
+      fields: the columns by name.
     """
 
     file: str
@@ -35,51 +36,57 @@ class Row:
 
     @property
     def where(self) -> str:
-        """The words that say where it stands."""
+        """The file and record number, as named in errors."""
         return f"{self.path}, record {self.record}"
 
     def text(self, name: str) -> str:
-        """Returns a field that must be text.
-
-        Raises:
-          ValueError: it is missing or something else, or holds half of a surrogate pair.
-        """
-        return whole_text(self.where, name, self._typed(name, str, "text"))
+        """Returns a text field. Raises SteError "data_invalid" if it is missing or not text."""
+        return valid_unicode(self._typed(name, str, "text"), name, self.where)
 
     def texts(self, name: str) -> list[str]:
-        """Returns a field that must be a list of texts."""
+        """Returns a field that holds a list of texts. Raises SteError "data_invalid" if it does not."""
         values = self._typed(name, list, "a list of texts")
         if not all(isinstance(value, str) for value in values):
-            raise ValueError(f"{self.where}: the field {name} holds something that is no text")
-        return [whole_text(self.where, name, value) for value in values]
+            raise SteError("data_invalid", f"{self.where}: the field {name} must hold texts only")
+        return [valid_unicode(value, name, self.where) for value in values]
 
     def number(self, name: str) -> float:
-        """Returns a field that must be a number."""
+        """Returns a number field. Raises SteError "data_invalid" if it is missing or not a number."""
         return self._typed(name, int | float, "a number")
 
     def turns(self, name: str) -> list[tuple[str, str]]:
-        """Returns a field that must be a conversation, as (role, content)."""
+        """Returns the (role, content) turns of a conversation field. Raises SteError "data_invalid"."""
         try:
             return [
-                (str(turn["role"]), whole_text(self.where, name, str(turn["content"])))
+                (str(turn["role"]), valid_unicode(str(turn["content"]), name, self.where))
                 for turn in self._typed(name, list, "a list of turns")
             ]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{self.where}: the field {name} must hold turns of role and content") from error
+            raise SteError(
+                "data_invalid", f"{self.where}: the field {name} must hold turns of role and content"
+            ) from error
 
     def _typed(self, name: str, kind: Any, what: str) -> Any:
         value = self.fields.get(name)
         if not isinstance(value, kind):
             found = "missing" if value is None else f"a {type(value).__name__}"
-            raise ValueError(
-                f"{self.where}: the field {name} is {found}, not {what}; get the benchmark's files again"
+            raise SteError(
+                "data_invalid",
+                f"{self.where}: the field {name} is {found}, expected {what}; download the files again",
             )
         return value
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What was found: rows in the order of the files' names, where from, the hub's commit, sha256 of all."""
+    """The contents of a benchmark's files.
+
+    Attributes:
+      rows: the records, file by file in the order of the file names.
+      source: the folder or the name of the data set on the hub.
+      revision: the commit on the hub, or None for a local folder.
+      content: sha256 of all files.
+    """
 
     rows: list[Row]
     source: str
@@ -87,53 +94,55 @@ class Files:
     content: str
 
 
-def read_folder(path: str, wanted: Callable[[str], bool]) -> Files:
-    """Reads the data files of a local folder, or a single file.
+def read_folder(path: str, is_needed: Callable[[str], bool]) -> Files:
+    """Returns the contents of the data files of a local folder, or of a single file.
 
     Args:
-      path: of the folder or file.
-      wanted: says of a file's path below the folder whether it belongs to the benchmark.
+      path: the folder or file.
+      is_needed: returns True for the relative paths of files that belong to the benchmark.
 
     Raises:
-      ValueError: there is no such folder, it holds no data file, or one of them is damaged.
+      SteError: "file_not_found", or "data_invalid" if there is no data file or one is malformed.
     """
-    return _read(Path(path).expanduser(), wanted, path, None)
+    return _read(Path(path).expanduser(), is_needed, path, None)
 
 
-def read_hub(name: str, patterns: Sequence[str], wanted: Callable[[str], bool]) -> Files:
-    """Reads a data set's files of the Hugging Face hub; they stay in the cache of its library.
+def read_hub(name: str, patterns: Sequence[str], is_needed: Callable[[str], bool]) -> Files:
+    """Downloads the files of a data set from the Hugging Face hub, or takes them from its local cache.
 
     Args:
       name: organisation/dataset.
-      patterns: of the files to get.
-      wanted: see `read_folder`.
+      patterns: glob patterns of the files to download.
+      is_needed: see `read_folder`.
 
     Raises:
-      ValueError: the hub does not give it.
+      SteError: "download_failed", or as `read_folder`.
     """
     try:
         folder = Path(
             huggingface_hub.snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns))
         )
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{name}: the Hugging Face hub did not give it ({type(error).__name__}); check the network, or "
-            "download its files elsewhere and name their folder with --path"
+        raise SteError(
+            "download_failed",
+            f"{name}: the download from the Hugging Face hub failed ({type(error).__name__}); check the "
+            "network, or download the files elsewhere and pass their folder as --path",
         ) from error
     # The cache names a snapshot's folder after its commit.
-    return _read(folder, wanted, name, folder.name)
+    return _read(folder, is_needed, name, folder.name)
 
 
-def _read(folder: Path, wanted: Callable[[str], bool], source: str, revision: str | None) -> Files:
+def _read(folder: Path, is_needed: Callable[[str], bool], source: str, revision: str | None) -> Files:
     if not folder.exists():
-        raise ValueError(f"{source}: there is no such folder; check --path")
+        raise SteError("file_not_found", f"{source}: no such file or folder; check --path")
     paths = [folder]
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file())
-        paths = [path for path in files if wanted(path.relative_to(folder).as_posix())]
+        paths = [path for path in files if is_needed(path.relative_to(folder).as_posix())]
     if not paths:
-        raise ValueError(
-            f"{source}: holds none of the benchmark's files ({', '.join(_SUFFIXES)}); check --path"
+        raise SteError(
+            "data_invalid",
+            f"{source}: contains none of the benchmark's files ({', '.join(_SUFFIXES)}); check --path",
         )
     rows, digest = [], hashlib.sha256()
     for path in paths:
@@ -152,10 +161,12 @@ def _records(path: Path) -> Iterator[Fields]:
     try:
         for record in readers.get(path.suffix, _json)(path):
             if not isinstance(record, dict):
-                raise ValueError(f"holds a {type(record).__name__} where a record should be")
+                raise ValueError(f"expected JSON objects, found a {type(record).__name__}")
             yield record
     except (ArrowException, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); get the benchmark's files again") from error
+        raise SteError(
+            "data_invalid", f"{path}: cannot be read ({error}); download the files again"
+        ) from error
 
 
 def _parquet(path: Path) -> Iterator[Any]:

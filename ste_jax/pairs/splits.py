@@ -3,7 +3,7 @@
 import dataclasses
 
 from ste_jax.config import RunConfig
-from ste_jax.data.sources import read_pairs
+from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
 
@@ -50,7 +50,7 @@ def labelled_halves(config: RunConfig) -> tuple[list[Comparison], list[Compariso
     """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on."""
     if not config.labelled_pairs:
         return [], []
-    anchors = _shuffled(config.seed, read_pairs(config.labelled_pairs)[0])
+    anchors = _shuffled(config.seed, read_labelled_pairs(config.labelled_pairs)[0])
     prompts = list(dict.fromkeys(p.prompt_id for p in anchors))
     first = set(prompts[: -(-len(prompts) // 2)])
     validation = [p for p in anchors if p.prompt_id in first]

@@ -17,6 +17,7 @@ from ste_jax.benchmarks.catalogue import BENCHMARKS, aggregates, load
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.metrics.stats import POLICIES, JudgedPair, wilson_interval
 from ste_jax.records import Comparison, Label, opposite
+from tests.errors import raises
 
 WRONG = POLICIES["wrong"]
 
@@ -490,31 +491,29 @@ def test_llmbar_reads_the_authors_repository(tmp_path):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_folder_without_the_files_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="holds none of the benchmark's files"):
+    with raises("data_invalid", str(tmp_path)):
         load(name, str(tmp_path))
-    with pytest.raises(ValueError, match="there is no such folder; check --path"):
+    with raises("file_not_found", "absent"):
         load(name, str(tmp_path / "absent"))
 
 
 def test_broken_and_incomplete_files_are_named(tmp_path):
     file = written(tmp_path / "gpt.jsonl", '{"label": "A>B"}\n')
-    with pytest.raises(ValueError, match=r"gpt.jsonl, record 1: the field source is missing, not text"):
+    with raises("data_invalid", "gpt.jsonl, record 1", "source", "missing"):
         load("judgebench", str(tmp_path))
     file.write_text('{"source": "\\ud800", "label": "A>B"}\n')
-    with pytest.raises(
-        ValueError, match=r"record 1: the field source holds half of a surrogate pair; remove"
-    ):
+    with raises("data_invalid", "gpt.jsonl, record 1", "source"):
         load("judgebench", str(tmp_path))
     file.write_text('{"label": ')
-    with pytest.raises(ValueError, match=r"gpt.jsonl: cannot be read"):
+    with raises("data_invalid", "gpt.jsonl"):
         load("judgebench", str(tmp_path))
-    with pytest.raises(ValueError, match="clone its repository and give --path"):
+    with raises("argument_invalid", "llmbar", "--path"):
         load("llmbar")
 
 
-def test_the_hub_is_asked_by_name_and_its_absence_told(tmp_path, monkeypatch):
+def test_a_failed_download_names_the_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match=r"ScalerLab/JudgeBench: the Hugging Face hub did not give it"):
+    with raises("download_failed", "ScalerLab/JudgeBench"):
         load("judgebench")
 
 

@@ -1,0 +1,139 @@
+"""Typed access to the columns of a row. Errors name the source, the position and the column.
+
+In an optional column, a missing value, None and NaN all mean that there is no value. In a required column
+each of them is an error.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ste_jax.data.messages import flatten_messages
+from ste_jax.errors import SteError
+
+Fields = Mapping[str, Any]
+
+
+def is_absent(value: Any) -> bool:
+    """Returns True for None and NaN, the two ways in which tables leave a cell out."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def required_text(fields: Fields, name: str, where: str) -> str:
+    """Returns a text column, which may be empty. Raises SteError "data_invalid" if it holds anything else."""
+    value = fields.get(name)
+    if value is None:
+        raise SteError("data_invalid", f"{where}: the column {name} is missing")
+    return _text(value, name, where)
+
+
+def optional_text(fields: Fields, name: str, where: str) -> str | None:
+    """Returns a text column, or None where there is no value."""
+    value = fields.get(name)
+    return None if is_absent(value) else _text(value, name, where)
+
+
+def conversation_text(fields: Fields, name: str, where: str) -> str:
+    """Returns a column that holds text or a list of chat messages as text (see `flatten_messages`).
+
+    Raises:
+      SteError: "data_invalid", if the column is missing, blank or holds anything else.
+    """
+    value = fields.get(name)
+    if isinstance(value, list | tuple):
+        text = valid_unicode(flatten_messages(value, f"{where}, column {name}"), name, where)
+    else:
+        text = required_text(fields, name, where)
+    if not text.strip():
+        raise SteError("data_invalid", f"{where}: the column {name} is empty")
+    return text
+
+
+def text_list(fields: Fields, name: str, where: str) -> list[str]:
+    """Returns a column that holds a list of texts, or such a list written as JSON (in CSV files).
+
+    Raises:
+      SteError: "data_invalid", if the list is missing or empty or holds anything but texts.
+    """
+    value = fields.get(name)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise SteError("data_invalid", f"{where}: the column {name} is not a JSON list") from error
+    if not isinstance(value, list | tuple) or not value:
+        raise SteError("data_invalid", f"{where}: the column {name} must be a list of at least one text")
+    return [_text(text, f"{name}[{index}]", where) for index, text in enumerate(value)]
+
+
+def optional_name(fields: Fields, name: str, where: str) -> str | None:
+    """Returns a short text or a number as text (ids, groups), or None where there is no value or it is blank.
+
+    Raises:
+      SteError: "data_invalid", if the column holds anything else.
+    """
+    value = fields.get(name)
+    if is_absent(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise SteError("data_invalid", f"{where}: the column {name} is a {type(value).__name__}, not text")
+    return valid_unicode(str(value), name, where).strip() or None
+
+
+def unique_id(fields: Fields, default: str, where: str, seen: dict[str, str]) -> str:
+    """Returns the id of a row and records it.
+
+    Args:
+      fields: the row.
+      default: the id of a row without one.
+      where: position of the row.
+      seen: positions by id of the rows read so far; the row is added.
+
+    Raises:
+      SteError: "data_invalid", if another row has the same id.
+    """
+    identifier = optional_name(fields, "id", where) or default
+    if identifier in seen:
+        raise SteError("data_invalid", f"{where}: the id {identifier!r} is also the id of {seen[identifier]}")
+    seen[identifier] = where
+    return identifier
+
+
+def json_value(value: Any) -> Any:
+    """Returns a cell as a JSON value: NaN as None, bytes as base64 text, dates and the like as text."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(inner) for inner in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def extra_columns(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
+    """Returns the columns that are not `known`, as JSON values."""
+    return {name: json_value(value) for name, value in fields.items() if name not in known}
+
+
+def valid_unicode(text: str, name: str, where: str) -> str:
+    """Returns `text`. Raises SteError "data_invalid" if it cannot be written to a file as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SteError(
+            "data_invalid", f"{where}: the column {name} contains an unpaired surrogate"
+        ) from error
+    return text
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str):
+        found = "NaN" if is_absent(value) and value is not None else f"a {type(value).__name__}"
+        raise SteError("data_invalid", f"{where}: the column {name} is {found}, expected text")
+    return valid_unicode(value, name, where)
