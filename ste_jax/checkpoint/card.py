@@ -1,24 +1,37 @@
-"""The model card: what a model on disk says of itself (`model.json`)."""
+"""The model card (`model.json`): the identity of a model on disk and how it was trained to judge."""
 
 import dataclasses
 from typing import Any, Self
 
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
+
+SCHEMA_VERSION = 2
+# Fields of every version; later versions add fields with defaults. Cards of version 1 do not state theirs.
+_FIRST_FIELDS = frozenset(
+    ("name", "architecture", "tokenizer_hash", "stop_ids", "parent", "weights_hash", "judge_prompt", "parser")
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """A model's identity and everything that whoever uses it must agree with.
+    """Identity of a model and everything that a user of it must agree with.
 
     Attributes:
-      name: for people; identity is the weights' hash.
-      architecture: of the weights beside the card.
-      tokenizer_hash: `Tokenizer.fingerprint()` of the tokenizer beside the card.
-      stop_ids: the ids that end a completion.
-      parent: digest of the model that this one was trained from (None: a seed).
-      weights_hash: names the weights; for our own folders `save_model` computes it.
-      judge_prompt: the JSON of the `JudgePrompt` that the model was trained on (None: no judge).
-      parser: the name of the verdict parser that goes with the prompt (None: no judge).
+      name: Name for people; the identity of the model is `weights_hash`.
+      architecture: Architecture of the weights in the same folder.
+      tokenizer_hash: `Tokenizer.fingerprint()` of the tokenizer in the same folder.
+      stop_ids: Token ids that end a completion.
+      parent: Digest of the model that training started from (None: a seed model).
+      weights_hash: Hash of the parameters; `save_model` computes it for own model folders.
+      judge_prompt: JSON of the `JudgePrompt` that the model was trained with (None: not a judge).
+      parser: Name of the verdict parser that belongs to the prompt (None: not a judge).
+      max_new_tokens: Maximum number of new tokens per judgment in training (None: unknown).
+      force_verdict: Whether a missing verdict was forced in training (None: unknown).
+      dtype: Dtype in which the judgments of training were computed (None: unknown).
+      calibration: JSON written by `ste calibrate`: temperature, threshold and how they were fitted (None:
+        not calibrated).
+      schema_version: Version of this format.
     """
 
     name: str
@@ -29,6 +42,11 @@ class ModelCard:
     weights_hash: str = ""
     judge_prompt: dict[str, str] | None = None
     parser: str | None = None
+    max_new_tokens: int | None = None
+    force_verdict: bool | None = None
+    dtype: str | None = None
+    calibration: dict[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a JSON-ready dict."""
@@ -40,19 +58,57 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Builds the card of a dict that `to_json` made.
+        """Builds a card from the result of `to_json`, of this version or an older one.
 
         Raises:
-          ValueError: names the fields that are missing, unknown or ill-formed.
+          SteError: "schema_newer" if a newer version wrote the card, otherwise "card_invalid" naming the
+            fields that are missing, unknown or ill-formed.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(value, dict) or value.keys() != fields:
-            odd = sorted(fields.symmetric_difference(value if isinstance(value, dict) else ()))
-            raise ValueError(
-                f"model card: fields {odd} are missing or unknown; the card is of another version"
+        if not isinstance(value, dict):
+            raise SteError("card_invalid", "model card: not a JSON object; copy the model folder again")
+        _check_version(value)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if value.get("schema_version", 1) == 1:
+            known = _FIRST_FIELDS | {"schema_version"}
+        if unfit := sorted((_FIRST_FIELDS - value.keys()) | (value.keys() - known)):
+            raise SteError(
+                "card_invalid",
+                f"model card: fields {unfit} are missing or unknown; copy the model folder again",
             )
+        _check_types(value)
         try:
             architecture = LlamaConfig.from_json(value["architecture"])
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"model card: field architecture is ill-formed ({error})") from error
-        return cls(**{**value, "architecture": architecture, "stop_ids": tuple(value["stop_ids"])})
+            raise SteError(
+                "card_invalid", f"model card: field architecture is ill-formed ({error})"
+            ) from error
+        parsed = {"architecture": architecture, "stop_ids": tuple(value["stop_ids"])}
+        return cls(**{**value, **parsed, "schema_version": SCHEMA_VERSION})
+
+
+def _check_version(value: dict[str, Any]) -> None:
+    version = value.get("schema_version", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise SteError("card_invalid", f"model card: field schema_version is {version!r}, not a version")
+    if version > SCHEMA_VERSION:
+        raise SteError(
+            "schema_newer",
+            f"model card: written in schema version {version}, but this ste_jax reads versions up to "
+            f"{SCHEMA_VERSION}; update ste_jax",
+        )
+
+
+def _check_types(value: dict[str, Any]) -> None:
+    """Refuses ill-typed values of the fields that need no constructor of their own."""
+    stop_ids = value["stop_ids"]
+    budget, forced = value.get("max_new_tokens"), value.get("force_verdict")
+    for name, valid in (
+        ("stop_ids", isinstance(stop_ids, list | tuple) and all(type(i) is int for i in stop_ids)),
+        ("judge_prompt", isinstance(value["judge_prompt"], dict | None)),
+        ("max_new_tokens", budget is None or (type(budget) is int and budget >= 0)),
+        ("force_verdict", forced is None or isinstance(forced, bool)),
+        ("dtype", isinstance(value.get("dtype"), str | None)),
+        ("calibration", isinstance(value.get("calibration"), dict | None)),
+    ):
+        if not valid:
+            raise SteError("card_invalid", f"model card: field {name} is ill-formed: {value[name]!r}")

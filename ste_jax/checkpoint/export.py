@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from ste_jax.checkpoint import layout
+from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import parameter_hash
-from ste_jax.checkpoint.folder import FolderInTheMaking
+from ste_jax.checkpoint.folder import CHANGEABLE_FIELDS, FolderInTheMaking, update_card
 from ste_jax.checkpoint.hf import DTYPES, INDEX, NAMES
-from ste_jax.checkpoint.source import ModelSource
+from ste_jax.checkpoint.source import ModelSource, read_card
 from ste_jax.distributed import process
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.sharding import DECODE, make_mesh
@@ -50,7 +51,7 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
         raise ValueError("convert: one process exports a model; start it on one host only")
     making = FolderInTheMaking(folder, f"{source.card.name} {source.digest()}")
     if making.is_finished:
-        return False
+        return _update_exported_card(source.card, Path(folder))
     path, hashes = Path(making.path), {}
     shards, values = _shards(source), _values(source, hashes)
     for file, tensors in shards.items():
@@ -68,6 +69,23 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
     )
     making.finish(source.card, source.tokenizer)
     return True
+
+
+def _update_exported_card(card: ModelCard, folder: Path) -> bool:
+    """Copies what changed in a card since its model was exported, such as a calibration.
+
+    Returns:
+      True if anything changed.
+    """
+    exported = read_card(folder)
+    changes = {
+        name: getattr(card, name)
+        for name in CHANGEABLE_FIELDS
+        if getattr(card, name) != getattr(exported, name, None)
+    }
+    if changes:
+        update_card(folder, **changes)
+    return bool(changes)
 
 
 def _tensors(source: ModelSource) -> list[_Tensor]:

@@ -7,6 +7,7 @@ kept, and the next start of the same conversion goes on behind it.
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 from etils import epath
@@ -16,6 +17,7 @@ from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.orbax import save_parameter
 from ste_jax.checkpoint.source import CARD, PARAMETERS, ModelSource
 from ste_jax.distributed import process
+from ste_jax.errors import SteError
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.sharding import TRAIN
 from ste_jax.storage.files import read_json, remove, write_atomically
@@ -70,7 +72,7 @@ class FolderInTheMaking:
 
         def rename() -> None:
             tokenizer.save(Path(self.path))
-            write_atomically(self.path / CARD, json.dumps(card.to_json(), indent=1) + "\n")
+            _write_card(self.path / CARD, card)
             remove(self._final)
             self.path.rename(self._final)
 
@@ -134,6 +136,44 @@ def save_model(
         array = model.parameter(name)
         writer.add(name, array if dtype is None else array.astype(dtype))
     return writer.finish(dataclasses.replace(card, architecture=model.cfg), tokenizer)
+
+
+# Fields of a card that describe how to use the weights, not which weights they are.
+CHANGEABLE_FIELDS = frozenset(
+    ("name", "judge_prompt", "parser", "max_new_tokens", "force_verdict", "dtype", "calibration")
+)
+
+
+def update_card(folder: str | Path, **changes: Any) -> ModelCard:
+    """Rewrites `model.json` of a model folder with other values of some fields, atomically.
+
+    The weights, the tokenizer and their hashes stay as they are, so that the folder remains valid.
+
+    Args:
+      folder: A model folder of a run, or a folder exported from one.
+      **changes: New values of fields of `ModelCard`.
+
+    Returns:
+      The card as written.
+
+    Raises:
+      SteError: The folder has no valid card, or a field is unknown, ill-formed or belongs to the weights.
+    """
+    path = epath.Path(folder) / CARD
+    if fixed := sorted(changes.keys() - CHANGEABLE_FIELDS):
+        raise SteError(
+            "card_invalid", f"{path}: fields {fixed} cannot be changed; train or convert the model"
+        )
+    try:
+        card = ModelCard.from_json(read_json(path, "give a model folder of a run") | changes)
+    except SteError as error:
+        raise SteError(error.code, f"{path}: {error}") from error
+    process.on_first(lambda: _write_card(path, card))
+    return card
+
+
+def _write_card(path: epath.Path, card: ModelCard) -> None:
+    write_atomically(path, json.dumps(card.to_json(), indent=1) + "\n")
 
 
 def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mesh, dtype: str = "") -> bool:

@@ -24,6 +24,7 @@ from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
 from ste_jax.checkpoint.hf import HfWeights
 from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
+from ste_jax.errors import SteError
 from ste_jax.models.llama import Llama, LlamaConfig, check_divisible, parameter_table
 from ste_jax.paths import local_path
 from ste_jax.sharding import Rules
@@ -154,7 +155,7 @@ def open_model(source: str | Path) -> ModelSource:
         return _open_foreign(GgufWeights(path), path.stem, None)
     if (path / "config.json").is_file():
         _refuse_pointers(path.glob("*.safetensors"))
-        return _open_foreign(HfWeights(path), name, _card(path))
+        return _open_foreign(HfWeights(path), name, read_card(path))
     if (path / CARD).is_file():
         return _open_own(path)
     raise ValueError(
@@ -163,18 +164,23 @@ def open_model(source: str | Path) -> ModelSource:
     )
 
 
-def _card(folder: Path) -> ModelCard | None:
+def read_card(folder: Path) -> ModelCard | None:
+    """Returns the card in a model folder, or None if there is none.
+
+    Raises:
+      SteError: The card is broken, or of a newer version than this program.
+    """
     if not (folder / CARD).is_file():
         return None
     value = read_json(folder / CARD, "copy the model folder again")
     try:
         return ModelCard.from_json(value)
-    except ValueError as error:
-        raise ValueError(f"{folder / CARD}: {error}") from error
+    except SteError as error:
+        raise SteError(error.code, f"{folder / CARD}: {error}") from error
 
 
 def _open_own(path: Path) -> ModelSource:
-    card = _card(path)
+    card = read_card(path)
     assert card is not None
     folder = epath.Path(path) / PARAMETERS
     stored = parameter_shapes(folder)

@@ -250,6 +250,9 @@ def _train(
         parent=source.digest(),
         judge_prompt=context.prompt.to_json(),
         parser=PARSER,
+        max_new_tokens=config.annotate.max_new_tokens,
+        force_verdict=config.annotate.force_verdict,
+        dtype=config.decode.dtype,
     )
 
     def accuracy(model: Llama, step: int) -> float:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from ste_jax.checkpoint import export, folder
 from ste_jax.checkpoint.export import export_model
-from ste_jax.checkpoint.folder import import_model, save_model
+from ste_jax.checkpoint.folder import import_model, save_model, update_card
 from ste_jax.checkpoint.source import open_model
 from ste_jax.judging.prompts import load_prompt
 from ste_jax.judging.verdict import PARSER
@@ -111,8 +112,9 @@ def test_a_judge_keeps_its_prompt_parser_and_stop_ids(theirs: Make, tmp_path: Pa
     model = seed.load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")
     prompt = load_prompt("standard", "")
     assert seed.card is not None
-    card = seed.card.__class__(
-        **{**vars(seed.card), "judge_prompt": prompt.to_json(), "parser": PARSER, "parent": seed.digest()}
+    settings = {"max_new_tokens": 300, "force_verdict": True, "dtype": "bfloat16"}
+    card = dataclasses.replace(
+        seed.card, judge_prompt=prompt.to_json(), parser=PARSER, parent=seed.digest(), **settings
     )
     save_model(tmp_path / "judge", model, card, seed.tokenizer, "bfloat16")
     export_model(open_model(tmp_path / "judge"), tmp_path / "out")
@@ -120,10 +122,22 @@ def test_a_judge_keeps_its_prompt_parser_and_stop_ids(theirs: Make, tmp_path: Pa
     assert out.card == open_model(tmp_path / "judge").card
     assert out.card is not None
     assert (out.card.judge_prompt, out.card.parser) == (prompt.to_json(), PARSER)
+    assert {name: getattr(out.card, name) for name in settings} == settings
     assert out.card.stop_ids == seed.tokenizer.stop_ids
     assert out.digest() == open_model(tmp_path / "judge").digest() != seed.digest()
     assert all(str(dtype) == "bfloat16" for dtype in out.dtypes.values())
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_an_export_takes_up_a_later_calibration(theirs: Make, tmp_path: Path) -> None:
+    import_model(open_model(theirs()), tmp_path / "ours", make_mesh((1, 1, 1)))
+    assert export_model(open_model(tmp_path / "ours"), tmp_path / "back")
+    update_card(tmp_path / "ours", calibration={"temperature": 2.0})
+    shards = {f: f.stat().st_mtime_ns for f in (tmp_path / "back").glob("*.safetensors")}
+    assert export_model(open_model(tmp_path / "ours"), tmp_path / "back")
+    assert open_model(tmp_path / "back").card == open_model(tmp_path / "ours").card
+    assert {f: f.stat().st_mtime_ns for f in shards} == shards, "the weights are not written again"
+    assert not export_model(open_model(tmp_path / "ours"), tmp_path / "back")
 
 
 def test_weights_that_were_changed_elsewhere_do_not_keep_the_card(theirs: Make, tmp_path: Path) -> None:

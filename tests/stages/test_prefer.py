@@ -52,6 +52,13 @@ def context(ste: Any, workdir: Path, **prefer: float) -> Context:
     return Context(read_config(value.to_dict()), epath.Path(workdir))
 
 
+def test_cards_state_how_the_judge_was_trained_to_answer(preferred: Path) -> None:
+    for model in ("train/model", "model"):
+        card = json.loads((preferred / "iteration_1" / model / "model.json").read_text())
+        assert (card["max_new_tokens"], card["force_verdict"], card["dtype"]) == (6, True, "float32")
+        assert card["calibration"] is None
+
+
 def test_preferences_go_on_from_the_fine_tuned_model(finished: Path, preferred: Path) -> None:
     before = json.loads((finished / "iteration_1/model/model.json").read_text())
     card = json.loads((preferred / "iteration_1/model/model.json").read_text())
