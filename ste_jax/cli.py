@@ -18,7 +18,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 from absl import app, flags
 
 from ste_jax import options
-from ste_jax.distributed.preemption import RUN_AGAIN, Stopped
+from ste_jax.distributed.preemption import EXIT_STOPPED, StopRequested
 
 _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
 MODULES: dict[str, str] = {
@@ -69,9 +69,9 @@ _COMMANDS = "ste_jax.commands"
 def _guarded(argv: list[str]) -> None:
     try:
         importlib.import_module(MODULES[sys.argv[1]]).main(argv)
-    except Stopped:
+    except StopRequested:
         print(f"ste: stopped; what was finished is safe, {_again()} goes on from there", file=sys.stderr)
-        sys.exit(RUN_AGAIN)
+        sys.exit(EXIT_STOPPED)
     except app.UsageError as error:
         sys.exit(f"ste: {error}\n\n{USAGE}")
     except ValueError as error:

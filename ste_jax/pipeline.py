@@ -37,7 +37,7 @@ def run(context: Context) -> dict[str, Any]:
 
 def report(context: Context) -> dict[str, Any]:
     """Writes the summary and the report of what is finished, and returns the summary; see `run`."""
-    return summary.write(context, stage_folders(context)) if process.is_first() else {}
+    return summary.write(context, stage_folders(context)) if process.is_process_zero() else {}
 
 
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def redo(context: Context, name: str) -> None:
     names = stage_folders(context)
     if name not in names:
         raise ValueError(f"--redo: there is no stage {name!r}; choose from: {', '.join(names)}")
-    process.on_first(lambda: _delete(context, name, names))
+    process.on_process_zero(lambda: _delete(context, name, names))
 
 
 def _delete(context: Context, name: str, names: list[str]) -> None:
@@ -120,7 +120,7 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
         ) from error
     lock = filelock.FileLock(str(workdir / ".lock"), timeout=0)
     try:
-        with lock if process.is_first() else contextlib.nullcontext():
+        with lock if process.is_process_zero() else contextlib.nullcontext():
             process.barrier()
             yield
     except filelock.Timeout as error:

@@ -30,9 +30,9 @@ def serve(
 
     Raises:
       Exception: the error of the first request that failed, after all others were served.
-      Stopped: it was asked to stop; finished requests are on disk, those in flight are served anew.
+      StopRequested: it was asked to stop; finished requests are on disk, those in flight are served anew.
     """
-    mine = {request.id for request in requests if backend.team.owns(request.id)}
+    mine = {request.id for request in requests if backend.replica_group.is_assigned(request.id)}
     done = {id_ for id_ in mine if id_ + first in records.found}
     waiting = mine - done
     waiting = waiting if only is None else waiting.intersection(only)
@@ -43,8 +43,8 @@ def serve(
 
         def count(made: int) -> None:
             progress.advance(tokens=made)
-            if monitor.any_asked(backend.team.mesh):
-                raise preemption.Stopped
+            if monitor.stop_requested_anywhere(backend.replica_group.mesh):
+                raise preemption.StopRequested
 
         groups = backend.generate(
             requests,
@@ -60,7 +60,7 @@ def serve(
                 if group.error is not None:
                     failure = failure or group.error
                     continue
-                if not backend.team.leads:
+                if not backend.replica_group.is_leader:
                     continue
                 made = sum(len(completion.tokens) for completion in group.completions)
                 records.add(make(group), prompt_tokens=lengths[group.id], generated_tokens=made)

@@ -74,25 +74,25 @@ def decode_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     """Returns the mesh that this process decodes on: of `shape`, or of many hosts its part of it.
 
     Each host decodes on its own devices, `tensor` of which hold a model; hosts that have fewer decode in
-    teams of as few as hold one.
+    replica groups of as few as hold one.
 
     Raises:
       ValueError: see `make_mesh`; or neither of `tensor` and the devices of a host divides the other.
     """
     if jax.process_count() == 1:
         return make_mesh(shape)
-    return _team_meshes(_run_sizes(shape)[-1])[jax.process_index()]
+    return _replica_meshes(_run_sizes(shape)[-1])[jax.process_index()]
 
 
 @functools.cache  # asked for every parameter
-def _team_meshes(tensor: int) -> list[jax.sharding.Mesh]:
+def _replica_meshes(tensor: int) -> list[jax.sharding.Mesh]:
     """Returns the mesh that each process decodes on."""
-    groups = teams(jax.devices(), tensor)
+    groups = replica_groups(jax.devices(), tensor)
     meshes = [make_mesh((1, len(group) // tensor, tensor), group) for group in groups]
     return [meshes[process * len(groups) // jax.process_count()] for process in range(jax.process_count())]
 
 
-def teams(devices: Sequence[Any], tensor: int) -> list[list[Any]]:
+def replica_groups(devices: Sequence[Any], tensor: int) -> list[list[Any]]:
     """Returns the devices of hosts that decode together: of one, or of neighbours that hold a model together.
 
     Raises:
@@ -106,7 +106,7 @@ def teams(devices: Sequence[Any], tensor: int) -> list[list[Any]]:
             f"mesh: decoding shares a model between {tensor} devices, which {hosts} hosts of {here} do not "
             "divide into; change the last number of mesh"
         )
-    return [[d for d in devices if d.process_index // size == team] for team in range(hosts // size)]
+    return [[d for d in devices if d.process_index // size == group] for group in range(hosts // size)]
 
 
 def for_decoding(array: jax.Array, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> jax.Array:
@@ -117,7 +117,7 @@ def for_decoding(array: jax.Array, mesh: jax.sharding.Mesh, spec: PartitionSpec)
     """
     if jax.process_count() == 1:
         return jax.device_put(array, jax.NamedSharding(mesh, spec))
-    meshes = dict.fromkeys(_team_meshes(mesh.devices.shape[-1]))
+    meshes = dict.fromkeys(_replica_meshes(mesh.devices.shape[-1]))
     everywhere = jax.sharding.Mesh(
         np.concatenate([own.devices for own in meshes], axis=1), MESH_AXES, axis_types=mesh.axis_types
     )

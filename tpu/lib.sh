@@ -17,8 +17,8 @@
 # shellcheck disable=SC2034  # watch.sh reads RESTARTS and KEEP
 set -euo pipefail
 
-readonly RUN_AGAIN=75 # ste: stopped at a safe point, the same command goes on from there
-readonly LOST=76      # a worker went away without a word; `ste` on the others ends with it too
+readonly EXIT_STOPPED=75 # ste: stopped at a safe point, the same command goes on from there
+readonly EXIT_PEER_LOST=76      # a worker went away without a word; `ste` on the others ends with it too
 POLL_SECONDS="${POLL_SECONDS:-20}"
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
       COMMAND=("$@")
       break
       ;;
-    *) die "what is $1? The arguments are explained at the top of tpu/lib.sh" ;;
+    *) die "unknown argument $1; the top of tpu/lib.sh lists all of them" ;;
   esac
   shift
 done
@@ -180,7 +180,7 @@ delete() {
 # Every worker must end with a line "exit CODE" (see tpu/worker.sh); returns 0, or the most telling code.
 on_workers() {
   local step="$1" script="$2" folder node pids=() stream="" all="" first=0 count=1
-  [ -n "$DRY_RUN" ] || all="$(workers)" || return "$LOST"
+  [ -n "$DRY_RUN" ] || all="$(workers)" || return "$EXIT_PEER_LOST"
   count="$(wc -w <<< "$all")"
   folder="$LOGS/$((++STEPS))-$step"
   for node in $(nodes); do
@@ -199,24 +199,24 @@ on_workers() {
   [ -n "$DRY_RUN" ] || verdict "$folder" "$all"
 }
 
-# Returns 0 if all ended well; else RUN_AGAIN if one says so; LOST if one says nothing; what another failed with by itself;
-# LOST if one was killed, or ended for want of others, which is all that `ste` then says.
+# Returns 0 if all ended well; else EXIT_STOPPED if one says so; EXIT_PEER_LOST if one says nothing; what another failed with by itself;
+# EXIT_PEER_LOST if one was killed, or ended for want of others, which is all that `ste` then says.
 verdict() {
   local folder="$1" worker code worst=0 silent=""
   for worker in $2; do
     code="$(sed -n 's/^exit \([0-9][0-9]*\)$/\1/p' "$folder/$worker.log" 2> /dev/null | tail -n 1)"
     [ -n "$code" ] || silent=1
-    code="${code:-$LOST}"
+    code="${code:-$EXIT_PEER_LOST}"
     [ "$code" = 0 ] || say "worker ${worker#*/} of ${worker%/*} ended with $code ($folder/$worker.log)"
-    [ "$code" -lt 128 ] || code="$LOST"
+    [ "$code" -lt 128 ] || code="$EXIT_PEER_LOST"
     case "$code" in
       0) ;;
-      "$RUN_AGAIN") worst="$code" ;;
-      "$LOST") [ "$worst" != 0 ] || worst="$code" ;;
-      *) [ "$worst" = "$RUN_AGAIN" ] || worst="$code" ;;
+      "$EXIT_STOPPED") worst="$code" ;;
+      "$EXIT_PEER_LOST") [ "$worst" != 0 ] || worst="$code" ;;
+      *) [ "$worst" = "$EXIT_STOPPED" ] || worst="$code" ;;
     esac
   done
-  [ -z "$silent" ] || [ "$worst" = "$RUN_AGAIN" ] || worst="$LOST"
+  [ -z "$silent" ] || [ "$worst" = "$EXIT_STOPPED" ] || worst="$EXIT_PEER_LOST"
   return "$worst"
 }
 

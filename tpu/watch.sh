@@ -28,7 +28,7 @@ for start in $(seq 0 "$RESTARTS"); do
   { setup && run; } || code=$?
   case "$code" in
     0) exit 0 ;;
-    "$RUN_AGAIN" | "$LOST") ;;
+    "$EXIT_STOPPED" | "$EXIT_PEER_LOST") ;;
     *) ! is_ready || die "failed with code $code; logs: $LOGS" ;;
   esac
 done

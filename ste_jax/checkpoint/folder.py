@@ -53,7 +53,7 @@ class FolderInTheMaking:
             )
         self.done: dict[str, str] = _done(self.path, origin) or {}
         if not self.done:
-            process.on_first(lambda: (remove(self.path), self.path.mkdir(parents=True)))
+            process.on_process_zero(lambda: (remove(self.path), self.path.mkdir(parents=True)))
 
     @property
     def is_finished(self) -> bool:
@@ -65,7 +65,7 @@ class FolderInTheMaking:
         self.done[name] = word
         if self._origin:
             state = json.dumps({"origin": self._origin, "done": self.done}, indent=1)
-            process.on_first(lambda: write_atomically(self.path / _ORIGIN, state))
+            process.on_process_zero(lambda: write_atomically(self.path / _ORIGIN, state))
 
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> None:
         """Writes the card and the tokenizer, and gives the folder its name."""
@@ -76,7 +76,7 @@ class FolderInTheMaking:
             remove(self._final)
             self.path.rename(self._final)
 
-        process.on_first(rename)
+        process.on_process_zero(rename)
 
 
 class ModelWriter:
@@ -87,7 +87,9 @@ class ModelWriter:
         self._folder = FolderInTheMaking(folder, origin)
         self._parameters = self._folder.path / PARAMETERS
         # A killed start may have left a parameter that was not recorded.
-        process.on_first(lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done])
+        process.on_process_zero(
+            lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done]
+        )
 
     @property
     def is_finished(self) -> bool:

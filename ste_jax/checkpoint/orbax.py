@@ -74,7 +74,7 @@ class TrainCheckpoints:
           OSError: there is no room for it; nothing is written then.
         """
         self._clear_half_written()
-        process.on_first(lambda: self._require_room(state))
+        process.on_process_zero(lambda: self._require_room(state))
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         if not self._manager.save(step, args=items):
             raise ValueError(
@@ -132,7 +132,7 @@ class TrainCheckpoints:
                 if half_written or _TEMPORARY in folder.name:
                     folder.rmtree()
 
-        process.on_first(clear)
+        process.on_process_zero(clear)
         self._manager.reload()
 
 

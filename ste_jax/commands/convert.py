@@ -8,7 +8,7 @@ from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.folder import import_model
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.commands.mesh import MESH, asked_mesh
-from ste_jax.distributed.rendezvous import joined
+from ste_jax.distributed.rendezvous import session
 from ste_jax.paths import local_path
 from ste_jax.sharding import make_mesh
 
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 4:
         raise app.UsageError("convert wants a model and the folder to write")
     folder = local_path(argv[3], "the folder to write")
-    with joined(folder.parent, {"source": argv[2]}):
+    with session(folder.parent, {"source": argv[2]}):
         wrote = _convert(open_model(argv[2]), folder)
     print(f"{folder}: {'written' if wrote else 'is there already'}")
 

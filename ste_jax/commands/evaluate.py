@@ -11,7 +11,7 @@ from ste_jax.commands import run as run_commands
 from ste_jax.commands.mesh import asked_mesh
 from ste_jax.commands.results import JSON, POLICY
 from ste_jax.distributed import preemption, process
-from ste_jax.distributed.rendezvous import joined
+from ste_jax.distributed.rendezvous import session
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import Result
 from ste_jax.evaluation.run import evaluate
@@ -61,10 +61,10 @@ def main(argv: list[str]) -> None:
     out, settings = local_path(_OUT.value, "--out"), _settings()
     if out.is_dir():
         raise ValueError(f"--out {out}: a folder; give the name of a file in it")
-    with joined(out.parent, {"model": _MODEL.value, "settings": str(settings)}):
-        preemption.listen()
+    with session(out.parent, {"model": _MODEL.value, "settings": str(settings)}):
+        preemption.install_handler()
         result = evaluate(_MODEL.value, _benchmark(), settings, out)
-        if process.is_first():
+        if process.is_process_zero():
             _show(result)
 
 

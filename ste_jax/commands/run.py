@@ -12,7 +12,7 @@ from ste_jax import pipeline
 from ste_jax.config import read_config
 from ste_jax.distributed import preemption, process
 from ste_jax.distributed.preflight import software
-from ste_jax.distributed.rendezvous import joined
+from ste_jax.distributed.rendezvous import session
 from ste_jax.paths import local_path
 from ste_jax.report.terminal import render_terminal_table
 from ste_jax.stages.context import Context
@@ -49,8 +49,8 @@ def main(argv: list[str]) -> None:
         with pipeline.exclusive(context.workdir):
             _show(context, pipeline.report(context))
         return
-    with joined(context.workdir, software(context.config)):
-        preemption.listen()
+    with session(context.workdir, software(context.config)):
+        preemption.install_handler()
         with pipeline.exclusive(context.workdir):
             _work(context, command)
 
@@ -60,7 +60,7 @@ def _work(context: Context, command: str) -> None:
         pipeline.redo(context, _REDO.value)
     if command in STAGES:
         summary = pipeline.run_stage(context, command, _ITERATION.value)
-        if process.is_first():
+        if process.is_process_zero():
             print(json.dumps(summary, indent=1))
     elif summary := pipeline.run(context):
         _show(context, summary)

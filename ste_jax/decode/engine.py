@@ -15,7 +15,7 @@ import numpy as np
 from ste_jax.decode.protocol import Completion, Group, Request, Sampling, Tail
 from ste_jax.decode.schedule import Run, Shape, Usage
 from ste_jax.decode.steps import Controls
-from ste_jax.distributed.process import Team
+from ste_jax.distributed.process import ReplicaGroup
 from ste_jax.models.llama import Llama
 from ste_jax.sharding import place
 
@@ -155,7 +155,7 @@ class Engine:
     """Samples from a model that lies on this process's mesh (see `protocol.Backend`).
 
     Attributes:
-      team: see `protocol.Backend`.
+      replica_group: see `protocol.Backend`.
       usage: what the engine has done so far.
     """
 
@@ -163,11 +163,11 @@ class Engine:
         self, model: Llama, mesh: jax.sharding.Mesh, settings: DecodeSettings, stop_ids: Collection[int]
     ):
         """Takes a model sharded by decoding rules over `mesh`; `stop_ids` end a sample."""
-        self.team = Team(mesh)
+        self.replica_group = ReplicaGroup(mesh)
         self.usage = Usage()
         self._model = model
         self._mesh = mesh
-        self._settings = settings.share(self.team.parts)
+        self._settings = settings.share(self.replica_group.num_groups)
         self._stop_ids = sorted(stop_ids)
         self._shards = int(np.prod([mesh.shape[a] for a in ("data", "fsdp")]))
         self._limits = settings.limits(model.cfg.context_length)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ste_jax.distributed.process import Team
+from ste_jax.distributed.process import ReplicaGroup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +90,10 @@ class Backend(Limits, Protocol):
     """A local engine or a server that can sample.
 
     Attributes:
-      team: the processes that have it in common; a stage hands it their share of the requests.
+      replica_group: processes that share this backend; a stage gives it the requests assigned to them.
     """
 
-    team: Team
+    replica_group: ReplicaGroup
 
     def generate(
         self,

@@ -23,18 +23,26 @@ import numpy as np
 from jax._src import cloud_tpu_init, distributed
 
 from ste_jax.distributed import preemption
-from ste_jax.distributed.process import count, decide, enter, index, is_first, look, wait_at
+from ste_jax.distributed.process import (
+    count,
+    index,
+    init_process,
+    is_process_zero,
+    kv_get,
+    kv_set_once,
+    wait_at,
+)
 
 # What the launcher takes as "run again": another process was lost, this one is sound.
-LOST = 76
-_LEAVE = "ste/leave"
+EXIT_PEER_LOST = 76
+_SHUTDOWN = "ste/shutdown"
 _POLL_SECONDS = 0.2
 _WATCH_SECONDS = 1.0
-_LEAVE_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessEnv:
     """Where a process stands among the others, from the environment.
 
     Attributes:
@@ -55,14 +63,14 @@ class Place:
 
     def __post_init__(self):
         if not 0 <= self.worker < self.workers:
-            raise ValueError(f"STE_WORKER={self.worker} is none of STE_WORKERS={self.workers}")
+            raise ValueError(f"STE_WORKER must be < STE_WORKERS, not {self.worker} of {self.workers}")
         if self.workers > 1 and not self.coordinator and not _on_tpu():
             raise ValueError(
                 f"STE_WORKERS={self.workers}, and no TPU knows the others: set STE_COORDINATOR=HOST:PORT"
             )
 
 
-def place() -> Place:
+def read_process_env() -> ProcessEnv:
     """Reads the environment.
 
     Raises:
@@ -75,7 +83,7 @@ def place() -> Place:
             raise ValueError(f"{name} must be a whole number, not {text!r}")
         return int(text)
 
-    return Place(
+    return ProcessEnv(
         number("STE_WORKER", 0),
         number("STE_WORKERS", 1),
         os.environ.get("STE_COORDINATOR", ""),
@@ -89,7 +97,7 @@ def _on_tpu() -> bool:
     return cloud_tpu_init.running_in_cloud_tpu_vm and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
 
 
-def _connect(here: Place) -> None:
+def _connect(here: ProcessEnv) -> None:
     if here.workers == 1 and not here.coordinator and not _on_tpu():
         return
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: see `stopping`
@@ -109,11 +117,11 @@ def _connect(here: Place) -> None:
         heartbeat_timeout_seconds=here.heartbeat_seconds,
     )
     state = distributed.global_state
-    enter(state.process_id, state.num_processes, state.client, here.barrier_seconds)
+    init_process(state.process_id, state.num_processes, state.client, here.barrier_seconds)
 
 
 @contextlib.contextmanager
-def connected(here: Place) -> Iterator[None]:
+def connected(here: ProcessEnv) -> Iterator[None]:
     """Joins the processes for as long as the block lasts, and ends with the others or before them.
 
     It must come before anything that asks JAX for devices.
@@ -125,23 +133,23 @@ def connected(here: Place) -> Iterator[None]:
     watch = _Watch(here)
     try:
         yield
-    except preemption.Stopped:
-        watch.leave()
+    except preemption.StopRequested:
+        watch.shutdown()
         raise
     except BaseException as error:
         watch.fail(error)
         raise
-    watch.leave()
+    watch.shutdown()
 
 
-def any_asked(mesh: jax.sharding.Mesh) -> bool:
+def stop_requested_anywhere(mesh: jax.sharding.Mesh) -> bool:
     """Says whether one of the processes of `mesh` was asked to stop; all of them ask together, and get the
     same answer.
     """
     if not mesh.is_multi_process:
-        return preemption.is_asked()
+        return preemption.stop_requested()
     sharding = jax.NamedSharding(mesh, jax.P(mesh.axis_names))
-    asked = np.array([preemption.is_asked()])
+    asked = np.array([preemption.stop_requested()])
     return bool(_any(mesh)(jax.make_array_from_callback((mesh.size,), sharding, lambda _: asked)))
 
 
@@ -164,32 +172,32 @@ class _Watch:
     is on disk is whole at any moment.
     """
 
-    def __init__(self, here: Place):
+    def __init__(self, here: ProcessEnv):
         self._here = here
         self._over, self._failing, self._all_live = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Waits for the others, so that none of them takes the end of this process for a loss."""
-        wait_at(_LEAVE, stoppable=False)
+        wait_at(_SHUTDOWN, stoppable=False)
         self._over.set()
-        self._part()
+        self._detach()
 
     def fail(self, error: BaseException) -> None:
         """Tells the others that this process ends; if another one was lost, that is why, and is said."""
         # A sum over devices fails long before the silence of the lost one does.
         self._failing.set()
-        self._all_live.wait(self._here.heartbeat_seconds + _LEAVE_SECONDS)
+        self._all_live.wait(self._here.heartbeat_seconds + _SHUTDOWN_SECONDS)
         self._over.set()
-        decide(f"ste/failed/{index()}", str(error) or type(error).__name__)
-        self._part()
+        kv_set_once(f"ste/failed/{index()}", str(error) or type(error).__name__)
+        self._detach()
 
-    def _part(self) -> None:
-        _last_word()
+    def _detach(self) -> None:
+        _announce_exit()
         _disconnect()
         # A thread that came back from the service into an interpreter that ends would abort the process.
-        self._thread.join(_LEAVE_SECONDS)
+        self._thread.join(_SHUTDOWN_SECONDS)
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -201,13 +209,13 @@ class _Watch:
 
     def _look_around(self) -> None:
         everyone, failing = set(range(count())), self._failing.is_set()
-        if preemption.is_asked():
-            decide("ste/stop", "")
-        if look("ste/stop") is not None:
-            preemption.ask()
+        if preemption.stop_requested():
+            kv_set_once("ste/stop", "")
+        if kv_get("ste/stop") is not None:
+            preemption.request_stop()
         # Waits until all that live have asked; JAX's heartbeats say who does.
         live = _service().get_live_nodes(sorted(everyone))
-        if self._over.is_set() or look(f"{_LEAVE}/outcome") is not None:
+        if self._over.is_set() or kv_get(f"{_SHUTDOWN}/outcome") is not None:
             return
         if failed := _service().key_value_dir_get("ste/failed/"):
             time.sleep(2 * _WATCH_SECONDS)  # the same error may be on its way here
@@ -230,15 +238,15 @@ class _Watch:
             flush=True,
         )
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            _last_word(gone)
-        os._exit(LOST)
+            _announce_exit(gone)
+        os._exit(EXIT_PEER_LOST)
 
 
-def _last_word(gone: Collection[int] = ()) -> None:
+def _announce_exit(gone: Collection[int] = ()) -> None:
     """Says that nothing of this process follows; the first one hears all others before it goes."""
-    decide(f"ste/ended/{index()}", "")
-    deadline = time.monotonic() + _LEAVE_SECONDS
-    while is_first() and time.monotonic() < deadline:
+    kv_set_once(f"ste/ended/{index()}", "")
+    deadline = time.monotonic() + _SHUTDOWN_SECONDS
+    while is_process_zero() and time.monotonic() < deadline:
         if len(_service().key_value_dir_get("ste/ended/")) >= count() - len(gone):
             break
         time.sleep(_POLL_SECONDS)
@@ -246,8 +254,8 @@ def _last_word(gone: Collection[int] = ()) -> None:
 
 def _disconnect() -> None:
     """Leaves the coordination service, the first process last: its end would be taken for a loss."""
-    if is_first():
+    if is_process_zero():
         alone = threading.Thread(target=lambda: _service().get_live_nodes(list(range(count()))), daemon=True)
         alone.start()
-        alone.join(_LEAVE_SECONDS)
+        alone.join(_SHUTDOWN_SECONDS)
     jax.distributed.shutdown()

@@ -19,8 +19,8 @@ from etils import epath
 
 from ste_jax.config import RunConfig
 from ste_jax.distributed import process
-from ste_jax.distributed.monitor import place
-from ste_jax.distributed.rendezvous import differences_between, joined, meet
+from ste_jax.distributed.monitor import read_process_env
+from ste_jax.distributed.rendezvous import differences_between, rendezvous, session
 from ste_jax.storage.files import digest
 from ste_jax.versions import versions
 
@@ -48,11 +48,11 @@ def check(
     Raises:
       ValueError: names the workers that did not come, that differ or that lack something.
     """
-    here = place()
+    here = read_process_env()
     facts = {"host": socket.gethostname(), **software(config), **_room(workdir)}
-    met = meet(workdir / "preflight" / "start", here.worker, here.workers, facts, wait)
+    met = rendezvous(workdir / "preflight" / "start", here.worker, here.workers, facts, wait)
     refuse(met, disk, memory)
-    with joined(workdir, {}):
+    with session(workdir, {}):
         facts |= _answer_within(wait, _devices)
         met = process.exchange(facts)
         refuse(met, disk, memory)

@@ -43,7 +43,7 @@ class _Here:
 _here = _Here()
 
 
-def enter(index: int, count: int, service: Any, seconds: int) -> None:
+def init_process(index: int, count: int, service: Any, seconds: int) -> None:
     """Takes a place among several processes; see `_Here`."""
     global _here
     _here = _Here(index, count, service, seconds)
@@ -59,13 +59,13 @@ def index() -> int:
     return _here.index
 
 
-def is_first() -> bool:
+def is_process_zero() -> bool:
     """Says whether this is the process that writes what only one may write."""
     return _here.index == 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Team:
+class ReplicaGroup:
     """The processes that decode together, because a model does not fit on the devices of one.
 
     Attributes:
@@ -80,18 +80,18 @@ class Team:
         return sorted({device.process_index for device in self.mesh.devices.flat})
 
     @property
-    def leads(self) -> bool:
-        """Says whether this process speaks for its team."""
+    def is_leader(self) -> bool:
+        """Returns True if this process reports the results of its group."""
         return self.members[0] == index()
 
     @property
-    def parts(self) -> int:
-        """The number of teams."""
+    def num_groups(self) -> int:
+        """Number of groups in the run."""
         return count() // len(self.members)
 
-    def owns(self, id_: str) -> bool:
-        """Says whether a record falls to this team; every record falls to one, whatever came before it."""
-        number = int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "little") % self.parts
+    def is_assigned(self, id_: str) -> bool:
+        """Returns True if this group serves the request; a hash of the id assigns it to exactly one group."""
+        number = int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "little") % self.num_groups
         return number == self.members[0] // len(self.members)
 
 
@@ -102,7 +102,7 @@ def barrier(*, stoppable: bool = False) -> None:
       stoppable: whether a stop that is asked for meanwhile ends the waiting, for all of them or for none.
 
     Raises:
-      Stopped: see `stoppable`.
+      StopRequested: see `stoppable`.
       ValueError: names the processes that did not come.
     """
     if count() > 1:
@@ -117,16 +117,16 @@ def wait_at(name: str, *, stoppable: bool) -> None:
     client.key_value_set(f"{name}/at/{index()}", "")
     # Whoever decides first decides for all.
     if client.key_value_increment(f"{name}/count", 1) == count():
-        decide(f"{name}/outcome", "go")
-    while (outcome := look(f"{name}/outcome")) is None:
-        if stoppable and preemption.is_asked():
-            decide(f"{name}/outcome", "stop")
+        kv_set_once(f"{name}/outcome", "go")
+    while (outcome := kv_get(f"{name}/outcome")) is None:
+        if stoppable and preemption.stop_requested():
+            kv_set_once(f"{name}/outcome", "stop")
         elif time.monotonic() > deadline:
-            decide(f"{name}/outcome", "late")
+            kv_set_once(f"{name}/outcome", "late")
         else:
             time.sleep(_POLL_SECONDS)
     if outcome == "stop":
-        raise preemption.Stopped
+        raise preemption.StopRequested
     if outcome == "late":
         came = {int(key.rsplit("/", 1)[-1]) for key, _ in client.key_value_dir_get(f"{name}/at/")}
         absent = ", ".join(str(i) for i in range(count()) if i not in came)
@@ -135,9 +135,9 @@ def wait_at(name: str, *, stoppable: bool) -> None:
         )
 
 
-def on_first(action: Callable[[], object]) -> None:
+def on_process_zero(action: Callable[[], object]) -> None:
     """Lets the first process act while the others wait."""
-    if is_first():
+    if is_process_zero():
         action()
     barrier()
 
@@ -153,13 +153,13 @@ def exchange(value: Any) -> list[Any]:
     return [json.loads(found[i]) for i in range(count())]
 
 
-def decide(key: str, value: str) -> None:
+def kv_set_once(key: str, value: str) -> None:
     """Sets what the processes have in common, unless another one was first."""
     with contextlib.suppress(RuntimeError):
         _here.service.key_value_set(key, value)
 
 
-def look(key: str) -> str | None:
+def kv_get(key: str) -> str | None:
     """Returns what was decided, or None."""
     try:
         return _here.service.key_value_try_get(key)

@@ -13,14 +13,14 @@ from typing import Any
 
 from etils import epath
 
-from ste_jax.distributed.monitor import connected, place
+from ste_jax.distributed.monitor import connected, read_process_env
 from ste_jax.storage.files import read_json, write_atomically
 
 _POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def joined(folder: epath.PathLike, facts: dict[str, Any]) -> Iterator[None]:
+def session(folder: epath.PathLike, facts: dict[str, Any]) -> Iterator[None]:
     """Makes this process one of its run, as the environment says, for as long as the block lasts.
 
     Args:
@@ -30,17 +30,17 @@ def joined(folder: epath.PathLike, facts: dict[str, Any]) -> Iterator[None]:
     Raises:
       ValueError: names the workers that did not come, or what differs between them.
     """
-    here = place()
+    here = read_process_env()
     if here.workers > 1:
-        where = epath.Path(folder).absolute() / ".workers" / "start"
-        met = meet(where, here.worker, here.workers, facts, here.start_seconds)
+        where = epath.Path(folder).absolute() / ".rendezvous" / "start"
+        met = rendezvous(where, here.worker, here.workers, facts, here.start_seconds)
         if lines := differences_between(met, tuple(facts)):
             raise ValueError("the workers differ:\n  " + "\n  ".join(lines))
     with connected(here):
         yield
 
 
-def meet(
+def rendezvous(
     folder: epath.Path, worker: int, workers: int, facts: dict[str, Any], wait: float
 ) -> list[dict[str, Any]]:
     """Returns the facts of all workers, each of which has read the others'.

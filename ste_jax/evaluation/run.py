@@ -78,7 +78,9 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
 
     session: dict[str, Any] = {"judgments_before": len(file.found)}
     try:
-        done = {r.id for r in requests if f"{r.id}/0" in file.found or not engine.team.owns(r.id)}
+        done = {
+            r.id for r in requests if f"{r.id}/0" in file.found or not engine.replica_group.is_assigned(r.id)
+        }
         parts = rounds(requests)
         estimate = measure(parts, done, partial(engine.shape, tail=judge.tail), some, started)
         session["estimated_seconds"] = round(estimate.total, 1)
@@ -95,7 +97,7 @@ def _open(
     out: Path, run: dict[str, Any], job: Job, facts: list[Facts], too_long: list[str]
 ) -> PartFile | ResultFile:
     """Opens the result file, or on other hosts than the first a file beside it."""
-    if process.is_first():
+    if process.is_process_zero():
         file = ResultFile(out, run, job.about(), facts, too_long)
         file.take_in()
         process.barrier()

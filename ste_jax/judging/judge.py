@@ -129,9 +129,9 @@ class Judge:
 def judge_now(
     judge: Judge, backend: Backend, pairs: Sequence[Comparison], stage: str, sampling: Sampling
 ) -> Iterator[Judgment]:
-    """Yields one judgment of each pair and order that falls to the backend's team, without storing them."""
+    """Yields one judgment of each pair and order assigned to the replica group of `backend`; stores none."""
     requests, _ = judge.requests(pairs, stage, 1, backend)
-    make, others = judge.maker(pairs), {r.id for r in requests if not backend.team.owns(r.id)}
+    make, others = judge.maker(pairs), {r.id for r in requests if not backend.replica_group.is_assigned(r.id)}
     for group in backend.generate(requests, sampling, done=others, tail=judge.tail):
         if group.error is not None:
             raise group.error

@@ -28,7 +28,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     settings, folder = context.config.prefer, context.iteration(iteration)
     if settings is None:
         # Preferences that left no model yet are forgotten.
-        process.on_first(lambda: (folder / "model").exists() or undo(folder))
+        process.on_process_zero(lambda: (folder / "model").exists() or undo(folder))
         if is_begun(folder):
             raise StaleStage(
                 f"{folder / 'model'} was made by preferences, for which the configuration asks no more; set "
@@ -38,7 +38,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     require_success(folder / "train")
     if not (is_begun(folder) or (folder / "model").exists()):
         raise ValueError(f"{folder / 'model'} is missing; run `ste train --iteration={iteration}` first")
-    process.on_first(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
+    process.on_process_zero(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
     source = context.opened(_start(folder))
     train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)
 

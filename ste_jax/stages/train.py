@@ -194,7 +194,7 @@ def _hand_over(folder: epath.Path) -> None:
         if (folder / "checkpoints").exists():
             (folder / "checkpoints").rmtree()
 
-    process.on_first(move)
+    process.on_process_zero(move)
 
 
 def _preferences(
@@ -259,7 +259,7 @@ def _train(
         decoding = model.with_rules(DECODE, context.mesh, config.decode.dtype)
         engine = context.engine_of(decoding, source)
         judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
-        told = judged if engine.team.leads else []
+        told = judged if engine.replica_group.is_leader else []
         counts = process.exchange([sum(j.correct for j in told), len(told)])
         correct, made = map(sum, zip(*counts, strict=True))
         return correct / made
@@ -267,7 +267,9 @@ def _train(
     def save(model: Llama, step: int) -> None:
         dtype, best = config.model_dtype or config.decode.dtype, _best(folder, step)
         save_model(Path(best), model, card, source.tokenizer, dtype)
-        process.on_first(lambda: [remove(old) for old in matching(folder, "best-*") if old.name != best.name])
+        process.on_process_zero(
+            lambda: [remove(old) for old in matching(folder, "best-*") if old.name != best.name]
+        )
 
     def load() -> Llama:
         dtypes = {"param_dtype": settings.model_dtype, "dtype": settings.dtype}

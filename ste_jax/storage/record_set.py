@@ -162,14 +162,14 @@ class RecordSet(Generic[R]):
         self, folder: epath.Path, kind: type[R], fingerprint: dict[str, Any], *, divided: bool = False
     ):
         self._folder, self._kind, self._fingerprint = folder, kind, fingerprint
-        self._writes = divided or process.is_first()
+        self._writes = divided or process.is_process_zero()
         self._read: set[str] = set()
         self._found: dict[str, R] = {}
         self._pending: list[R] = []
         self._flushed_at = time.monotonic()
         check_fingerprint(folder, fingerprint)
-        process.on_first(self._begin)
-        self.work = read_work(folder) if process.is_first() else Work()
+        process.on_process_zero(self._begin)
+        self.work = read_work(folder) if process.is_process_zero() else Work()
         if self.success is None:
             self._read_journal()
 
@@ -222,14 +222,14 @@ class RecordSet(Generic[R]):
         self.work.seconds += now - self._flushed_at
         self._flushed_at = now
         if self._writes:
-            name = f"{PROGRESS}.json" if process.is_first() else f"{PROGRESS}-{process.index()}.json"
+            name = f"{PROGRESS}.json" if process.is_process_zero() else f"{PROGRESS}-{process.index()}.json"
             write_atomically(self._folder / name, canonical_json(dataclasses.asdict(self.work)))
 
     def gather(self) -> None:
         """Waits for the other hosts, and takes up what they added.
 
         Raises:
-          Stopped: it was asked to stop before all of them were done.
+          StopRequested: it was asked to stop before all of them were done.
         """
         self.flush()
         process.barrier(stoppable=True)
@@ -244,7 +244,7 @@ class RecordSet(Generic[R]):
           KeyError: an id of `order` was never added.
         """
         self.flush()
-        process.on_first(lambda: self._finish([self._found[id_] for id_ in order], summary))
+        process.on_process_zero(lambda: self._finish([self._found[id_] for id_ in order], summary))
         return require_success(self._folder)
 
     def _finish(self, records: list[R], summary: dict[str, Any]) -> None:

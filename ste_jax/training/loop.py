@@ -97,7 +97,7 @@ def train(
     Raises:
       DivergedError: the loss, the gradient or the parameters of a step are NaN or infinite.
       ValueError: the mesh does not fit, or the checkpoints belong to a run with other settings or examples.
-      Stopped: it was asked to stop; the last step is on disk.
+      StopRequested: it was asked to stop; the last step is on disk.
     """
     check_rows(settings, rules, mesh.shape)
     check_attention(settings, mesh)
@@ -159,13 +159,13 @@ def train(
             best = best_step(evaluations, total) == step
 
             # ---- checkpoint: before the model, which would else be of a step that a kill undoes ----------
-            stop = monitor.any_asked(mesh)
+            stop = monitor.stop_requested_anywhere(mesh)
             if stop or ended or best or step % settings.checkpoint_every == 0:
                 checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
             if best:
                 save_best(state.model, step)
             if stop and not ended:
-                raise preemption.Stopped
+                raise preemption.StopRequested
 
     return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step(evaluations, total))
 

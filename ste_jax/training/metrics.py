@@ -19,7 +19,7 @@ class MetricsLog:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self._folder = Path(folder)
-        self._writes = process.is_first()
+        self._writes = process.is_process_zero()
         self._lines: TextIO | None = None
         self._board: Any = None
 

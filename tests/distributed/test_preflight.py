@@ -9,9 +9,9 @@ import pytest
 from etils import epath
 from pods import Ended, Pod
 
-from ste_jax.distributed.monitor import place
+from ste_jax.distributed.monitor import read_process_env
 from ste_jax.distributed.preflight import _answer_within, refuse
-from ste_jax.distributed.rendezvous import meet
+from ste_jax.distributed.rendezvous import rendezvous
 
 FACTS = {"host": "h", "disk_gb": 50.0, "memory_gb": 20.0, "commit": "a", "config": "c", "devices": 8}
 
@@ -43,18 +43,18 @@ def test_workers_that_agree_and_one_that_differs(ste: Any, tmp_path: Path) -> No
 
 def test_a_worker_that_did_not_start_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"worker 1, 2 of 3 did not come within 0\.5 s.*not started"):
-        meet(epath.Path(tmp_path / "preflight" / "start"), 0, 3, {}, wait=0.5)
+        rendezvous(epath.Path(tmp_path / "preflight" / "start"), 0, 3, {}, wait=0.5)
     # Nor do the files of an earlier start make it present.
     stale = {"start": "old", "facts": {}, "read": {"0": "older"}}
     (tmp_path / "preflight" / "start" / "worker-1.json").write_text(json.dumps(stale))
     with pytest.raises(ValueError, match="worker 1 of 2 did not come"):
-        meet(epath.Path(tmp_path / "preflight" / "start"), 0, 2, {}, wait=0.5)
+        rendezvous(epath.Path(tmp_path / "preflight" / "start"), 0, 2, {}, wait=0.5)
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"worker 0 \(.*\) cannot write .*; mount"):
-        meet(epath.Path(tmp_path / "file" / "preflight"), 0, 1, {}, wait=0.5)
+        rendezvous(epath.Path(tmp_path / "file" / "preflight"), 0, 1, {}, wait=0.5)
 
 
 def test_devices_that_fail_are_not_said_to_be_silent(ste: Any, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_what_differs_or_lacks_is_named(change: dict, message: str) -> None:
     ("environment", "message"),
     [
         ({"STE_WORKERS": "two"}, "STE_WORKERS must be a whole number, not 'two'"),
-        ({"STE_WORKERS": "2", "STE_WORKER": "2"}, "STE_WORKER=2 is none of STE_WORKERS=2"),
+        ({"STE_WORKERS": "2", "STE_WORKER": "2"}, "STE_WORKER must be < STE_WORKERS"),
         ({"STE_WORKERS": "2", "STE_WORKER": "1"}, "set STE_COORDINATOR=HOST:PORT"),
     ],
 )
@@ -106,4 +106,4 @@ def test_an_environment_that_names_no_place_is_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
-        place()
+        read_process_env()

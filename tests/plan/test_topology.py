@@ -5,7 +5,7 @@ import pytest
 
 from ste_jax.plan.chips import CHIPS
 from ste_jax.plan.topology import parse_topology
-from ste_jax.sharding import make_mesh, teams
+from ste_jax.sharding import make_mesh, replica_groups
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_only_data_crosses_slices():
 def test_hosts_that_hold_a_model_together_are_neighbours(name):
     pytest.importorskip("libtpu")
     devices = parse_topology(name).describe()
-    for team in teams(devices, 8):
-        places = np.array([device.coords for device in team])
-        assert len(team) == 8 == math.prod(np.ptp(places, axis=0) + 1), "not a box of the chips' network"
-        assert len({getattr(device, "slice_index", 0) for device in team}) == 1
-        assert make_mesh((1, 1, 8), team).size == 8
-    assert [len(team) for team in teams(devices, 4)] == [4] * (len(devices) // 4)
+    for group in replica_groups(devices, 8):
+        places = np.array([device.coords for device in group])
+        assert len(group) == 8 == math.prod(np.ptp(places, axis=0) + 1), "not a box of the chips' network"
+        assert len({getattr(device, "slice_index", 0) for device in group}) == 1
+        assert make_mesh((1, 1, 8), group).size == 8
+    assert [len(group) for group in replica_groups(devices, 4)] == [4] * (len(devices) // 4)
     with pytest.raises(ValueError, match="do not divide into; change the last number of mesh"):
-        teams(devices, 6)
+        replica_groups(devices, 6)

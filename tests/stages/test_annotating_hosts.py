@@ -23,19 +23,19 @@ from pathlib import Path
 from ste_jax.distributed import monitor, preemption
 from ste_jax.storage import record_set
 
-asked = monitor.any_asked
+stop_requested = monitor.stop_requested_anywhere
 
 def slowly(mesh):
     time.sleep(0.5)
-    return asked(mesh)
+    return stop_requested(mesh)
 
 try:
-    with monitor.connected(monitor.place()):
-        preemption.listen()
-        record_set._FLUSH_SECONDS, monitor.any_asked = 0.0, slowly
+    with monitor.connected(monitor.read_process_env()):
+        preemption.install_handler()
+        record_set._FLUSH_SECONDS, monitor.stop_requested_anywhere = 0.0, slowly
         from test_annotating_hosts import work
         work(Path(sys.argv[1]))
-except preemption.Stopped:
+except preemption.StopRequested:
     sys.exit(75)
 """
 FOLDER = "iteration_1/annotate"
@@ -100,7 +100,7 @@ def begin(
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.pods)])
 def story(request: pytest.FixtureRequest, begin: Callable[[], Path]) -> Story:
-    """Two hosts of two devices, one killed; or four that are two teams, one killed, then two, one stopped."""
+    """Two hosts of two devices, one killed; or four in two replica groups, one killed, then one stopped."""
     workdir, workers, stopped = begin(), request.param, []
     with Pod(python(WORKER, str(workdir)), workers=workers, devices=4 // workers, heartbeat=6) as pod:
         pod.signal_when(lambda: journal(workdir) >= 3, workers - 1, signal.SIGKILL)

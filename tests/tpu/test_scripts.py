@@ -226,7 +226,7 @@ def test_a_dry_run_prints_everything_and_calls_nothing(cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--typ=v6e-8",), "what is --typ=v6e-8?"),
+        (("--typ=v6e-8",), "unknown argument --typ=v6e-8"),
         (("--name=Pod!", "--type=v6e-8"), "--name must be"),
         (("--tier=cheap",), "--tier must be"),
         (("--slices=0",), "--slices must be"),

@@ -31,11 +31,11 @@ class Slow:
         time.sleep(0.3)
 
 try:
-    with monitor.connected(monitor.place()):
-        preemption.listen()
+    with monitor.connected(monitor.read_process_env()):
+        preemption.install_handler()
         from test_training_hosts import run
         run(Path(sys.argv[1]), Slow())
-except preemption.Stopped:
+except preemption.StopRequested:
     sys.exit(75)
 """
 
