@@ -1,9 +1,9 @@
 """Calibration of a judge on labelled pairs: a temperature for its log-odds and an abstention threshold.
 
-The temperature makes `confidence` an estimate of the share of correct decisions; the threshold is the smallest
-confidence above which the decisions agree with the labels as often as requested. Both are fitted on all pairs;
-every reported number comes from pairs that the fit did not see (two halves of the prompts, each measured with
-the values of the other).
+The temperature makes `confidence` an estimate of the share of correct decisions; the threshold is the
+smallest confidence above which the decisions agree with the labels as often as requested. Both are fitted on
+all pairs; every reported number comes from pairs that the fit did not see (two halves of the prompts, each
+measured with the values of the other).
 """
 
 import dataclasses
@@ -120,8 +120,8 @@ def fit_calibration(
     if len(margins) < MIN_PAIRS or len(set(clusters)) < MIN_PROMPTS:
         raise SteError(
             "data_invalid",
-            f"calibrate: {len(margins)} labelled pairs with log-odds from {len(set(clusters))} prompts; at least "
-            f"{MIN_PAIRS} pairs from {MIN_PROMPTS} prompts are needed",
+            f"calibrate: {len(margins)} labelled pairs with log-odds from {len(set(clusters))} prompts; "
+            f"at least {MIN_PAIRS} pairs from {MIN_PROMPTS} prompts are needed",
         )
     if not np.isfinite(margins).all():
         raise ValueError("calibrate: log-odds must be finite")
@@ -154,7 +154,7 @@ def fit_temperature(margins: np.ndarray) -> float:
     """Returns the temperature of maximum likelihood.
 
     The targets are smoothed as in Platt scaling, (n + 1) / (n + 2) instead of 1, so that the temperature of
-    a judge that is always right stays positive. It is bounded above for a judge that is no better than chance.
+    a judge that is always right stays positive. It is bounded above for a judge no better than chance.
 
     Args:
       margins: log-odds of the better response [pairs].
@@ -171,7 +171,7 @@ def fit_temperature(margins: np.ndarray) -> float:
 
 
 def fit_threshold(margins: np.ndarray, temperature: float, agreement: float) -> float | None:
-    """Returns the smallest confidence at and above which decisions reach `agreement`, None if there is none."""
+    """Returns the smallest confidence at and above which decisions reach `agreement`, if there is one."""
     confidence = confidences(margins, temperature)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence, correct = confidence[order], margins[order] > 0
@@ -194,8 +194,8 @@ def held_out_report(
 
     The dict has the agreement of all decisions with its 95% interval (bootstrap over prompts), the expected
     calibration error and the mean negative log-likelihood at temperature 1 (`_before`) and calibrated
-    (`_after`), the bins of the latter, the risk-coverage curve, and with a wanted agreement the share of pairs
-    kept (of those without log-odds too) and the agreement of what is kept.
+    (`_after`), the bins of the latter, the risk-coverage curve, and with a wanted agreement the share of
+    pairs kept (pairs without log-odds are not) and the agreement of the kept ones.
     """
     halves = _halves(clusters, seed)
     temperature, threshold = np.ones(len(margins)), np.zeros(len(margins))

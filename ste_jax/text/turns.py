@@ -9,8 +9,8 @@ from ste_jax.errors import SteError
 def flatten_turns(value: Any, where: str) -> str:
     """Returns a text, or a list of messages as one text.
 
-    A single message is its content. Several are set apart by blank lines, each under a line with its role, such
-    as "User:". A content is text or a list of parts of type "text".
+    A single message is its content. Several are set apart by blank lines, each under a line with its role,
+    such as "User:". A content is text or a list of parts of type "text".
 
     Args:
       value: text, or messages with "role" and "content".

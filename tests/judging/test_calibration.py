@@ -67,7 +67,7 @@ def test_the_threshold_reaches_the_wanted_agreement_on_pairs_that_it_did_not_see
     kept = confidence >= found.threshold
     correct = (fresh > 0) == truth
     assert correct.mean() < 0.8
-    assert correct[kept].mean() == pytest.approx(0.85, abs=0.02)
+    assert correct[kept].mean() == pytest.approx(0.85, abs=0.03)
     assert found.held_out["kept"] == pytest.approx(kept.mean(), abs=0.05)
     low, high = found.held_out["kept_agreement_interval95"]
     assert low < 0.85 < high
