@@ -15,7 +15,8 @@ from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import remove
-from ste_jax.storage.record_set import read_records, require_success
+from ste_jax.storage.readers import read_records
+from ste_jax.storage.success import require_success
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -5,7 +5,10 @@ Generated text is kept beside the token ids that it was decoded from.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal, Self
+
+from ste_jax.errors import SteError
 
 Label = Literal["A", "B"]
 Outcome = Literal["A", "B", "tie"]
@@ -30,8 +33,26 @@ class Record:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Builds the record of a dict that `to_json` made."""
-        return cls(**value)
+        """Builds the record of a dict that `to_json` made.
+
+        Raises:
+          SteError: "data_invalid": a field is missing or unknown.
+        """
+        known, required = _field_names(cls)
+        if value.keys() <= known and value.keys() >= required:
+            return cls(**value)
+        unknown, missing = sorted(value.keys() - known), sorted(required - value.keys())
+        raise SteError(
+            "data_invalid", f"not a {cls.__name__} (unknown fields: {unknown}, missing fields: {missing})"
+        )
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the names of all fields and of those without a default."""
+    absent, fields = dataclasses.MISSING, dataclasses.fields(cls)
+    required = [f.name for f in fields if f.default is absent and f.default_factory is absent]
+    return frozenset(f.name for f in fields), frozenset(required)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

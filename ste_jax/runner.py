@@ -1,48 +1,55 @@
-"""Requests in, records on disk, a live progress line; what an earlier start finished is skipped."""
+"""Requests in, records out: runs requests on the engine and stores what they yield."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling, Tail
 from ste_jax.distributed import monitor, preemption
 from ste_jax.progress import Progress
-from ste_jax.records import Record
-from ste_jax.storage.record_set import Journal
+from ste_jax.storage.sink import Sink
 
 
-def serve(
+def run_requests(
     backend: Backend,
     requests: Sequence[Request],
     sampling: Sampling,
-    records: Journal,
-    make: Callable[[Group], Sequence[Record]],
+    sink: Sink,
+    to_records: Callable[[Group], Sequence[Any]],
     *,
     label: str,
-    first: str = "",
     only: Collection[str] | None = None,
     tail: Tail | None = None,
     enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
 ) -> None:
-    """Serves the requests that have no records yet; all records of a request are stored together.
+    """Runs the requests that are not in the sink yet, and adds the records of each as soon as it is done.
 
-    Of many hosts each serves its own share. A request is done if there is a record with its id and `first`
-    appended. With `only`, all others wait for another call; they belong to `requests` all the same, because
-    shapes follow from all of them.
+    On several processes each runs its own share.
+
+    Args:
+      backend: the engine.
+      requests: all requests, finished ones included: compiled shapes follow from all of them.
+      sampling: temperature and nucleus.
+      sink: receives the records.
+      to_records: returns the records of the completions of one request.
+      label: name of the progress bar.
+      only: ids of the requests to run; None runs all.
+      tail: appended where a completion needs it, see the engine.
+      enough: ends a request early, see the engine.
 
     Raises:
-      Exception: the error of the first request that failed, after all others were served.
-      StopRequested: it was asked to stop; finished requests are on disk, those in flight are served anew.
+      Exception: the error of the first request that failed, after all others were run.
+      StopRequested: a stop was requested; finished requests are durable, those in flight are run again next time.
     """
-    mine = {request.id for request in requests if backend.replica_group.is_assigned(request.id)}
-    done = {id_ for id_ in mine if id_ + first in records.found}
-    waiting = mine - done
-    waiting = waiting if only is None else waiting.intersection(only)
-    lengths = {r.id: len(r.prompt) for r in requests}
-    records.work.total, records.work.done = len(mine), len(done)
-    total = len(mine) if only is None else len(waiting)
+    owned = {request.id: len(request.prompt) for request in requests if backend.replica_group.is_assigned(request.id)}
+    done = {request_id for request_id in owned if sink.is_done(request_id)}
+    waiting = owned.keys() - done
+    waiting = waiting if only is None else waiting & set(only)
+    sink.work.total, sink.work.done = len(owned), len(done)
+    total = len(owned) if only is None else len(waiting)
     with Progress(label, total, total - len(waiting)) as progress:
 
-        def count(made: int) -> None:
-            progress.advance(tokens=made)
+        def on_tokens(generated: int) -> None:
+            progress.advance(tokens=generated)
             if monitor.stop_requested_anywhere(backend.replica_group.mesh):
                 raise preemption.StopRequested
 
@@ -52,7 +59,7 @@ def serve(
             done={request.id for request in requests} - waiting,
             tail=tail,
             enough=enough,
-            on_tokens=count,
+            on_tokens=on_tokens,
         )
         failure = None
         try:
@@ -62,10 +69,15 @@ def serve(
                     continue
                 if not backend.replica_group.is_leader:
                     continue
-                made = sum(len(completion.tokens) for completion in group.completions)
-                records.add(make(group), prompt_tokens=lengths[group.id], generated_tokens=made)
+                generated = sum(len(completion.tokens) for completion in group.completions)
+                sink.add(
+                    group.id,
+                    to_records(group),
+                    prompt_tokens=owned[group.id],
+                    generated_tokens=generated,
+                )
                 progress.advance(records=1)
         finally:
-            records.flush()
+            sink.flush()
     if failure is not None:
         raise failure

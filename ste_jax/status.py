@@ -4,7 +4,8 @@ from etils import epath
 from rich.table import Table
 from rich.text import Text
 
-from ste_jax.storage.record_set import read_success, read_work
+from ste_jax.storage.record_set import read_work
+from ste_jax.storage.success import read_success
 
 
 def render_status(workdir: epath.Path, folders: list[str]) -> Table:

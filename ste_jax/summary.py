@@ -15,7 +15,9 @@ from ste_jax.report.page import SampledJudgment, write_report
 from ste_jax.stages import evaluate
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest, read_json, write_atomically
-from ste_jax.storage.record_set import Success, read_records, read_some, read_success, read_work
+from ste_jax.storage.readers import read_records, read_some
+from ste_jax.storage.record_set import read_work
+from ste_jax.storage.success import Success, read_success
 from ste_jax.training.metrics import read_metrics
 from ste_jax.versions import versions
 

@@ -19,7 +19,7 @@ from ste_jax.judging.verdict import PARSER
 from ste_jax.metrics.aggregate import Facts
 from ste_jax.records import ORDERS, Judgment
 from ste_jax.storage.files import canonical_json, differences, digest
-from ste_jax.storage.record_set import Work
+from ste_jax.storage.sink import Work
 
 FORMAT = "ste-result-1"
 
@@ -115,7 +115,7 @@ def check_same(path: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
 
 
 class JudgmentFile:
-    """A file that judgments are appended to (a `store.Journal`).
+    """A file that judgments are appended to (a `Sink`).
 
     Args:
       path: of the file.
@@ -132,7 +132,18 @@ class JudgmentFile:
         """The judgments that are there, by id."""
         return self._found
 
-    def add(self, records: Sequence[Judgment], *, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
+    def is_done(self, request_id: str) -> bool:
+        """Returns True if the judgments of this request are there."""
+        return f"{request_id}/0" in self._found
+
+    def add(
+        self,
+        request_id: str,
+        records: Sequence[Judgment],
+        *,
+        prompt_tokens: int = 0,
+        generated_tokens: int = 0,
+    ) -> None:
         """Appends the judgments of one request."""
         self._append([{"kind": "judgment", **record.to_json()} for record in records])
         self._found |= {record.id: record for record in records}

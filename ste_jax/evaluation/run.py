@@ -18,7 +18,7 @@ from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.judge import Judge
 from ste_jax.metrics.aggregate import Facts, facts_of
 from ste_jax.report.formats import duration
-from ste_jax.runner import serve
+from ste_jax.runner import run_requests
 from ste_jax.sharding import DECODE, decode_mesh
 
 
@@ -72,8 +72,8 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
     served: set[str] = set()
 
     def some(label: str, part: Sequence[Request], only: Collection[str]) -> None:
-        options: dict[str, Any] = {"label": label, "first": "/0", "only": only, "tail": judge.tail}
-        serve(engine, part, sampling, file, make, **options)
+        options: dict[str, Any] = {"label": label, "only": only, "tail": judge.tail}
+        run_requests(engine, part, sampling, file, make, **options)
         served.update(only)
 
     session: dict[str, Any] = {"judgments_before": len(file.found)}

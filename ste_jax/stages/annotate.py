@@ -6,16 +6,19 @@ ones too). Which of them are trained on is chosen later, and makes none of them 
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from ste_jax.decode.protocol import Completion
 from ste_jax.judging.judge import Judge
 from ste_jax.judging.selection import keep_correct, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
-from ste_jax.runner import serve
+from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest
-from ste_jax.storage.record_set import RecordSet, read_records, read_success
+from ste_jax.storage.readers import read_records
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import read_success
 
 # Settings that choose among judgments that are made: they belong to the training on them.
 CHOOSING = ("max_per_example", "both_orders")
@@ -49,26 +52,25 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
         correct = sum(judge.is_correct(*by_request[request], completion) for completion in finished)
         return correct >= settings.stop_when_correct
 
-    serve(
+    run_requests(
         engine,
         requests,
         settings.sampling,
         records,
         judge.maker(pairs),
         label=f"annotate {iteration}",
-        first="/0",
         tail=judge.tail,
         enough=enough if settings.stop_when_correct else None,
     )
-    records.gather()
-    order = [
-        f"{r.id}/{i}" for r in requests for i in range(settings.samples) if f"{r.id}/{i}" in records.found
-    ]
-    judgments = [records.found[id_] for id_ in order]
-    chosen = kept(context, judgments, pairs)
-    report = yield_of(context, judgments, chosen, pairs)
-    records.finish(order, {"iteration": iteration, "too_long": too_long, "yield": report})
-    return judgments
+
+    def summarize(made: Iterator[Judgment]) -> dict[str, Any]:
+        judgments = list(made)
+        chosen = kept(context, judgments, pairs)
+        report = yield_of(context, judgments, chosen, pairs)
+        return {"iteration": iteration, "too_long": too_long, "yield": report}
+
+    records.finish((request.id for request in requests), summarize)
+    return read_records(folder, Judgment)
 
 
 def kept(context: Context, judgments: list[Judgment], pairs: list[Comparison]) -> list[Judgment]:

@@ -18,7 +18,7 @@ from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.models.llama import Llama
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh, make_mesh
-from ste_jax.storage.record_set import read_success
+from ste_jax.storage.success import read_success
 
 
 class Context:

@@ -15,10 +15,12 @@ from ste_jax.metrics.stats import Evaluation, evaluate_judgments
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import Comparison, Judgment
-from ste_jax.runner import serve
+from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest
-from ste_jax.storage.record_set import RecordSet, read_records, read_success, require_success
+from ste_jax.storage.readers import read_records
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import read_success, require_success
 
 
 def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
@@ -87,10 +89,8 @@ def _judge(
     # The same draws for every model: what differs between them is the model alone.
     requests, too_long = judge.requests(pairs, name, samples, engine)
     label = f"{name} {'seed' if iteration == 0 else iteration}"
-    serve(engine, requests, sampling, records, judge.maker(pairs), label=label, first="/0", tail=judge.tail)
-    records.gather()
-    order = [f"{r.id}/{i}" for r in requests for i in range(samples)]
-    records.finish(order, {"iteration": iteration, "too_long": too_long})
+    run_requests(engine, requests, sampling, records, judge.maker(pairs), label=label, tail=judge.tail)
+    records.finish((request.id for request in requests), {"iteration": iteration, "too_long": too_long})
 
 
 def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgment]) -> dict[str, Any]:

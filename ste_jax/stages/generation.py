@@ -7,9 +7,11 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import Group, Request, Sampling
 from ste_jax.records import Generation
-from ste_jax.runner import serve
+from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import RecordSet, read_records, read_success
+from ste_jax.storage.readers import read_records
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import read_success
 from ste_jax.text.chat import Message, encode_chat
 
 
@@ -48,7 +50,6 @@ def generate_texts(
         text = tokenizer.decode(done.tokens)
         return [Generation(id=group.id, text=text, tokens=list(done.tokens), finish=done.finish)]
 
-    serve(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
-    records.gather()
-    records.finish([request.id for request in requests], {"too_long": too_long})
-    return records.found, too_long
+    run_requests(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
+    records.finish((request.id for request in requests), {"too_long": too_long})
+    return {g.id: g for g in read_records(folder, Generation)}, too_long

@@ -14,7 +14,9 @@ from ste_jax.pairs.rejected import MODES, Asker, Worse
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Generation, Instruction
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import RecordSet, read_records, read_success, require_success
+from ste_jax.storage.readers import read_records
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import read_success, require_success
 from ste_jax.text.chat import Message
 
 
@@ -45,7 +47,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)
     records.work.generated_tokens = sum(one["generated_tokens"] for one in work)
     for pair in pairs:
-        records.add([pair])
+        records.add(pair.id, [pair])
     records.finish([p.id for p in pairs], _summary(settings, len(instructions), pairs, rejected))
     return pairs
 

@@ -9,12 +9,13 @@ it moves from `iteration_k/model` to `iteration_k/train/model`. Writes `iteratio
 from etils import epath
 
 from ste_jax.distributed import process
+from ste_jax.errors import SteError
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import Judgment
 from ste_jax.stages import train
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import remove
-from ste_jax.storage.record_set import StaleStage, require_success
+from ste_jax.storage.success import require_success
 
 
 def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
@@ -22,7 +23,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
 
     Raises:
       ValueError: the iteration has no fine-tuned model yet.
-      StaleStage: it was done before, and is not asked for any more.
+      SteError: "stage_stale": it was done before, but the configuration no longer asks for it.
       NothingToLearn: no judgment has a wrong one beside it; the fine-tuned model stays.
     """
     settings, folder = context.config.prefer, context.iteration(iteration)
@@ -30,9 +31,10 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
         # Preferences that left no model yet are forgotten.
         process.on_process_zero(lambda: (folder / "model").exists() or undo(folder))
         if is_begun(folder):
-            raise StaleStage(
+            raise SteError(
+                "stage_stale",
                 f"{folder / 'model'} was made by preferences, for which the configuration asks no more; set "
-                f"prefer back, or pass --redo={folder.name}/prefer to have the fine-tuned model again"
+                f"prefer back, or pass --redo={folder.name}/prefer to have the fine-tuned model again",
             )
         return
     require_success(folder / "train")

@@ -20,7 +20,10 @@ from ste_jax.records import Generation, Instruction
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
 from ste_jax.storage.files import digest
-from ste_jax.storage.record_set import RecordSet, Work, read_records, read_success, require_success
+from ste_jax.storage.readers import read_records
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.sink import Work
+from ste_jax.storage.success import read_success, require_success
 from ste_jax.text.chat import to_messages
 
 
@@ -64,7 +67,7 @@ def run(context: Context) -> list[Instruction]:
     funnel.append(FunnelStep("selected", len(kept) - len(chosen), len(chosen)))
     records.work = _add_work(records, folder)
     for instruction in chosen:
-        records.add([instruction])
+        records.add(instruction.id, [instruction])
     # The name of the model that made the run, for whoever only reads it.
     summary = {"model": source.name, **_summary(len(read), len(asked), funnel, labelled, selection)}
     records.finish([i.id for i in chosen], summary)

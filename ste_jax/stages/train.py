@@ -31,7 +31,8 @@ from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
 from ste_jax.storage.files import digest, matching, remove
-from ste_jax.storage.record_set import RecordSet, read_success, require_success
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import read_success, require_success
 from ste_jax.training.batch import Batches
 from ste_jax.training.loop import FREE_ON_RESUME, TrainResult, train
 from ste_jax.training.lora import prepared
@@ -124,7 +125,7 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     _require_best(training.folder, result.best_step)
     records.work.done = 0
     for example in examples:
-        records.add([example])
+        records.add(example.id, [example])
     records.work.prompt_tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
     summary = _summary(iteration, settings.epochs, batches, result) | left_out
     summary["validation_too_long"] = len(too_long)
@@ -209,8 +210,8 @@ def _preferences(
             "annotate.samples or pairs, or fine-tuning alone "
             '(prefer.epochs=0, train.method="sft")'
         )
-    if all(good.id in records.found for good, _ in matched):
-        return [records.found[good.id] for good, _ in matched]
+    if all(records.is_done(good.id) for good, _ in matched):
+        return [example for good, _ in matched for example in records.read(good.id)]
     examples = preference_examples(context, source, matched, pairs)
     batches = PreferenceBatches(examples, settings, context.config.seed, training.iteration)
     mesh = context.train_mesh
@@ -218,7 +219,8 @@ def _preferences(
     known = reference_log_probs(model, batches, settings, mesh)
     # An example that no row holds is left out of training and has none.
     examples = [dataclasses.replace(e, reference=known.get(e.id, [])) for e in examples]
-    records.add(examples)
+    for example in examples:
+        records.add(example.id, [example])
     records.flush()
     return examples
 

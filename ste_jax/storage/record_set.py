@@ -1,94 +1,66 @@
-"""Record sets: folders of JSON-lines parts that survive being killed at any moment.
+"""Record sets: folders of JSON-lines parts that survive a kill at any moment.
 
-While a stage works, batches of records land in `journal/`, each written under a temporary name and renamed.
-When every record is there, they are put in the order of the stage's inputs, written as `part-*.jsonl`, and
-`SUCCESS.json` is written last: an interrupted and an uninterrupted run leave the same bytes in the parts. On
-many hosts each writes journal files of its own, and the first puts them together.
+While a stage runs, finished requests are appended to `journal/` (see storage/journal.py). At the end the
+records are written as `part-*.jsonl` in the order of the stage's inputs, and `SUCCESS.json`, which lists the
+parts with their hashes, is written last. The bytes of the parts depend neither on interruptions nor on the
+number of processes: part boundaries follow from the records alone, and each process writes its share of the
+parts, streaming from the journals of all. No process ever holds all records.
 """
 
 import dataclasses
 import hashlib
 import json
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from etils import epath
 
 from ste_jax.distributed import process
+from ste_jax.errors import SteError
 from ste_jax.records import Record
 from ste_jax.storage.files import (
     canonical_json,
     differences,
     matching,
-    parse_object,
     read_json,
+    remove_temporaries,
+    sync_file,
+    sync_folder,
+    temporary_name,
     write_atomically,
 )
+from ste_jax.storage.journal import Entry, Journal
+from ste_jax.storage.readers import iter_parts, parse_record
+from ste_jax.storage.schema import SCHEMA_VERSION, check_version
+from ste_jax.storage.sink import JournaledSink, Work
+from ste_jax.storage.success import (
+    SUCCESS,
+    Part,
+    Success,
+    content_hash,
+    read_success,
+    redo_hint,
+    require_success,
+)
 
-# Where a line of a file stands, and its bytes.
-_Line = tuple[str, bytes]
 R = TypeVar("R", bound=Record)
+# What `RecordSet.finish` stores as summary: a value, or a function of all records, in order.
+Summary = Mapping[str, Any] | Callable[[Iterator[R]], Mapping[str, Any]]
 
-SUCCESS = "SUCCESS.json"
+STARTED = "STARTED.json"
 PROGRESS = "PROGRESS"
-_STARTED = "STARTED.json"
-_PART_RECORDS = 4096
-_FLUSH_RECORDS = 256
-_FLUSH_SECONDS = 5.0
-
-
-class StaleStage(ValueError):
-    """A stage's folder was made from other inputs or another configuration than the ones at hand."""
-
-
-@dataclasses.dataclass
-class Work:
-    """How far a record set is and what it cost so far, earlier processes included; kept beside the
-    records.
-    """
-
-    done: int = 0
-    total: int = 0
-    seconds: float = 0.0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Success:
-    """What a finished record set says of itself; `fingerprint` holds its config and its inputs' hashes."""
-
-    count: int
-    content_hash: str
-    fingerprint: dict[str, Any]
-    summary: dict[str, Any]
-    work: dict[str, Any]
-
-
-def read_success(folder: epath.Path) -> Success | None:
-    """Returns what the finished record set in `folder` says of itself, or None."""
-    path = folder / SUCCESS
-    return Success(**read_json(path, _redo(folder))) if path.exists() else None
-
-
-def require_success(folder: epath.Path) -> Success:
-    """Returns what the finished record set in `folder` says of itself.
-
-    Raises:
-      ValueError: it is not finished.
-    """
-    success = read_success(folder)
-    if success is None:
-        raise ValueError(f"{folder} is not finished; run its stage first")
-    return success
+_PART_RECORDS = 65_536
 
 
 def read_work(folder: epath.Path) -> Work:
-    """Returns how far the record set in `folder` is; hosts work side by side, so their seconds count once."""
-    hint = "delete it: only seconds and counts of tokens are lost"
-    works = [Work(**read_json(path, hint)) for path in matching(folder, f"{PROGRESS}*.json")]
+    """Returns the progress of the record set in `folder`; seconds of concurrent processes count once."""
+    hint = "delete it: only seconds and token counts are lost"
+    works = []
+    for path in matching(folder, f"{PROGRESS}*.json"):
+        try:
+            works.append(Work(**read_json(path, hint)))
+        except TypeError as error:
+            raise SteError("data_invalid", f"{path}: unexpected fields ({error}); {hint}") from error
     return Work(
         done=sum(work.done for work in works),
         total=sum(work.total for work in works),
@@ -98,210 +70,182 @@ def read_work(folder: epath.Path) -> Work:
     )
 
 
-def _redo(folder: epath.Path) -> str:
-    """Returns how to make a folder again: the calls inside a stage go by the stage's name."""
-    name, parent = folder.name, folder.parent.name
-    if parent.startswith("iteration_"):
-        name = f"{parent}/{name}"
-    elif parent in ("select", "pairs"):
-        name = parent
-    return f"pass --redo={name} to make it again (everything that follows from it is made again too)"
-
-
 def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
-    """Returns whether `folder` holds this very stage, begun or finished; False where nothing was begun.
+    """Returns True if `folder` holds this very stage, started or finished; False if nothing was started.
 
     Raises:
-      StaleStage: it was made from something else; the text says what changed.
+      SteError: "stage_stale" if it was made from something else; the message lists the differences.
     """
-    for name in (SUCCESS, _STARTED):
-        path = folder / name
-        if path.exists():
-            found = read_json(path, _redo(folder))
-            found = found["fingerprint"] if name == SUCCESS else found
-            if found != json.loads(canonical_json(fingerprint)):
-                changes = "\n  ".join(differences(found, json.loads(canonical_json(fingerprint))))
-                raise StaleStage(
-                    f"{folder} was made with other settings or inputs:\n  {changes}\n"
-                    f"Start another --workdir, set these back, or {_redo(folder)}"
-                )
-            return True
-    return False
+    found = _stored_fingerprint(folder)
+    if found is None:
+        return False
+    wanted = json.loads(canonical_json(fingerprint))
+    if found != wanted:
+        changes = "\n  ".join(differences(found, wanted))
+        raise SteError(
+            "stage_stale",
+            f"{folder} was made with other settings or inputs:\n  {changes}\n"
+            f"Use another --workdir, change these back, or {redo_hint(folder)}",
+        )
+    return True
 
 
-class Journal(Protocol):
-    """What a stage hands its records to, request by request."""
-
-    work: Work
-
-    @property
-    def found(self) -> Mapping[str, Record]:
-        """The records that are there already, by id."""
-        ...
-
-    def add(self, records: Sequence[Any], *, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
-        """Takes the finished records of one request."""
-        ...
-
-    def flush(self) -> None:
-        """Brings to the disk what was added."""
-        ...
+def _stored_fingerprint(folder: epath.Path) -> dict[str, Any] | None:
+    if success := read_success(folder):
+        return success.fingerprint
+    path = folder / STARTED
+    if not path.exists():
+        return None
+    value = read_json(path, redo_hint(folder))
+    # In version 1 the whole file is the fingerprint.
+    return value if check_version(value, path) == 1 else value["fingerprint"]
 
 
-class RecordSet(Generic[R]):
-    """A record set being written or read.
+class RecordSet(JournaledSink, Generic[R]):
+    """A record set that is being written. All processes open and finish it together.
 
     Args:
-      folder: where it lies.
+      folder: where it is.
       kind: the record class.
-      fingerprint: what it is made from (config and parents' hashes); see `check_fingerprint`.
-      divided: whether each host adds records of its own; else all add the same, which the first one writes.
+      fingerprint: what it is made from (configuration and hashes of the inputs); see `check_fingerprint`.
+      divided: whether each process adds records of its own. Otherwise all add the same records, and process
+        zero writes them.
+
+    Raises:
+      SteError: "stage_stale", see `check_fingerprint`.
     """
 
     def __init__(
         self, folder: epath.Path, kind: type[R], fingerprint: dict[str, Any], *, divided: bool = False
     ):
-        self._folder, self._kind, self._fingerprint = folder, kind, fingerprint
         self._writes = divided or process.is_process_zero()
-        self._read: set[str] = set()
-        self._found: dict[str, R] = {}
-        self._pending: list[R] = []
-        self._flushed_at = time.monotonic()
+        super().__init__(folder / "journal", writes=self._writes)
+        self._folder, self._kind, self._fingerprint, self._divided = folder, kind, fingerprint, divided
         check_fingerprint(folder, fingerprint)
         process.on_process_zero(self._begin)
         self.work = read_work(folder) if process.is_process_zero() else Work()
         if self.success is None:
-            self._read_journal()
+            self._journal.load()
 
     def _begin(self) -> None:
-        """Makes the folder; takes up what the hosts of an earlier start say they did."""
+        """Makes the folder, tidies up after killed processes, and adds up the work of an earlier start."""
         folder = self._folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / "journal"):
+            remove_temporaries(place)
         if not check_fingerprint(folder, self._fingerprint):
-            (folder / "journal").mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / _STARTED, canonical_json(self._fingerprint))
+            started = {"schema_version": SCHEMA_VERSION, "kind": self._kind.__name__}
+            write_atomically(folder / STARTED, canonical_json({**started, "fingerprint": self._fingerprint}))
         total, first = read_work(folder), folder / f"{PROGRESS}.json"
         if others := [path for path in matching(folder, f"{PROGRESS}*.json") if path != first]:
             write_atomically(first, canonical_json(dataclasses.asdict(total)))
             for path in others:
                 path.unlink()
 
-    def _read_journal(self) -> None:
-        for path in matching(self._folder / "journal", "*.jsonl"):
-            if path.name not in self._read:
-                self._read.add(path.name)
-                self._found |= {record.id: record for record in _parsed(_read_lines(path), self._kind)}
-
     @property
     def success(self) -> Success | None:
-        """What the finished set says of itself, or None."""
+        """Description of the finished set, or None."""
         return read_success(self._folder)
 
-    @property
-    def found(self) -> dict[str, R]:
-        """The records that are safe on disk or waiting to be flushed, by id."""
-        return self._found
-
-    def add(self, records: Sequence[R], *, prompt_tokens: int = 0, generated_tokens: int = 0) -> None:
-        """Takes the finished records of one request; they reach the disk together, within seconds."""
-        self._found |= {record.id: record for record in records}
-        self._pending += records
-        self.work.done += 1
-        self.work.prompt_tokens += prompt_tokens
-        self.work.generated_tokens += generated_tokens
-        late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        if late or len(self._pending) >= _FLUSH_RECORDS:
-            self.flush()
+    def read(self, request_id: str) -> list[R]:
+        """Returns the records that were added for a request, before the set is finished."""
+        where = f"{self._folder / 'journal'}, request {request_id!r}"
+        lines = self._journal.read(request_id)
+        self._journal.close_readers()
+        hint = redo_hint(self._folder)
+        return [parse_record(line, where, self._kind, SCHEMA_VERSION, hint) for line in lines]
 
     def flush(self) -> None:
-        """Writes what was added to the journal."""
-        if self._writes and self._pending:
-            name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
-            write_atomically(self._folder / "journal" / name, _lines(self._pending))
-        self._pending = []
-        now = time.monotonic()
-        self.work.seconds += now - self._flushed_at
-        self._flushed_at = now
+        """Writes everything added so far to the journal, and the progress."""
+        super().flush()
         if self._writes:
             name = f"{PROGRESS}.json" if process.is_process_zero() else f"{PROGRESS}-{process.index()}.json"
             write_atomically(self._folder / name, canonical_json(dataclasses.asdict(self.work)))
 
-    def gather(self) -> None:
-        """Waits for the other hosts, and takes up what they added.
+    def _to_json(self, record: R) -> Mapping[str, Any]:
+        return record.to_json()
+
+    def finish(self, request_ids: Iterable[str], summary: Summary[R]) -> Success:
+        """Writes the final parts and then SUCCESS.json; all processes call it together.
+
+        Args:
+          request_ids: all requests of the set in their final order, the same on every process.
+          summary: stored in SUCCESS.json. A function is called on process zero with all records, in order.
 
         Raises:
-          StopRequested: it was asked to stop before all of them were done.
+          RuntimeError: a request was never added: a defect of the calling program.
+          SteError: "data_damaged" if the journal changed on disk.
+          StopRequested: a stop was requested before all processes were done.
         """
         self.flush()
-        process.barrier(stoppable=True)
-        if process.count() > 1:
-            self._read_journal()
-            process.barrier()  # else the first might take the journal away before the others have read it
-
-    def finish(self, order: Sequence[str], summary: dict[str, Any]) -> Success:
-        """Writes the final parts with the records in `order`, and then SUCCESS.json.
-
-        Raises:
-          KeyError: an id of `order` was never added.
-        """
-        self.flush()
-        process.on_process_zero(lambda: self._finish([self._found[id_] for id_ in order], summary))
+        if self._divided:
+            self._journal.share()
+        writers = process.count() if self._divided else 1
+        made = self._write_parts(request_ids, writers) if process.index() < writers else []
+        gathered = [part for parts in process.exchange(made) for part in parts]
+        parts = tuple(Part(**part) for part in sorted(gathered, key=lambda part: part["name"]))
+        process.on_process_zero(lambda: self._succeed(parts, summary))
         return require_success(self._folder)
 
-    def _finish(self, records: list[R], summary: dict[str, Any]) -> None:
-        total = max(1, -(-len(records) // _PART_RECORDS))
-        hasher = hashlib.sha256()
-        for number in range(total):
-            text = _lines(records[number * _PART_RECORDS : (number + 1) * _PART_RECORDS])
-            hasher.update(text.encode())
-            write_atomically(self._folder / f"part-{number:05d}-of-{total:05d}.jsonl", text)
-        work = dataclasses.asdict(read_work(self._folder))
-        success = Success(len(records), hasher.hexdigest(), self._fingerprint, summary, work)
-        write_atomically(
-            self._folder / SUCCESS, json.dumps(dataclasses.asdict(success), indent=1, ensure_ascii=False)
+    def _write_parts(self, request_ids: Iterable[str], writers: int) -> list[dict[str, Any]]:
+        """Writes the parts that fall to this process, and returns the fields of each `Part`."""
+        located = self._journal.locate(request_ids)
+        ranges = _part_ranges([entry for _, entry in located])
+        made = []
+        for number in range(process.index(), len(ranges), writers):
+            path = self._folder / f"part-{number:05d}-of-{len(ranges):05d}.jsonl"
+            part = write_part(path, self._journal, located[slice(*ranges[number])])
+            made.append(dataclasses.asdict(part))
+        self._journal.close_readers()
+        return made
+
+    def _succeed(self, parts: tuple[Part, ...], summary: Summary[R]) -> None:
+        names = {part.name for part in parts}
+        for path in matching(self._folder, "part-*.jsonl"):
+            if path.name not in names:  # of a killed attempt with parts of another size
+                path.unlink()
+        sync_folder(self._folder)
+        success = Success(
+            schema_version=SCHEMA_VERSION,
+            kind=self._kind.__name__,
+            count=sum(part.records for part in parts),
+            parts=parts,
+            content_hash=content_hash(parts),
+            fingerprint=self._fingerprint,
+            summary={},
+            work=dataclasses.asdict(read_work(self._folder)),
         )
-        (self._folder / "journal").rmtree()
+        if callable(summary):
+            summary = summary(iter_parts(self._folder, success, self._kind))
+        value = dataclasses.asdict(dataclasses.replace(success, summary=dict(summary)))
+        write_atomically(self._folder / SUCCESS, json.dumps(value, indent=1, ensure_ascii=False))
+        if (self._folder / "journal").exists():
+            (self._folder / "journal").rmtree()
 
 
-def _lines(records: Sequence[Record]) -> str:
-    return "".join(canonical_json(record.to_json()) + "\n" for record in records)
+def _part_ranges(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    """Returns the (first, last + 1) request of each part; there is at least one part.
 
-
-def _read_lines(path: epath.Path) -> Iterator[_Line]:
-    # Not splitlines(): generated text may hold other line separators, which JSON leaves as they are.
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line:
-            yield f"{path}, line {number}", line
-
-
-def _parsed(lines: Iterable[_Line], kind: type[R]) -> Iterator[R]:
-    hint = "delete the file: what was in it is made again"
-    return (kind.from_json(parse_object(line, where, hint)) for where, line in lines)
-
-
-def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
-    """Returns the records of a finished set, in order.
-
-    Raises:
-      ValueError: the set is not finished, or its parts are not the bytes that it was finished with.
+    A part ends before the request that would take it over the limit.
     """
-    return list(_parsed(_finished_lines(folder), kind))
+    starts, records = [0], 0
+    for number, entry in enumerate(entries):
+        if records + entry.records > _PART_RECORDS and number > starts[-1]:
+            starts.append(number)
+            records = 0
+        records += entry.records
+    return list(zip(starts, [*starts[1:], len(entries)], strict=True))
 
 
-def read_some(folder: epath.Path, kind: type[R], places: Iterable[int]) -> list[R]:
-    """Returns the records of a finished set that stand at these places, from 0, in order; see `read_records`.
-
-    No other line is parsed: those of a large set take many times their bytes as objects.
-    """
-    wanted = set(places)
-    lines = (line for place, line in enumerate(_finished_lines(folder)) if place in wanted)
-    return list(_parsed(lines, kind))
-
-
-def _finished_lines(folder: epath.Path) -> Iterator[_Line]:
-    success, hasher = require_success(folder), hashlib.sha256()
-    paths = matching(folder, "part-*.jsonl")
-    for path in paths:
-        hasher.update(path.read_bytes())
-    if hasher.hexdigest() != success.content_hash:
-        raise ValueError(f"{folder}: the parts are not those that {SUCCESS} was written for; redo the stage")
-    return (line for path in paths for line in _read_lines(path))
+def write_part(path: epath.Path, journal: Journal, located: Sequence[tuple[str, Entry]]) -> Part:
+    """Writes the records of some requests to a file, streaming from the journal."""
+    temporary, hasher, records = temporary_name(path), hashlib.sha256(), 0
+    with temporary.open("wb") as file:
+        for request_id, entry in located:
+            for line in journal.read(request_id, entry):
+                hasher.update(line + b"\n")
+                file.write(line + b"\n")
+                records += 1
+        sync_file(file)
+    temporary.replace(path)
+    return Part(path.name, hasher.hexdigest(), records)

@@ -69,7 +69,10 @@ def result(
     file = open_file(path, items, run_of(samples, **changes))
     for one in items:
         for order in ORDERS:
-            file.add([judgment(one, order, i, texts(one, order, i), finish) for i in range(samples)])
+            file.add(
+                f"{one.id}/{order}",
+                [judgment(one, order, i, texts(one, order, i), finish) for i in range(samples)],
+            )
     file.close({})
     return read_result(path)
 

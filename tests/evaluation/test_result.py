@@ -33,7 +33,7 @@ def test_a_cut_file_goes_on_where_it_was(tmp_path, keep):
     for one in ITEMS:
         for order in ORDERS:
             if f"{one.id}/{order}/0" not in file.found:
-                file.add([judgment(one, order, i, right(one, order)) for i in range(2)])
+                file.add(f"{one.id}/{order}", [judgment(one, order, i, right(one, order)) for i in range(2)])
     file.close({})
     again = read_result(path)
     assert again.missing == 0
@@ -79,7 +79,7 @@ def test_the_judgments_of_another_process_are_taken_in_once(tmp_path):
     path = tmp_path / "r.jsonl"
     open_file(path, ITEMS, run_of()).close({})
     part = PartFile(path, 1, run_of(), {})
-    part.add([judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
+    part.add("i0000/as_given", [judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
     part.close({})
     file = open_file(path, ITEMS, run_of())
     file.take_in()
@@ -91,7 +91,7 @@ def test_the_judgments_of_another_process_are_taken_in_once(tmp_path):
 def test_a_part_of_another_run_is_refused(tmp_path):
     path = tmp_path / "r.jsonl"
     part = PartFile(path, 1, run_of(), {})
-    part.add([judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
+    part.add("i0000/as_given", [judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
     part.close({})
     # The result beside it was deleted, and begins anew with another run.
     file = open_file(path, ITEMS, run_of(seed=1))

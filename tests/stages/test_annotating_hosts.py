@@ -21,7 +21,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from ste_jax.distributed import monitor, preemption
-from ste_jax.storage import record_set
+from ste_jax.storage import sink
 
 stop_requested = monitor.stop_requested_anywhere
 
@@ -32,7 +32,7 @@ def slowly(mesh):
 try:
     with monitor.connected(monitor.read_process_env()):
         preemption.install_handler()
-        record_set._FLUSH_SECONDS, monitor.stop_requested_anywhere = 0.0, slowly
+        sink._FLUSH_SECONDS, monitor.stop_requested_anywhere = 0.0, slowly
         from test_annotating_hosts import work
         work(Path(sys.argv[1]))
 except preemption.StopRequested:
@@ -63,7 +63,9 @@ def work(workdir: Path) -> None:
 
 
 def journal(workdir: Path) -> int:
-    return len(list((workdir / FOLDER / "journal").glob("*.jsonl")))
+    """The number of requests in the journals, which hold a line for each."""
+    files = (workdir / FOLDER / "journal").glob("*.journal")
+    return sum(file.read_bytes().count(b"\n") for file in files)
 
 
 class Story(NamedTuple):

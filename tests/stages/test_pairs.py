@@ -7,7 +7,8 @@ from ste_jax.pairs.splits import split
 from ste_jax.records import Comparison, Generation, Instruction, Record
 from ste_jax.stages import pairs
 from ste_jax.stages.context import Context
-from ste_jax.storage.record_set import RecordSet, require_success
+from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import require_success
 
 MakeConfig = Callable[..., RunConfig]
 MakeContext = Callable[..., Context]
@@ -37,7 +38,7 @@ def store(context: Context, name: str, records: list[Record], fingerprint: dict)
     """Leaves a finished record set in the workdir, as an earlier process would."""
     made = RecordSet(context.workdir / name, type(records[0]), fingerprint)
     for record in records:
-        made.add([record], prompt_tokens=10, generated_tokens=3)
+        made.add(record.id, [record], prompt_tokens=10, generated_tokens=3)
     made.finish([record.id for record in records], {"too_long": []})
 
 

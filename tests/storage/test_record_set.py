@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from errors import raises
 from etils import epath
 
+from ste_jax.errors import SteError
 from ste_jax.records import Generation, Instruction
-from ste_jax.storage import record_set
-from ste_jax.storage.record_set import (
-    RecordSet,
-    StaleStage,
-    Work,
-    read_records,
-    read_some,
-    read_success,
-    read_work,
-    require_success,
-)
+from ste_jax.storage import record_set, sink
+from ste_jax.storage.readers import read_records, read_some
+from ste_jax.storage.record_set import RecordSet, read_work
+from ste_jax.storage.sink import Work
+from ste_jax.storage.success import read_success, require_success
 
 FINGERPRINT = {"stage": "select", "seed": 0, "config": {"size": 3}, "inputs": {"instructions": "abc"}}
 # A line separator, a paragraph separator, a next line, a return and a null: none of them may end a line.
@@ -38,9 +34,19 @@ def opened(folder: Path, fingerprint: dict | None = None) -> RecordSet[Generatio
     return RecordSet(epath.Path(folder), Generation, fingerprint or FINGERPRINT)
 
 
+def add(records: RecordSet[Generation], added: Sequence[Generation]) -> None:
+    for record in added:
+        records.add(record.id, [record])
+
+
+def done(records: RecordSet[Generation]) -> set[str]:
+    """The ids of the finished requests among those that the tests add."""
+    return {record.id for record in answers(300) if records.is_done(record.id)}
+
+
 def finished(folder: Path, records: Sequence[Generation], summary: dict | None = None) -> None:
     made = opened(folder)
-    made.add(records)
+    add(made, records)
     made.finish(sorted(record.id for record in records), summary or {})
 
 
@@ -68,13 +74,13 @@ def test_neither_order_nor_restarts_change_the_parts(
     while waiting:
         # Some of what was added is flushed, some is lost with the process.
         process = opened(tmp_path / "restarted")
-        waiting = [record for record in waiting if record.id not in process.found]
+        waiting = [record for record in waiting if not process.is_done(record.id)]
         for record in waiting[: draw.randint(1, 8)]:
-            process.add([record])
+            add(process, [record])
             if draw.random() < 0.6:
                 process.flush()
     last = opened(tmp_path / "restarted")
-    assert set(last.found) == {record.id for record in records}
+    assert done(last) == {record.id for record in records}
     last.finish([record.id for record in records], {})
     assert list(parts(tmp_path / "plain")) == [f"part-0000{i}-of-00003.jsonl" for i in range(3)]
     assert parts(tmp_path / "restarted") == parts(tmp_path / "plain")
@@ -92,7 +98,7 @@ def test_some_records_are_read_and_no_others_parsed(tmp_path: Path, monkeypatch:
     assert read_some(epath.Path(tmp_path), Generation, places) == [answers(25)[i] for i in places]
     assert len(parsed) == len(places)
     (tmp_path / "part-00001-of-00003.jsonl").unlink()
-    with pytest.raises(ValueError, match="redo the stage"):
+    with raises("data_damaged", str(tmp_path), "--redo"):
         read_some(epath.Path(tmp_path), Generation, places)
 
 
@@ -103,37 +109,38 @@ def test_no_records_are_a_finished_set_too(tmp_path: Path) -> None:
 
 def test_what_was_flushed_survives_and_the_rest_is_made_again(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.add(answers(2)[:1])
+    add(first, answers(2)[:1])
     first.flush()
-    first.add(answers(2)[1:])
+    add(first, answers(2)[1:])
     del first
-    assert set(opened(tmp_path).found) == {"r00000"}
+    assert done(opened(tmp_path)) == {"r00000"}
 
 
 def test_many_records_are_flushed_unasked(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.add(answers(256))
-    assert len(opened(tmp_path).found) == 256
+    add(first, answers(256))
+    assert len(done(opened(tmp_path))) == 256
 
 
 def test_late_records_are_flushed_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_set, "_FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr(sink, "_FLUSH_SECONDS", 0.01)
     first = opened(tmp_path)
     time.sleep(0.02)
-    first.add(answers(1))
-    assert len(opened(tmp_path).found) == 1
+    add(first, answers(1))
+    assert len(done(opened(tmp_path))) == 1
 
 
 def test_half_written_temporary_files_do_no_harm(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.add(answers(1))
+    add(first, answers(1))
     first.flush()
-    (tmp_path / "journal" / ".00000000000000000000-aa.jsonl.0123.tmp").write_text('{"id": "r0')
+    (tmp_path / "journal" / ".00000000000000000000-aa.index.0123.tmp").write_text('{"id": "r0')
     (tmp_path / ".SUCCESS.json.0123.tmp").write_text('{"count"')
     (tmp_path / ".part-00000-of-00001.jsonl.0123.tmp").write_text('{"id": "r0')
     again = opened(tmp_path)
-    assert set(again.found) == {"r00000"}
-    again.add(answers(2)[1:])
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert done(again) == {"r00000"}
+    add(again, answers(2)[1:])
     again.finish(["r00000", "r00001"], {})
     assert read_records(epath.Path(tmp_path), Generation) == answers(2)
 
@@ -141,20 +148,20 @@ def test_half_written_temporary_files_do_no_harm(tmp_path: Path) -> None:
 def test_killed_between_the_parts_and_the_success(tmp_path: Path) -> None:
     finished(tmp_path / "plain", answers(3))
     first = opened(tmp_path / "killed")
-    first.add(answers(3)[:2])
+    add(first, answers(3)[:2])
     first.flush()
     # The parts of a killed finish lie there, one of them short.
     (tmp_path / "killed" / "part-00000-of-00001.jsonl").write_text("short")
     assert read_success(epath.Path(tmp_path / "killed")) is None
     again = opened(tmp_path / "killed")
-    again.add(answers(3)[2:])
+    add(again, answers(3)[2:])
     again.finish([record.id for record in answers(3)], {})
     assert parts(tmp_path / "killed") == parts(tmp_path / "plain")
 
 
 def test_killed_between_the_success_and_the_end_of_the_journal(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.add(answers(2))
+    add(first, answers(2))
     first.flush()
     shutil.copytree(tmp_path / "journal", tmp_path / "kept")
     first.finish(["r00000", "r00001"], {})
@@ -163,10 +170,13 @@ def test_killed_between_the_success_and_the_end_of_the_journal(tmp_path: Path) -
     assert read_records(epath.Path(tmp_path), Generation) == answers(2)
 
 
-def test_an_id_that_was_never_added(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="absent"):
-        opened(tmp_path).finish(["absent"], {})
+def test_a_request_without_records_is_a_loud_defect(tmp_path: Path) -> None:
+    records = opened(tmp_path)
+    add(records, answers(1))
+    with pytest.raises(RuntimeError, match="'absent'"):
+        records.finish(["r00000", "absent"], {})
     assert read_success(epath.Path(tmp_path)) is None
+    assert not parts(tmp_path)
 
 
 @pytest.mark.parametrize("harm", ["edit", "add", "remove"])
@@ -179,13 +189,13 @@ def test_tampered_parts_are_refused(tmp_path: Path, harm: str) -> None:
         shutil.copy(part, tmp_path / "part-00001-of-00001.jsonl")
     else:
         part.unlink()
-    with pytest.raises(ValueError, match=r"not those that SUCCESS\.json was written for; redo the stage"):
+    with raises("data_damaged", str(tmp_path)):
         read_records(epath.Path(tmp_path), Generation)
 
 
 def test_an_unfinished_set_is_not_read(tmp_path: Path) -> None:
-    opened(tmp_path).add(answers(1))
-    with pytest.raises(ValueError, match="is not finished; run its stage first"):
+    add(opened(tmp_path), answers(1))
+    with raises("stage_unfinished", str(tmp_path)):
         read_records(epath.Path(tmp_path), Generation)
 
 
@@ -197,8 +207,9 @@ def test_a_stale_stage_says_what_changed_and_how_to_redo(tmp_path: Path, done: b
     else:
         opened(folder)
     changed = {"stage": "select", "seed": 1, "config": {"size": 4, "extra": "x" * 90}, "inputs": {}}
-    with pytest.raises(StaleStage) as error:
+    with pytest.raises(SteError) as error:
         opened(folder, changed)
+    assert error.value.code == "stage_stale"
     text = str(error.value)
     for line in (
         str(folder),
@@ -216,7 +227,7 @@ def test_a_stale_stage_says_what_changed_and_how_to_redo(tmp_path: Path, done: b
 
 def test_the_stage_of_a_stale_folder_outside_the_iterations(tmp_path: Path) -> None:
     opened(tmp_path / "pairs")
-    with pytest.raises(StaleStage, match="--redo=pairs "):
+    with raises("stage_stale", "--redo=pairs "):
         opened(tmp_path / "pairs", FINGERPRINT | {"seed": 2})
 
 
@@ -228,7 +239,7 @@ def test_a_tuple_is_as_good_as_a_list_in_a_fingerprint(tmp_path: Path) -> None:
 def test_work_goes_on_after_reopening(tmp_path: Path) -> None:
     first = opened(tmp_path)
     first.work.total = 3
-    first.add(answers(1), prompt_tokens=10, generated_tokens=4)
+    first.add("r00000", answers(1), prompt_tokens=10, generated_tokens=4)
     time.sleep(0.02)
     first.flush()
     before = read_work(epath.Path(tmp_path))
@@ -237,8 +248,8 @@ def test_work_goes_on_after_reopening(tmp_path: Path) -> None:
 
     again = opened(tmp_path)
     assert again.work == before
-    again.add(answers(3)[1:], prompt_tokens=5, generated_tokens=2)
-    again.finish([record.id for record in answers(3)], {})
+    again.add("both", answers(3)[1:], prompt_tokens=5, generated_tokens=2)
+    again.finish(["r00000", "both"], {})
     after = read_work(epath.Path(tmp_path))
     assert (after.done, after.total, after.prompt_tokens, after.generated_tokens) == (2, 3, 15, 6)
     assert after.seconds > before.seconds
@@ -247,43 +258,32 @@ def test_work_goes_on_after_reopening(tmp_path: Path) -> None:
 
 def test_square_brackets_in_the_name_of_a_workdir(tmp_path: Path) -> None:
     first = opened(tmp_path / "run[1]")
-    first.add(answers(1))
+    add(first, answers(1))
     first.flush()
-    assert set(opened(tmp_path / "run[1]").found) == {"r00000"}
+    assert done(opened(tmp_path / "run[1]")) == {"r00000"}
     assert read_work(epath.Path(tmp_path / "run[1]")).done == 1
     first.finish(["r00000"], {})
     assert read_records(epath.Path(tmp_path / "run[1]"), Generation) == answers(1)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x00\x00\x00", b'{"count"', b"\xff", b"[]"])
-def test_broken_files_of_ours_are_named_with_the_mend(tmp_path: Path, content: bytes) -> None:
+def test_broken_files_are_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "iteration_1" / "train"
     finished(folder, answers(1))
     (folder / "PROGRESS.json").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"train/PROGRESS\.json: (broken JSON|not a JSON object).*; delete it"
-    ):
+    with raises("data_invalid", "train/PROGRESS.json", "delete it"):
         read_work(epath.Path(folder))
     for name in ("SUCCESS.json", "STARTED.json"):
         (folder / name).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"train/{name}: .*; pass --redo=iteration_1/train to make it"):
+        with raises("data_invalid", f"train/{name}", "--redo=iteration_1/train"):
             opened(folder)
         (folder / name).unlink()
-
-
-def test_a_broken_journal_is_named_with_its_line(tmp_path: Path) -> None:
-    opened(tmp_path)
-    (tmp_path / "journal" / "1-a.jsonl").write_text('{"id": "a"\n')
-    with pytest.raises(
-        ValueError, match=r"journal/1-a\.jsonl, line 1: broken JSON .*; delete the file: what"
-    ):
-        opened(tmp_path)
 
 
 def test_other_records_are_stored_as_well(tmp_path: Path) -> None:
     one = Instruction(id="q", text=NASTY, source="s", complexity=3)
     records = RecordSet(epath.Path(tmp_path), Instruction, FINGERPRINT)
-    records.add([one])
+    records.add(one.id, [one])
     records.finish(["q"], {})
     assert read_records(epath.Path(tmp_path), Instruction) == [one]
     (line,) = (tmp_path / "part-00000-of-00001.jsonl").read_bytes().decode().split("\n")[:-1]

@@ -1,0 +1,240 @@
+"""Append-only journals: the finished requests of a stage until its final files are written.
+
+Every process start appends to a file of its own, `journal/START-PROCESS-RANDOM.journal`. A line holds all
+records of one request, so that a request is there completely or not at all:
+
+  CRC-32 in hex, TAB, request id as JSON, TAB, record as JSON, TAB, ..., LF
+
+JSON escapes tabs and line feeds, so they separate. The checksum covers everything after the first tab. A last
+line without its line feed was cut off by a kill; such a line and lines whose checksum is wrong are ignored,
+and their requests are made again.
+
+Only the position of each request is held in memory. On several processes each verifies a share of the files
+found at the start and writes their positions to `*.index` files, which all others read.
+"""
+
+import json
+import logging
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+from etils import epath
+
+from ste_jax.distributed import process
+from ste_jax.errors import SteError
+from ste_jax.storage.files import canonical_json, matching, sync_file, sync_folder, write_atomically
+
+_log = logging.getLogger(__name__)
+_OPEN_FILES = 128
+
+
+class Entry(NamedTuple):
+    """Position of a request in the journal.
+
+    Attributes:
+      file: index of the journal file.
+      offset: bytes before its line.
+      length: bytes of its line.
+      records: number of its records.
+    """
+
+    file: int
+    offset: int
+    length: int
+    records: int
+
+
+class Journal:
+    """The journal files in a folder.
+
+    Args:
+      folder: where they are; it is made with the first file.
+      writes: whether this process writes; otherwise it only remembers which requests were appended.
+    """
+
+    def __init__(self, folder: epath.Path, *, writes: bool):
+        self._folder, self._writes = folder, writes
+        self._names: list[str] = []
+        self._entries: dict[str, Entry | None] = {}
+        self._pending: dict[str, tuple[bytes, int]] = {}
+        # Index and size in bytes of the file that this process appends to.
+        self._own: int | None = None
+        self._size = 0
+        self._open: dict[int, BinaryIO] = {}
+        self.pending_records = 0
+
+    def __contains__(self, request_id: str) -> bool:
+        """Returns True if the request was appended, now or by an earlier process."""
+        return request_id in self._entries or request_id in self._pending
+
+    def append(self, request_id: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Adds a request with its records, JSON-ready; it is on disk after the next `flush`."""
+        # The last line of a request is the valid one; in `_pending`, too, the last addition is to be last.
+        self._pending.pop(request_id, None)
+        self._pending[request_id] = (encode_line(request_id, records), len(records))
+        self.pending_records += len(records)
+
+    def flush(self) -> None:
+        """Brings all pending requests to disk."""
+        if not self._pending:
+            return
+        pending, self._pending, self.pending_records = self._pending, {}, 0
+        if not self._writes:
+            self._entries |= dict.fromkeys(pending)
+            return
+        number = self._own_file()
+        with (self._folder / self._names[number]).open("ab") as file:
+            file.write(b"".join(line for line, _ in pending.values()))
+            sync_file(file)
+        if self._size == 0:
+            sync_folder(self._folder)
+        for request_id, (line, records) in pending.items():
+            self._entries[request_id] = Entry(number, self._size, len(line), records)
+            self._size += len(line)
+
+    def _own_file(self) -> int:
+        if self._own is None:
+            name = f"{time.time_ns():020d}-{process.index():05d}-{uuid.uuid4().hex[:8]}.journal"
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._own = len(self._names)
+            self._names.append(name)
+        return self._own
+
+    def load(self) -> None:
+        """Takes up the files of earlier starts; all processes call it together, before any `flush`."""
+        names = [path.name for path in matching(self._folder, "*.journal")]
+        if process.count() == 1:
+            for name in names:
+                self._add_file(name, scan(self._folder / name))
+            return
+        for name in names[process.index() :: process.count()]:
+            self._write_index(name, scan(self._folder / name))
+        process.barrier()
+        self._read_indices(names)
+
+    def share(self) -> None:
+        """Exchanges positions, so that every process can read all requests; all processes call it together.
+
+        Raises:
+          StopRequested: a stop was requested before all processes came.
+        """
+        self.flush()
+        if self._own is not None:
+            lines = ((i, *e[1:]) for i, e in self._entries.items() if e and e.file == self._own)
+            self._write_index(self._names[self._own], lines)
+        process.barrier(stoppable=True)
+        if process.count() > 1:
+            known = set(self._names)
+            names = [path.name for path in matching(self._folder, "*.journal")]
+            self._read_indices([name for name in names if name not in known])
+
+    def _write_index(self, name: str, lines: Iterable[tuple[str, int, int, int]]) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(self._index_path(name), text)
+
+    def _read_indices(self, names: Sequence[str]) -> None:
+        for name in names:
+            with self._index_path(name).open("rb") as file:
+                self._add_file(name, (json.loads(line) for line in file))
+
+    def _index_path(self, name: str) -> epath.Path:
+        return self._folder / f"{name.removesuffix('.journal')}.index"
+
+    def _add_file(self, name: str, lines: Iterable[Sequence[Any]]) -> None:
+        self._names.append(name)
+        number = len(self._names) - 1
+        for request_id, offset, length, records in lines:
+            self._entries[request_id] = Entry(number, offset, length, records)
+
+    def locate(self, request_ids: Iterable[str]) -> list[tuple[str, Entry]]:
+        """Returns the position of each request.
+
+        Raises:
+          RuntimeError: a request was never appended: a defect of the calling program.
+        """
+        located, missing = [], []
+        for request_id in request_ids:
+            entry = self._entries.get(request_id)
+            if entry is None:
+                missing.append(request_id)
+            else:
+                located.append((request_id, entry))
+        if missing:
+            raise RuntimeError(
+                f"{self._folder}: {len(missing)} of {len(missing) + len(located)} requests have no records, "
+                f"the first is {missing[0]!r}: no process made them"
+            )
+        return located
+
+    def read(self, request_id: str, entry: Entry | None = None) -> list[bytes]:
+        """Returns the records of a request as JSON texts.
+
+        Raises:
+          SteError: "data_damaged": the line changed since it was written or verified.
+        """
+        if request_id in self._pending:
+            self.flush()
+        entry = entry or self._entries[request_id]
+        if entry is None:
+            raise RuntimeError(f"{self._folder}: only process zero has the records of {request_id!r}")
+        file = self._reader(entry.file)
+        file.seek(entry.offset)
+        found = decode_line(file.read(entry.length))
+        if found is None or found[0] != request_id:
+            raise SteError(
+                "data_damaged",
+                f"{self._folder / self._names[entry.file]}: the line of request {request_id!r} at byte "
+                f"{entry.offset} is damaged; run the same command again, which makes this request again",
+            )
+        return found[1]
+
+    def _reader(self, number: int) -> BinaryIO:
+        if number not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                self.close_readers()
+            self._open[number] = (self._folder / self._names[number]).open("rb")
+        return self._open[number]
+
+    def close_readers(self) -> None:
+        """Closes the files that `read` keeps open."""
+        for file in self._open.values():
+            file.close()
+        self._open = {}
+
+
+def encode_line(request_id: str, records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Returns the journal line of a request."""
+    body = "\t".join([canonical_json(request_id), *map(canonical_json, records)]).encode()
+    return b"%08x\t%s\n" % (zlib.crc32(body), body)
+
+
+def decode_line(line: bytes) -> tuple[str, list[bytes]] | None:
+    """Returns the request id and the records as JSON texts, or None if the line is damaged."""
+    checksum, _, body = line.removesuffix(b"\n").partition(b"\t")
+    if checksum != b"%08x" % zlib.crc32(body):
+        return None
+    request_id, *records = body.split(b"\t")
+    return json.loads(request_id), records
+
+
+def scan(path: epath.Path) -> Iterator[tuple[str, int, int, int]]:
+    """Yields (request id, offset, length, number of records) of the sound lines of a journal file."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            if found := decode_line(line):
+                yield found[0], offset, len(line), len(found[1])
+            else:
+                name = line.split(b"\t")[1:2]
+                _log.warning(
+                    "%s, line %d: damaged; its request %s is made again",
+                    path,
+                    number,
+                    name[0].decode(errors="replace") if name else "(unreadable)",
+                )
+            offset += len(line)
