@@ -43,9 +43,10 @@ def temporary_name(path: epath.Path) -> epath.Path:
     return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
 
 
-def remove_temporaries(folder: epath.Path) -> None:
-    """Deletes the temporary files that killed processes left in a folder."""
-    for path in matching(folder, ".*.tmp"):
+def remove_temporaries(folder: epath.Path, name: str | None = None) -> None:
+    """Deletes the temporary files that killed processes left in a folder, all or those of one file."""
+    pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"
+    for path in matching(folder, pattern):
         path.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ import logging
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from etils import epath
@@ -70,8 +70,8 @@ class Journal:
         """Returns True if the request was appended, now or by an earlier process."""
         return request_id in self._entries or request_id in self._pending
 
-    def append(self, request_id: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Adds a request with its records, JSON-ready; it is on disk after the next `flush`."""
+    def append(self, request_id: str, records: Sequence[str]) -> None:
+        """Adds a request with its records as JSON texts; it is on disk after the next `flush`."""
         # The last line of a request is the valid one; in `_pending`, too, the last addition is to be last.
         self._pending.pop(request_id, None)
         self._pending[request_id] = (encode_line(request_id, records), len(records))
@@ -169,17 +169,24 @@ class Journal:
             )
         return located
 
-    def read(self, request_id: str, entry: Entry | None = None) -> list[bytes]:
+    def read(self, request_id: str) -> list[bytes]:
         """Returns the records of a request as JSON texts.
 
         Raises:
           SteError: "data_damaged": the line changed since it was written or verified.
         """
-        if request_id in self._pending:
-            self.flush()
-        entry = entry or self._entries[request_id]
-        if entry is None:
-            raise RuntimeError(f"{self._folder}: only process zero has the records of {request_id!r}")
+        self.flush()
+        return list(self.stream(self.locate([request_id])))
+
+    def stream(self, located: Iterable[tuple[str, Entry]]) -> Iterator[bytes]:
+        """Yields the records of some requests as JSON texts; see `locate` and `read`."""
+        try:
+            for request_id, entry in located:
+                yield from self._read(request_id, entry)
+        finally:
+            self._close_readers()
+
+    def _read(self, request_id: str, entry: Entry) -> list[bytes]:
         file = self._reader(entry.file)
         file.seek(entry.offset)
         found = decode_line(file.read(entry.length))
@@ -194,20 +201,19 @@ class Journal:
     def _reader(self, number: int) -> BinaryIO:
         if number not in self._open:
             if len(self._open) >= _OPEN_FILES:
-                self.close_readers()
+                self._close_readers()
             self._open[number] = (self._folder / self._names[number]).open("rb")
         return self._open[number]
 
-    def close_readers(self) -> None:
-        """Closes the files that `read` keeps open."""
+    def _close_readers(self) -> None:
         for file in self._open.values():
             file.close()
         self._open = {}
 
 
-def encode_line(request_id: str, records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Returns the journal line of a request."""
-    body = "\t".join([canonical_json(request_id), *map(canonical_json, records)]).encode()
+def encode_line(request_id: str, records: Sequence[str]) -> bytes:
+    """Returns the journal line of a request with these records, JSON texts without tabs or line feeds."""
+    body = "\t".join([canonical_json(request_id), *records]).encode()
     return b"%08x\t%s\n" % (zlib.crc32(body), body)
 
 

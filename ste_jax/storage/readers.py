@@ -9,7 +9,7 @@ from etils import epath
 from ste_jax.errors import SteError
 from ste_jax.records import Record
 from ste_jax.storage.files import matching, parse_object
-from ste_jax.storage.schema import migrate
+from ste_jax.storage.migration import migrate
 from ste_jax.storage.success import SUCCESS, Part, Success, redo_hint, require_success
 
 R = TypeVar("R", bound=Record)

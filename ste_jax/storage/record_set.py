@@ -30,6 +30,7 @@ from ste_jax.storage.files import (
     write_atomically,
 )
 from ste_jax.storage.journal import Entry, Journal
+from ste_jax.storage.migration import migrate_journal
 from ste_jax.storage.readers import iter_parts, parse_record
 from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.storage.sink import JournaledSink, Work
@@ -131,11 +132,12 @@ class RecordSet(JournaledSink, Generic[R]):
         """Makes the folder, tidies up after killed processes, and adds up the work of an earlier start."""
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder / "journal"):
-            remove_temporaries(place)
+        remove_temporaries(folder)
+        remove_temporaries(folder / "journal")
         if not check_fingerprint(folder, self._fingerprint):
             started = {"schema_version": SCHEMA_VERSION, "kind": self._kind.__name__}
             write_atomically(folder / STARTED, canonical_json({**started, "fingerprint": self._fingerprint}))
+        migrate_journal(folder / "journal", self._kind.__name__, redo_hint(folder))
         total, first = read_work(folder), folder / f"{PROGRESS}.json"
         if others := [path for path in matching(folder, f"{PROGRESS}*.json") if path != first]:
             write_atomically(first, canonical_json(dataclasses.asdict(total)))
@@ -151,7 +153,6 @@ class RecordSet(JournaledSink, Generic[R]):
         """Returns the records that were added for a request, before the set is finished."""
         where = f"{self._folder / 'journal'}, request {request_id!r}"
         lines = self._journal.read(request_id)
-        self._journal.close_readers()
         hint = redo_hint(self._folder)
         return [parse_record(line, where, self._kind, SCHEMA_VERSION, hint) for line in lines]
 
@@ -162,8 +163,8 @@ class RecordSet(JournaledSink, Generic[R]):
             name = f"{PROGRESS}.json" if process.is_process_zero() else f"{PROGRESS}-{process.index()}.json"
             write_atomically(self._folder / name, canonical_json(dataclasses.asdict(self.work)))
 
-    def _to_json(self, record: R) -> Mapping[str, Any]:
-        return record.to_json()
+    def _to_text(self, record: R) -> str:
+        return canonical_json(record.to_json())
 
     def finish(self, request_ids: Iterable[str], summary: Summary[R]) -> Success:
         """Writes the final parts and then SUCCESS.json; all processes call it together.
@@ -196,7 +197,6 @@ class RecordSet(JournaledSink, Generic[R]):
             path = self._folder / f"part-{number:05d}-of-{len(ranges):05d}.jsonl"
             part = write_part(path, self._journal, located[slice(*ranges[number])])
             made.append(dataclasses.asdict(part))
-        self._journal.close_readers()
         return made
 
     def _succeed(self, parts: tuple[Part, ...], summary: Summary[R]) -> None:
@@ -241,11 +241,10 @@ def write_part(path: epath.Path, journal: Journal, located: Sequence[tuple[str, 
     """Writes the records of some requests to a file, streaming from the journal."""
     temporary, hasher, records = temporary_name(path), hashlib.sha256(), 0
     with temporary.open("wb") as file:
-        for request_id, entry in located:
-            for line in journal.read(request_id, entry):
-                hasher.update(line + b"\n")
-                file.write(line + b"\n")
-                records += 1
+        for line in journal.stream(located):
+            hasher.update(line + b"\n")
+            file.write(line + b"\n")
+            records += 1
         sync_file(file)
     temporary.replace(path)
     return Part(path.name, hasher.hexdigest(), records)

@@ -1,4 +1,4 @@
-"""Version of the files that this package writes, and the migration of records from older versions.
+"""Version of the files that this package writes.
 
 Version 1 (until November 2026): record sets without a version, parts of 4,096 records, and the record `Pair`.
 Version 2: SUCCESS.json lists its parts; `Comparison` replaces `Pair`.
@@ -10,7 +10,7 @@ from typing import Any
 from ste_jax.errors import SteError
 
 # Raise it with every change after which an older program would misread a record set or an output file, and
-# extend `migrate`. A new record field with a default needs no new version.
+# extend storage/migration.py. A new record field with a default needs no new version.
 SCHEMA_VERSION = 2
 
 
@@ -30,27 +30,3 @@ def check_version(value: dict[str, Any], where: str | PurePath) -> int:
             "update ste_jax",
         )
     return version
-
-
-def migrate(kind: str, value: dict[str, Any], version: int) -> dict[str, Any]:
-    """Returns the JSON object of a record in the current version.
-
-    Args:
-      kind: name of the record class.
-      value: JSON object of a record.
-      version: schema version that it was written in.
-    """
-    if version < 2 and kind == "Comparison" and "instruction_id" in value:
-        return _comparison_of_pair(value)
-    return value
-
-
-def _comparison_of_pair(pair: dict[str, Any]) -> dict[str, Any]:
-    kept = ("id", "instruction", "response_a", "response_b", "label", "category")
-    metadata = ("generator", "modified_instruction", "tokens_a", "tokens_b")
-    return {
-        **{name: pair[name] for name in kept if name in pair},
-        "prompt_id": pair["instruction_id"],
-        "subset": pair.get("mode", "labelled"),
-        "metadata": {name: pair[name] for name in metadata if name in pair},
-    }

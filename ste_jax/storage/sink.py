@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from etils import epath
@@ -108,7 +108,7 @@ class JournaledSink:
 
         Records that were added for the request before are replaced.
         """
-        self._journal.append(request_id, [self._to_json(record) for record in records])
+        self._journal.append(request_id, [self._to_text(record) for record in records])
         self.work.count(prompt_tokens, generated_tokens)
         late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
         if late or self._journal.pending_records >= _FLUSH_RECORDS:
@@ -121,5 +121,6 @@ class JournaledSink:
         self.work.seconds += now - self._flushed_at
         self._flushed_at = now
 
-    def _to_json(self, record: Any) -> Mapping[str, Any]:
-        return record
+    def _to_text(self, record: Any) -> str:
+        """Returns the JSON text of a record."""
+        raise NotImplementedError

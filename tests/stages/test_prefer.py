@@ -123,7 +123,9 @@ def test_log_probabilities_of_the_starting_model_are_made_once(
     lines = [decode_line(line) for line in journal.read_bytes().split(b"\n")[:-1]]
     first, *others = (json.loads(record) for line in lines if line for record in line[1])
     first["reference"] = [-1.0, -2.0]
-    journal.write_bytes(b"".join(encode_line(example["id"], [example]) for example in (first, *others)))
+    journal.write_bytes(
+        b"".join(encode_line(example["id"], [json.dumps(example)]) for example in (first, *others))
+    )
     pipeline.run_stage(context(ste, workdir, epochs=1.0), "prefer", 1)
     ((_, part),) = records(workdir / "iteration_1/prefer").items()
     found = {example["id"]: example["reference"] for example in map(json.loads, part.splitlines())}

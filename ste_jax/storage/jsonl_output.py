@@ -1,0 +1,231 @@
+"""Output files of JSON lines that are resumable: results in input order, written once all are there.
+
+While results are made they are appended to a journal in the hidden folder `.NAME.partial/` next to the file.
+The file itself appears at once, complete: a header line, then one line per record.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from ste_jax.distributed import process
+from ste_jax.errors import SteError
+from ste_jax.storage.files import (
+    canonical_json,
+    differences,
+    parse_object,
+    read_json,
+    remove_temporaries,
+    sync_file,
+    sync_folder,
+    temporary_name,
+    write_atomically,
+)
+from ste_jax.storage.schema import SCHEMA_VERSION, check_version
+from ste_jax.storage.sink import JournaledSink
+
+_STARTED = "STARTED.json"
+
+
+class JsonlOutput(JournaledSink):
+    """A sink that becomes one file of JSON lines. All processes open and finish it together.
+
+    The first line is an object with the keys `schema`, `schema_version`, `settings` and `records`, the number
+    of records. Use it as a context manager, or call `close`: it holds a lock while it is open.
+
+    Args:
+      path: the file. A finished file with equal settings is read, an interrupted one is continued.
+      settings: everything that the records depend on, JSON-ready.
+      schema: name of the kind of records, such as "comparisons".
+
+    Attributes:
+      finished: whether the file is complete, so that there is nothing to do but to read it.
+
+    Raises:
+      SteError: "output_mismatch" if the file, or its interrupted beginning, was made with another schema or
+        other settings, or is no such output at all; "output_locked" if another process writes it;
+        "schema_newer".
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, schema: str):
+        self.path = epath.Path(path)
+        self._partial = self.path.parent / f".{self.path.name}.partial"
+        super().__init__(self._partial / "journal", writes=True)
+        self._header = {"schema": schema, "schema_version": SCHEMA_VERSION, "settings": dict(settings)}
+        self._unlock = lambda: None
+        process.on_first(self._begin)
+        self.finished = _exists(self.path)
+        if not self.finished:
+            self._journal.load()
+
+    def _begin(self) -> None:
+        """Locks the output and checks that it is of the same settings, unless it is finished."""
+        if not _exists(self.path):
+            descriptor = _lock(self._partial)
+            # The lock also ends with the object, so that a caller that failed may try again.
+            self._unlock = weakref.finalize(self, os.close, descriptor)
+        try:
+            self._check()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _check(self) -> None:
+        if _exists(self.path):
+            self._check_header(self.path, read_header(self.path))
+            shutil.rmtree(self._partial, ignore_errors=True)  # left by a kill at the very end
+            return
+        remove_temporaries(self._partial / "journal")
+        remove_temporaries(self.path.parent, self.path.name)
+        started = self._partial / _STARTED
+        if started.exists():
+            value = read_json(started, f"delete {self._partial} to start again")
+            check_version(value, started)
+            self._check_header(self._partial, value)
+        else:
+            write_atomically(started, canonical_json(self._header))
+
+    def _check_header(self, where: epath.Path, found: dict[str, Any]) -> None:
+        mine = json.loads(canonical_json(self._header))
+        names = ("schema", "settings")
+        changes = differences({n: found.get(n) for n in names}, {n: mine[n] for n in names})
+        if changes:
+            text = "\n  ".join(changes)
+            raise SteError(
+                "output_mismatch",
+                f"{where} was made with other settings:\n  {text}\nWrite to another file, or delete it",
+            )
+
+    def is_done(self, request_id: str) -> bool:
+        """Returns True if the records of this request are there; in a finished output, all are."""
+        return self.finished or super().is_done(request_id)
+
+    def read(self, request_id: str) -> list[dict[str, Any]]:
+        """Returns the records that were added for a request, before the output is finished."""
+        return [json.loads(line) for line in self._journal.read(request_id)]
+
+    def finish(self, request_ids: Iterable[str]) -> None:
+        """Writes the file, with the records in the order of `request_ids`, and closes the output.
+
+        Process zero writes, streaming from the journals of all.
+
+        Raises:
+          RuntimeError: a request was never added: a defect of the calling program.
+          SteError: "data_damaged" if the journal changed on disk.
+          Stopped: a stop was requested before all processes were done.
+        """
+        if not self.finished:
+            self.flush()
+            self._journal.share()
+            process.on_first(lambda: self._write(request_ids))
+            self.finished = True
+        self.close()
+
+    def _write(self, request_ids: Iterable[str]) -> None:
+        located = self._journal.locate(request_ids)
+        header = {**self._header, "records": sum(entry.records for _, entry in located)}
+        temporary = temporary_name(self.path)
+        with temporary.open("wb") as file:
+            file.write(self._to_text(header).encode() + b"\n")
+            for line in self._journal.stream(located):
+                file.write(line + b"\n")
+            sync_file(file)
+        temporary.replace(self.path)
+        sync_folder(self.path.parent)
+        shutil.rmtree(self._partial)
+
+    def _to_text(self, record: Mapping[str, Any]) -> str:
+        # In the order of the caller's fields: people read these files.
+        return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yields the records of the finished file."""
+        return iter_output(self.path)
+
+    def close(self) -> None:
+        """Makes everything added so far durable, and releases the lock."""
+        if not self.finished:
+            self.flush()
+        self._unlock()
+
+    def __enter__(self) -> "JsonlOutput":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_header(path: epath.Path) -> dict[str, Any]:
+    """Returns the header of a finished output file.
+
+    Raises:
+      SteError: "file_not_found", "output_mismatch" if the file is no such output, or "schema_newer".
+    """
+    if not path.exists():
+        raise SteError("file_not_found", f"{path}: no such file; if its run was interrupted, run it again")
+    with path.open("rb") as file:
+        line = file.readline()
+    try:
+        header = parse_object(line, f"{path}, line 1", "write to another file")
+    except SteError as error:
+        raise SteError("output_mismatch", str(error)) from error
+    if not {"schema", "settings"} <= header.keys():
+        raise SteError("output_mismatch", f"{path}, line 1: no header of an output; write to another file")
+    check_version(header, path)
+    return header
+
+
+def iter_output(path: epath.Path) -> Iterator[dict[str, Any]]:
+    """Yields the records of a finished output file, in order.
+
+    Raises:
+      SteError: as `read_header`; "data_invalid" if a line is broken, "data_damaged" if lines are missing.
+    """
+    header, found = read_header(path), 0
+    with path.open("rb") as file:
+        file.readline()
+        for number, line in enumerate(file, 2):
+            found += 1
+            yield parse_object(line, f"{path}, line {number}", "delete the file and make it again")
+    if found != header.get("records", found):
+        raise SteError(
+            "data_damaged", f"{path}: {found} records, the header says {header['records']}; make it again"
+        )
+
+
+def _exists(path: epath.Path) -> bool:
+    # A file without content was made by the caller, to reserve the name.
+    return path.exists() and path.stat().length > 0
+
+
+def _lock(folder: epath.Path) -> int:
+    """Makes the folder and returns a descriptor that holds its lock.
+
+    Raises:
+      SteError: "output_locked".
+    """
+    path = Path(folder) / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue  # another process has just finished and removed the folder
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Of a file that was removed meanwhile, the lock excludes nobody.
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise SteError(
+                "output_locked", f"{folder}: another process writes this output; wait, or choose another file"
+            ) from error
+        os.close(descriptor)
