@@ -40,7 +40,11 @@ def run_requests(
       Exception: the error of the first request that failed, after all others were run.
       StopRequested: a stop was requested; finished requests are durable, those in flight are run again next time.
     """
-    owned = {request.id: len(request.prompt) for request in requests if backend.replica_group.is_assigned(request.id)}
+    owned = {
+        request.id: len(request.prompt)
+        for request in requests
+        if backend.replica_group.is_assigned(request.id)
+    }
     done = {request_id for request_id in owned if sink.is_done(request_id)}
     waiting = owned.keys() - done
     waiting = waiting if only is None else waiting & set(only)

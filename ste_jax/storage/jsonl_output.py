@@ -60,7 +60,7 @@ class JsonlOutput(JournaledSink):
         super().__init__(self._partial / "journal", writes=True)
         self._header = {"schema": schema, "schema_version": SCHEMA_VERSION, "settings": dict(settings)}
         self._unlock = lambda: None
-        process.on_first(self._begin)
+        process.on_process_zero(self._begin)
         self.finished = _exists(self.path)
         if not self.finished:
             self._journal.load()
@@ -119,12 +119,12 @@ class JsonlOutput(JournaledSink):
         Raises:
           RuntimeError: a request was never added: a defect of the calling program.
           SteError: "data_damaged" if the journal changed on disk.
-          Stopped: a stop was requested before all processes were done.
+          StopRequested: a stop was requested before all processes were done.
         """
         if not self.finished:
             self.flush()
             self._journal.share()
-            process.on_first(lambda: self._write(request_ids))
+            process.on_process_zero(lambda: self._write(request_ids))
             self.finished = True
         self.close()
 
