@@ -38,7 +38,7 @@ def run_requests(
 
     Raises:
       Exception: the error of the first request that failed, after all others were run.
-      StopRequested: a stop was requested; finished requests are durable, those in flight are run again next time.
+      StopRequested: finished requests are durable, those in flight are run again by the next start.
     """
     owned = {
         request.id: len(request.prompt)

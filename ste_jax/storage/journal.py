@@ -19,7 +19,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from etils import epath
 
@@ -63,7 +63,7 @@ class Journal:
         # Index and size in bytes of the file that this process appends to.
         self._own: int | None = None
         self._size = 0
-        self._open: dict[int, BinaryIO] = {}
+        self._open: dict[int, IO[bytes]] = {}
         self.pending_records = 0
 
     def __contains__(self, request_id: str) -> bool:
@@ -198,7 +198,7 @@ class Journal:
             )
         return found[1]
 
-    def _reader(self, number: int) -> BinaryIO:
+    def _reader(self, number: int) -> IO[bytes]:
         if number not in self._open:
             if len(self._open) >= _OPEN_FILES:
                 self._close_readers()

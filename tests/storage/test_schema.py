@@ -1,5 +1,6 @@
 """Record sets of schema version 1, written by commit 7ac690f, and of versions that do not exist yet."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -101,7 +102,7 @@ def test_unknown_and_missing_fields_name_the_line(tmp_path: Path, change: dict) 
     records = RecordSet(folder, Generation, FINGERPRINT)
     value = Generation(id="b", text="", tokens=[], finish="stop")
     for id_ in "ab":
-        records.add(id_, [Generation(**(vars(value) | {"id": id_}))])
+        records.add(id_, [dataclasses.replace(value, id=id_)])
     records.finish("ab", {})
     part, success = folder / "part-00000-of-00001.jsonl", folder / "SUCCESS.json"
     line = {name: v for name, v in (vars(value) | change).items() if v is not None}
