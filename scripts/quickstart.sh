@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
-setup_venv ""
+setup_venv "[select,report]"
 setup_model
 export JAX_PLATFORMS=cpu
 workdir=runs/quickstart

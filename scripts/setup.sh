@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sourced by the other scripts: makes .venv, installs the package, and gets the model of the quickstart and the tests.
 #
-#   setup_venv EXTRA   ("" or "[test]") installs ste_jax, editable, with CPU jax, unless this very setup.py is in already
+#   setup_venv EXTRA   (for example "[test]") installs ste_jax, editable, with CPU jax, unless pyproject.toml is unchanged
 #   setup_model        sets MODEL to the GGUF file of SmolLM2-135M-Instruct (Apache-2.0), fetched once
 set -euo pipefail
 
@@ -21,7 +21,7 @@ setup_venv() {
     exit 1
   }
   "$VENV/bin/python" -m pip --version > /dev/null 2>&1 || "$PYTHON" -m venv --clear "$VENV"
-  wanted="$(cat "$ROOT/setup.py" <(echo "$extra") | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+  wanted="$(cat "$ROOT/setup.py" "$ROOT/pyproject.toml" <(echo "$extra") | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
   if [ ! -f "$stamp" ] || ! grep -qx "$wanted" "$stamp"; then
     echo "installing ste_jax$extra into $VENV ..."
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e "$ROOT$extra"

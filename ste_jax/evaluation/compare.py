@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from statsmodels.stats.contingency_tables import mcnemar
+from scipy import stats
 
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import Result
@@ -113,14 +113,20 @@ def _mcnemar(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """
     counted = ~(np.isnan(a) | np.isnan(b))
     right_a, right_b = a[counted] == 1.0, b[counted] == 1.0
-    table = [[int((x & y).sum()) for y in (right_b, ~right_b)] for x in (right_a, ~right_a)]
-    only_a, only_b = table[0][1], table[1][0]
-    test: Any = mcnemar(table, exact=only_a + only_b < _EXACT_BELOW)
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return {
         "n": int(counted.sum()),
         "right_a": float(right_a.mean()) if len(right_a) else None,
         "right_b": float(right_b.mean()) if len(right_b) else None,
         "only_a": only_a,
         "only_b": only_b,
-        "p_value": float(test.pvalue),
+        "p_value": _mcnemar_p_value(only_a, only_b),
     }
+
+
+def _mcnemar_p_value(only_a: int, only_b: int) -> float:
+    """Returns the two-sided p-value for the numbers of pairs that only one of two judges got right."""
+    n = only_a + only_b
+    if n < _EXACT_BELOW:
+        return float(stats.binomtest(only_a, n).pvalue) if n else 1.0
+    return float(stats.chi2.sf((abs(only_a - only_b) - 1) ** 2 / n, df=1))

@@ -4,13 +4,24 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from datasketch import MinHash, MinHashLSH
-from lingua import IsoCode639_1, Language, LanguageDetector, LanguageDetectorBuilder
-from phonenumbers import Leniency, PhoneNumberMatcher
-from stdnum import luhn
-
+from ste_jax.extras import needs
 from ste_jax.records import Instruction
+
+if TYPE_CHECKING:
+    from lingua import IsoCode639_1, LanguageDetector
+
+# ISO 639-1 codes of the languages that lingua can tell apart.
+LANGUAGES = frozenset(
+    (
+        *("af", "ar", "az", "be", "bg", "bn", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "eo"),
+        *("es", "et", "eu", "fa", "fi", "fr", "ga", "gu", "he", "hi", "hr", "hu", "hy", "id", "is"),
+        *("it", "ja", "ka", "kk", "ko", "la", "lg", "lt", "lv", "mi", "mk", "mn", "mr", "ms", "nb"),
+        *("nl", "nn", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "sn", "so", "sq", "sr", "st", "sv"),
+        *("sw", "ta", "te", "th", "tl", "tn", "tr", "ts", "uk", "ur", "vi", "xh", "yo", "zh", "zu"),
+    )
+)
 
 # The languages of almost all prompts that people type. Fewer rivals make short English text safer and need
 # less memory (450 MiB while the filter runs); text in a language that is not here looks like its nearest one.
@@ -58,9 +69,8 @@ class FilterSettings:
             )
         if self.max_chars < 1:
             raise ValueError(f"filters: max_chars must be 1 or more, not {self.max_chars}")
-        known = {language.iso_code_639_1.name.lower() for language in Language.all()}
         for code in self.languages:
-            if code not in known:
+            if code not in LANGUAGES:
                 raise ValueError(
                     f"filters: {code!r} in languages is unknown; write lower-case ISO 639-1 codes, like 'en'"
                 )
@@ -115,6 +125,9 @@ def _exact_duplicates(texts: list[str]) -> list[bool]:
 
 def _near_duplicates(texts: list[str], threshold: float) -> list[bool]:
     """Candidates come from MinHash; the exact similarity decides, so no text goes by an unlucky hash."""
+    # Libraries are imported where they are used: loading a configuration must not wait for them.
+    from datasketch import MinHash, MinHashLSH
+
     index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
     found = []
     for text in texts:
@@ -146,6 +159,9 @@ def _jaccard(one: set[str], other: set[str]) -> float:
 
 
 def _other_languages(texts: list[str], languages: tuple[str, ...]) -> list[bool]:
+    with needs("select"):
+        from lingua import IsoCode639_1, LanguageDetectorBuilder
+
     codes = sorted({*RIVAL_LANGUAGES, *languages})
     detector = LanguageDetectorBuilder.from_iso_codes_639_1(*map(IsoCode639_1.from_str, codes)).build()
     wanted = {IsoCode639_1.from_str(code) for code in languages}
@@ -154,7 +170,7 @@ def _other_languages(texts: list[str], languages: tuple[str, ...]) -> list[bool]
     return found
 
 
-def _is_foreign(text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]) -> bool:
+def _is_foreign(text: str, detector: "LanguageDetector", wanted: "set[IsoCode639_1]") -> bool:
     """Whether the prose of `text` is clearly not of a wanted language.
 
     A request in a wanted language about foreign text that is pasted above or below it does not count.
@@ -172,8 +188,8 @@ def _is_foreign(text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]
 
 
 def _confidences(
-    text: str, detector: LanguageDetector, wanted: set[IsoCode639_1]
-) -> tuple[IsoCode639_1, float, float]:
+    text: str, detector: "LanguageDetector", wanted: "set[IsoCode639_1]"
+) -> "tuple[IsoCode639_1, float, float]":
     """Returns the likeliest language, its confidence and that of all wanted languages together."""
     values = {
         one.language.iso_code_639_1: one.value for one in detector.compute_language_confidence_values(text)
@@ -191,9 +207,15 @@ def _emails(text: str) -> Iterator[str]:
 
 
 def _phones(text: str) -> Iterator[str]:
+    with needs("select"):
+        from phonenumbers import Leniency, PhoneNumberMatcher
+
     matches = PhoneNumberMatcher(text, "US", leniency=Leniency.VALID)
     return (match.raw_string for match in matches if _WRITTEN_AS_PHONE.search(match.raw_string))
 
 
 def _cards(text: str) -> Iterator[str]:
+    with needs("select"):
+        from stdnum import luhn
+
     return (match[0] for match in _CARD.finditer(text) if luhn.is_valid(re.sub(r"\D", "", match[0])))

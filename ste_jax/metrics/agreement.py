@@ -1,12 +1,10 @@
 """Agreement of a judge with the labels, with people's votes, and with itself in the other order."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from statsmodels.stats.inter_rater import cohens_kappa
 
 from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval, mean
 
@@ -64,5 +62,6 @@ def _kappa(counts: Counter[tuple[str, str]]) -> float | None:
     table = np.array([[counts[one, other] for other in _CLASSES] for one in _CLASSES], float)
     if not table.sum() or np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) < 2:
         return None
-    kappa = float(cast(float, cohens_kappa(table, return_results=False)))
-    return None if math.isnan(kappa) else kappa
+    shares = table / table.sum()
+    by_chance = float(shares.sum(axis=0) @ shares.sum(axis=1))
+    return (float(np.trace(shares)) - by_chance) / (1.0 - by_chance)

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
+from ste_jax.extras import needs
+
 
 def nearest(texts: Sequence[str]) -> list[int | None]:
     """Returns for each text the index of the other one with the most similar words.
 
     Similarity is the cosine of tf-idf weights of words and signs; None where no other text shares any.
     """
-    # Here, since it takes half a second that most commands need not wait.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.neighbors import NearestNeighbors
+    with needs("select"):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.neighbors import NearestNeighbors
 
     if len(texts) < 2:
         return [None] * len(texts)

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from ste_jax.config import RunConfig
+from ste_jax.extras import needs
 from ste_jax.models.llama import LlamaConfig, check_divisible
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.cost import matrix_parameters, train_cost, trained_parameters
@@ -241,6 +240,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws expected speed over memory, a colour a topology; what fits is filled."""
+    with needs("report"):
+        from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for color, (topology, mine) in enumerate(_by_topology(rows).items()):

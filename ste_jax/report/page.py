@@ -5,6 +5,7 @@ which hold no such text, and the style sheet are markup. A content security poli
 and requests.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from markupsafe import Markup
 from ste_jax.records import Comparison, Judgment, Label
 from ste_jax.report import formats
 from ste_jax.report.headline import headline
-from ste_jax.report.plots import draw_figures
 
 _EXCERPT = 140
 
@@ -66,13 +66,24 @@ def _render(summary: dict[str, Any], samples: list[SampledJudgment]) -> str:
     )
     for name in ("percent", "interval", "count", "signed", "duration", "p_value", "model_name"):
         environment.filters[name] = getattr(formats, name)
+    figures = _draw(summary)
     return environment.get_template("report.html.jinja").render(
         run=summary,
         result=headline(summary["models"]),
-        figures={name: Markup(plot.svg) for name, plot in draw_figures(summary).items()},
+        figures=figures or {},
+        has_figures=figures is not None,
         judgments=[_show(sample) for sample in samples],
         stages=list(dict.fromkeys([*summary["seconds"], *summary["tokens"]])),
     )
+
+
+def _draw(summary: dict[str, Any]) -> dict[str, Markup] | None:
+    """Returns the figures by name, or None without the extra [report]."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    from ste_jax.report.plots import draw_figures  # here: it loads matplotlib
+
+    return {name: Markup(plot.svg) for name, plot in draw_figures(summary).items()}
 
 
 def _show(sample: SampledJudgment) -> _Shown:

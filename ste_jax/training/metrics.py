@@ -1,6 +1,7 @@
 """The numbers of a training run, as JSON lines and for TensorBoard."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,27 +35,36 @@ class MetricsLog:
         fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         fresh.replace(path)
         self._lines = path.open("a", encoding="utf-8")
-        from tensorboardX import SummaryWriter  # here: it loads torch where that is installed, for seconds
-
-        self._board = SummaryWriter(str(self._folder), purge_step=step + 1, write_to_disk=True)
+        self._board = _open_board(self._folder, step)
 
     def log(self, step: int, **values: float) -> None:
         """Adds one line with `step` and the values, and one TensorBoard scalar a value."""
         if not self._writes:
             return
-        if self._lines is None or self._board is None:
+        if self._lines is None:
             raise ValueError("metrics: begin(step) comes before log(...)")
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes and closes both files."""
-        if self._lines is not None and self._board is not None:
-            self._lines.close()
-            self._board.close()
+        for file in (self._lines, self._board):
+            if file is not None:
+                file.close()
         self._lines = self._board = None
+
+
+def _open_board(folder: Path, step: int) -> Any:
+    """Returns a TensorBoard writer for the steps after `step`, or None without the extra [report]."""
+    try:
+        from tensorboardX import SummaryWriter  # here: it loads torch where that is installed, for seconds
+    except ModuleNotFoundError:
+        logging.getLogger(__name__).info("no TensorBoard events: pip install 'ste-jax[report]' adds them")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1, write_to_disk=True)
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:

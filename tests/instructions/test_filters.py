@@ -1,6 +1,10 @@
-import pytest
+import sys
 
-from ste_jax.instructions.filters import FilterSettings, FunnelStep, filter_instructions
+import pytest
+from errors import raises
+from lingua import Language
+
+from ste_jax.instructions.filters import LANGUAGES, FilterSettings, FunnelStep, filter_instructions
 from ste_jax.records import Instruction
 
 OFF = {"languages": (), "personal_data": False}
@@ -159,3 +163,15 @@ def test_ordinary_numbers_and_made_up_addresses_stay(text):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         FilterSettings(**settings)
+
+
+def test_the_languages_are_those_of_the_detector() -> None:
+    assert {language.iso_code_639_1.name.lower() for language in Language.all()} == LANGUAGES
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lingua", None)
+    with raises("extra_missing", "lingua", "ste-jax[select]"):
+        filter_instructions(
+            [Instruction(id="1", text="Name a river.", source="test")], FilterSettings(languages=("en",))
+        )
