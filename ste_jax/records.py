@@ -136,11 +136,21 @@ class Comparison(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgment(Record):
-    """One sampled or greedy judgment of a pair in one order.
+    """One sampled or greedy judgment of a comparison in one order.
 
-    `status` says how the verdict was read (see judging/verdict.py); `forced` is True where the verdict
-    opening was appended for the model. `tokens` are all completion ids, forced ones included, the
-    end-of-turn id excluded; `finish` is "length" where the budget ended it.
+    Attributes:
+      pair_id: id of the comparison.
+      order: the order in which the responses were shown.
+      sample: number of the sample, from 0.
+      text: completion, forced tokens included.
+      tokens: ids of the completion, the end-of-turn id excluded.
+      verdict: letter of the preferred response as shown, or None.
+      status: how the verdict was read (see `judging.verdict`).
+      forced: True if the verdict opening was appended to the completion.
+      correct: True if the verdict agrees with the label; None if the comparison has no better response.
+      finish: "length" if the token budget ended the completion.
+      log_odds: log P("A") - log P("B") at the letter of the last verdict, before temperature; None without a
+        verdict, or where the tokenizer does not write the letter as a token of its own.
     """
 
     pair_id: str
@@ -151,8 +161,125 @@ class Judgment(Record):
     verdict: Label | None
     status: str
     forced: bool
-    correct: bool
+    correct: bool | None
     finish: Literal["stop", "length"] = "stop"
+    log_odds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrderResult:
+    """The judgments of a comparison in one order, over their samples.
+
+    Attributes:
+      order: the order in which the responses were shown.
+      verdict: letter of the preferred response as shown, by majority over the samples.
+      log_odds: logit of `probability_first`, or None without a verdict.
+      probability_first: probability that the response shown first is better, or None without a verdict.
+      text: completion of the first sample with that verdict.
+      status: how that verdict was read; without a verdict, the most frequent reason.
+      finish_reason: why that completion ended: "stop" or "length".
+      forced: share of the samples whose verdict was forced.
+      samples: number of samples.
+    """
+
+    order: Order
+    verdict: Label | None = None
+    log_odds: float | None = None
+    probability_first: float | None = None
+    text: str = ""
+    status: str = "ok"
+    finish_reason: str = "stop"
+    forced: float = 0.0
+    samples: int = 1
+
+
+Abstention = Literal["too_long", "no_verdict", "tie", "flip", "low_confidence"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparisonResult:
+    """The decision of a judge on a comparison.
+
+    Attributes:
+      comparison: the comparison that was judged.
+      winner: the better response as given, or None if the judge abstained.
+      probability_a: probability that response A is better, calibrated if the judge is; None if there are no
+        numbers to compute it from.
+      log_odds: half the difference of the two orders' log-odds, uncalibrated: positive favors A. Exactly
+        antisymmetric under exchange of the responses.
+      confidence: max(p, 1 - p) of `probability_a`.
+      consistent: True if the verdicts of both orders prefer the same response; None for a single order.
+      abstained: reason for the missing winner, or None.
+      orders: results by order.
+      usage: tokens of all prompts and completions: "prompt_tokens", "completion_tokens", "total_tokens".
+      prompt_digest: sha256 of the judge prompt.
+      error: why the comparison could not be judged at all, or None.
+    """
+
+    comparison: Comparison
+    orders: tuple[OrderResult, ...] = ()
+    winner: Label | None = None
+    probability_a: float | None = None
+    log_odds: float | None = None
+    confidence: float | None = None
+    consistent: bool | None = None
+    abstained: Abstention | None = None
+    usage: dict[str, int] = dataclasses.field(default_factory=dict)
+    prompt_digest: str = ""
+    error: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the comparison."""
+        return self.comparison.id
+
+    @property
+    def verdicts(self) -> tuple[Label | None, ...]:
+        """The verdict of each order, in the letters of that order."""
+        return tuple(result.verdict for result in self.orders)
+
+    @property
+    def preferred(self) -> tuple[Label | None, ...]:
+        """The response, as given, that the verdict of each order prefers."""
+        return tuple(
+            result.verdict if result.order == "as_given" else result.verdict and opposite(result.verdict)
+            for result in self.orders
+        )
+
+    @property
+    def agreed(self) -> Outcome | None:
+        """The response that both orders prefer, "tie" if they disagree, None if a verdict is missing."""
+        if not self.preferred or None in self.preferred:
+            return None
+        return self.preferred[0] if len(set(self.preferred)) == 1 else "tie"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result as a JSON-ready dict: id, further columns of the input, and the decision.
+
+        A column of the input whose name is a field of the decision is returned as `input_NAME`.
+        """
+        decision = {
+            "winner": self.winner,
+            "probability_a": self.probability_a,
+            "log_odds": self.log_odds,
+            "confidence": self.confidence,
+            "consistent": self.consistent,
+            "abstained": self.abstained,
+            "orders": [dataclasses.asdict(order) for order in self.orders],
+            "usage": self.usage,
+            "prompt_digest": self.prompt_digest,
+            "error": self.error,
+        }
+        columns = self.comparison.metadata.get("columns", {})
+        renamed = {f"input_{k}" if k in decision or k == "id" else k: v for k, v in columns.items()}
+        return {"id": self.id, **renamed, **decision}
+
+    @classmethod
+    def from_dict(cls, comparison: Comparison, value: dict[str, Any]) -> Self:
+        """Builds the result of a comparison from a dict that `to_dict` made."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"comparison", "orders"}
+        orders = tuple(OrderResult(**order) for order in value["orders"])
+        return cls(comparison=comparison, orders=orders, **{name: value[name] for name in names})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from ste_jax.benchmarks import helpsteer2, judgebench, llmbar, mt_bench, rewardb
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.source import read_folder, read_hub
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import JudgedPair, Policy
+from ste_jax.metrics.stats import Policy
+from ste_jax.records import ComparisonResult
 
 BENCHMARKS: dict[str, ModuleType] = {
     "rewardbench": rewardbench,
@@ -63,7 +64,7 @@ def load(name: str, path: str = "") -> Benchmark:
 
 
 def aggregates(
-    name: str | None, pairs: Sequence[JudgedPair], policy: Policy, seed: int
+    name: str | None, pairs: Sequence[ComparisonResult], policy: Policy, seed: int
 ) -> dict[str, Any] | None:
     """Returns a benchmark's own scores, or None for a file of pairs."""
     return BENCHMARKS[name].aggregate(pairs, policy, seed) if name else None

@@ -11,8 +11,8 @@ from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.source import Row
-from ste_jax.metrics.stats import JudgedPair, Policy
-from ste_jax.records import Comparison
+from ste_jax.metrics.stats import Policy
+from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "nvidia/HelpSteer2"
 PATTERNS = ("validation.jsonl.gz",)
@@ -53,6 +53,6 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     return made, {"attribute": ATTRIBUTE, "ties_left_out": ties, "prompts_with_one_response": alone}
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns nothing beside the common numbers: there are no subsets to average."""
     return {"missing_subsets": []}

@@ -12,8 +12,8 @@ import numpy as np
 
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval
-from ste_jax.records import Comparison
+from ste_jax.metrics.stats import Policy, bootstrap_interval
+from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "ScalerLab/JudgeBench"
 PATTERNS = ("data/*.jsonl",)
@@ -53,16 +53,18 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     return made, {}
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the authors' score by answering model, overall (of all pairs, if no subset is missing) and by
     subset.
     """
-    models = sorted({pair.category or "" for pair in pairs} | set(MODELS))
+    models = sorted({pair.comparison.category or "" for pair in pairs} | set(MODELS))
     sets: dict[str, Any] = {}
     missing: list[str] = []
     for model in models:
-        some = [pair for pair in pairs if (pair.category or "") == model]
-        subsets = {name: [pair for pair in some if pair.subset == name] for name in SUBSETS.values()}
+        some = [pair for pair in pairs if (pair.comparison.category or "") == model]
+        subsets = {
+            name: [pair for pair in some if pair.comparison.subset == name] for name in SUBSETS.values()
+        }
         absent = [name for name, group in subsets.items() if not group]
         overall = {"n": len(some), "accuracy": None, "interval95": None} if absent else _score(some, seed)
         sets[model] = {"overall": overall | {"missing": absent}}
@@ -71,8 +73,11 @@ def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[st
     return {"authors_score": sets, "missing_subsets": missing}
 
 
-def _score(pairs: Sequence[JudgedPair], seed: int) -> dict[str, Any]:
-    margins = [sum((p == pair.label) - (p != pair.label) for p in pair.preferred if p) for pair in pairs]
+def _score(pairs: Sequence[ComparisonResult], seed: int) -> dict[str, Any]:
+    margins = [
+        sum((p == pair.comparison.label) - (p != pair.comparison.label) for p in pair.preferred if p)
+        for pair in pairs
+    ]
     right = np.array(margins) > 0
-    interval = bootstrap_interval(right.astype(float), [pair.cluster for pair in pairs], seed=seed)
+    interval = bootstrap_interval(right.astype(float), [pair.comparison.cluster for pair in pairs], seed=seed)
     return {"n": len(pairs), "accuracy": float(right.mean()), "interval95": interval}

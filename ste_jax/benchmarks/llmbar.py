@@ -12,8 +12,8 @@ from ste_jax.benchmarks.pairing import prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import JudgedPair, Policy
-from ste_jax.records import Comparison
+from ste_jax.metrics.stats import Policy
+from ste_jax.records import Comparison, ComparisonResult
 
 HUB = None
 PATTERNS = ()
@@ -57,7 +57,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     return made, {}
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the two sets: Natural, and the plain mean of the four adversarial subsets."""
     subsets = Subsets(scored(pairs, policy), seed=seed)
     return {

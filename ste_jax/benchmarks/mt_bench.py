@@ -13,8 +13,8 @@ from ste_jax.benchmarks.pairing import assistants_side, users_side
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
 from ste_jax.metrics.agreement import agreement
-from ste_jax.metrics.stats import JudgedPair, Policy
-from ste_jax.records import Comparison, Outcome
+from ste_jax.metrics.stats import Policy
+from ste_jax.records import Comparison, ComparisonResult, Outcome
 
 HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
@@ -71,9 +71,9 @@ def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Co
     )
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the agreement with people's votes, by turn, with and without ties."""
-    by_turn = {turn: [pair for pair in pairs if pair.subset == turn] for turn in TURNS}
+    by_turn = {turn: [pair for pair in pairs if pair.comparison.subset == turn] for turn in TURNS}
     table = {turn: agreement(some, policy, seed) for turn, some in by_turn.items()}
     return {
         "agreement": {

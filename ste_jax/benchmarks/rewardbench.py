@@ -13,8 +13,8 @@ from typing import Any
 from ste_jax.benchmarks.pairing import chosen_and_rejected, conversation, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
-from ste_jax.metrics.stats import JudgedPair, Policy
-from ste_jax.records import Comparison
+from ste_jax.metrics.stats import Policy
+from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench"
 PATTERNS = ("data/filtered-*.parquet",)
@@ -89,7 +89,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     return made, {}
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the sections and both averages; what is not whole is named."""
     subsets = Subsets(scored(pairs, policy), seed=seed)
     four = {n: w / sum(s.values()) for s in SECTIONS.values() for n, w in s.items()}

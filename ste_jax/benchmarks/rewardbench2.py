@@ -17,8 +17,8 @@ from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import JudgedPair, Policy, bootstrap_interval, mean
-from ste_jax.records import Comparison
+from ste_jax.metrics.stats import Policy, bootstrap_interval, mean, scores_of
+from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
@@ -61,15 +61,15 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     return made, {}
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns the share of prompts all of whose comparisons are right, by subset and on the mean.
 
     A prompt of which a comparison was not made (too long, or beyond --limit) is counted apart.
     """
-    groups: dict[str, dict[str, list[JudgedPair]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[str, list[ComparisonResult]]] = defaultdict(lambda: defaultdict(list))
     for pair in pairs:
-        if pair.label != "tie":
-            groups[pair.subset][pair.cluster].append(pair)
+        if pair.comparison.label != "tie":
+            groups[pair.comparison.subset][pair.comparison.cluster].append(pair)
     whole = {
         name: {prompt: group for prompt, group in groups[name].items() if _is_whole(group)}
         for name in SUBSETS
@@ -93,7 +93,7 @@ def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[st
     }
 
 
-def _is_whole(group: Sequence[JudgedPair]) -> bool:
+def _is_whole(group: Sequence[ComparisonResult]) -> bool:
     """Says whether every right response was judged against every wrong one; ids tell how many there are."""
     rights, wrongs = map(int, group[0].pair_id.rsplit("-", 1)[-1].split("x"))
     return len(group) == rights * wrongs
@@ -117,9 +117,9 @@ def _best(won: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
-def _all_won(group: Sequence[JudgedPair], policy: Policy) -> np.ndarray:
+def _all_won(group: Sequence[ComparisonResult], policy: Policy) -> np.ndarray:
     """Returns the product of the comparisons' scores by order: [orders]; one that is lost settles the prompt,
     whatever comparisons do not count.
     """
-    scores = np.array([pair.scores(policy) for pair in group])
+    scores = np.array([scores_of(pair, policy) for pair in group])
     return np.where((scores == 0.0).any(axis=0), 0.0, np.prod(scores, axis=0))

@@ -12,8 +12,8 @@ from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import JudgedPair, Policy
-from ste_jax.records import Comparison
+from ste_jax.metrics.stats import Policy
+from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "THU-KEG/RM-Bench"
 PATTERNS = ("total_dataset.json",)
@@ -62,14 +62,17 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     return made, {}
 
 
-def aggregate(pairs: Sequence[JudgedPair], policy: Policy, seed: int) -> dict[str, Any]:
+def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
     """Returns accuracy by domain and level, and the means of both, as the authors' `compute_accuracy` does:
     safety is one domain, over the prompts of both its subsets; without one of them it is missing."""
     missing = Subsets(scored(pairs, policy), seed=seed).missing(SUBSETS)
     partial = {_domain(subset) for subset in missing}
-    whole = [pair for pair in pairs if _domain(pair.subset) not in partial]
+    whole = [pair for pair in pairs if _domain(pair.comparison.subset) not in partial]
     cells = Subsets(
-        scored(whole, policy, key=lambda pair: f"{_domain(pair.subset)} {pair.category}"), seed=seed
+        scored(
+            whole, policy, key=lambda pair: f"{_domain(pair.comparison.subset)} {pair.comparison.category}"
+        ),
+        seed=seed,
     )
     return {
         "domains": {d: cells.mean({f"{d} {level}": 1.0 for level in LEVELS}) for d in DOMAINS},

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.metrics.stats import JudgedPair, Policy, wilson_interval
+from ste_jax.metrics.stats import Policy, scores_of, wilson_interval
 from ste_jax.randomness import generator
+from ste_jax.records import ComparisonResult
 
 _DRAWS = 2000
 
@@ -18,9 +19,9 @@ Scored = tuple[str, str, np.ndarray]
 
 
 def scored(
-    pairs: Iterable[JudgedPair],
+    pairs: Iterable[ComparisonResult],
     policy: Policy,
-    key: Callable[[JudgedPair], str] = lambda pair: pair.subset,
+    key: Callable[[ComparisonResult], str] = lambda pair: pair.comparison.subset,
 ) -> Iterator[Scored]:
     """Yields the scores of judged pairs; ties are left out.
 
@@ -30,8 +31,8 @@ def scored(
       key: names the subset of a pair.
     """
     for pair in pairs:
-        if pair.label != "tie":
-            yield pair.cluster, key(pair), np.array(pair.scores(policy))
+        if pair.comparison.label != "tie":
+            yield pair.comparison.cluster, key(pair), np.array(scores_of(pair, policy))
 
 
 class Subsets:

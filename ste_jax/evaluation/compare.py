@@ -8,7 +8,9 @@ from scipy import stats
 
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import Result
-from ste_jax.metrics.stats import JudgedPair, Policy, difference_interval, sign_flip_test
+from ste_jax.metrics.stats import Policy, difference_interval, scores_of, sign_flip_test
+from ste_jax.metrics.traits import surface_of
+from ste_jax.records import Comparison, ComparisonResult
 
 # Below so many pairs that differ, McNemar's test is exact; above, chi-squared with continuity correction.
 _EXACT_BELOW = 25
@@ -27,7 +29,7 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
         of the same id has other texts or another label.
     """
     _check_same(a, b)
-    ours, theirs = ({p.pair_id: p for p in judged(r, policy) if p.label != "tie"} for r in (a, b))
+    ours, theirs = ({p.id: p for p in judged(r, policy) if p.comparison.label in ("A", "B")} for r in (a, b))
     both = sorted(ours.keys() & theirs.keys())
     if not both:
         raise ValueError(
@@ -48,7 +50,7 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
         "b": _who(b),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "n": len(kept),
-        "prompts": len({pair.cluster for pair in sides[0]}),
+        "prompts": len({pair.comparison.cluster for pair in sides[0]}),
         "only_in_a": len(ours) - len(both),
         "only_in_b": len(theirs) - len(both),
         "missing_in_a": a.missing,
@@ -64,14 +66,18 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
 
 
 def _check_same(a: Result, b: Result) -> None:
-    theirs = {fact.id: fact for fact in b.facts}
-    for fact in a.facts:
-        other = theirs.get(fact.id)
-        if other and (other.content, other.label) != (fact.content, fact.label):
+    theirs = {comparison.id: comparison for comparison in b.comparisons}
+    for comparison in a.comparisons:
+        other = theirs.get(comparison.id)
+        if other and _identity(other) != _identity(comparison):
             raise ValueError(
-                f"pair {fact.id} is not the same in {a.path} and {b.path}: texts or label differ; "
+                f"pair {comparison.id} is not the same in {a.path} and {b.path}: texts or label differ; "
                 "compare results on the same data"
             )
+
+
+def _identity(comparison: Comparison) -> tuple:
+    return surface_of(comparison).content, comparison.label
 
 
 def _who(result: Result) -> dict[str, Any]:
@@ -85,17 +91,17 @@ def _who(result: Result) -> dict[str, Any]:
     }
 
 
-def _scores(pairs: Sequence[JudgedPair], policy: Policy) -> np.ndarray:
+def _scores(pairs: Sequence[ComparisonResult], policy: Policy) -> np.ndarray:
     """Returns [pairs, orders]."""
-    return np.array([pair.scores(policy) for pair in pairs])
+    return np.array([scores_of(pair, policy) for pair in pairs])
 
 
 def _difference(
-    ours: Sequence[JudgedPair], theirs: Sequence[JudgedPair], *, policy: Policy, seed: int
+    ours: Sequence[ComparisonResult], theirs: Sequence[ComparisonResult], *, policy: Policy, seed: int
 ) -> dict[str, Any]:
     """Returns the difference of the accuracies, its interval (bootstrap over prompts), and a test of it."""
     means = [np.nanmean(_scores(side, policy), axis=1) for side in (ours, theirs)]
-    difference, clusters = means[1] - means[0], [pair.cluster for pair in ours]
+    difference, clusters = means[1] - means[0], [pair.comparison.cluster for pair in ours]
     return {
         "accuracy_a": float(means[0].mean()),
         "accuracy_b": float(means[1].mean()),

@@ -10,34 +10,37 @@ import numpy as np
 
 from ste_jax.benchmarks.catalogue import aggregates
 from ste_jax.evaluation.result import Result
-from ste_jax.metrics.aggregate import judged_pairs, read_again, silent_samples, vote_examples
+from ste_jax.judging.decision import reparse, results_of, unparsed_samples, votes_by_example
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.bias import baselines, bias_table
-from ste_jax.metrics.stats import JudgedPair, Policy, evaluate_judgments, mean
+from ste_jax.metrics.stats import Policy, evaluate_judgments, mean, scores_of
+from ste_jax.metrics.traits import surface_of
 from ste_jax.metrics.vote import vote_curve
+from ste_jax.records import ComparisonResult
 
 LENGTHS = {"0-249": 250, "250-999": 1000, "1000-3999": 4000, "4000 and more": math.inf}
 TIE_RULE = (
     "judgments without a verdict do not vote; a tie is decided by a coin of the seed, the pair and the order"
 )
 _COLUMNS = (
-    *(
-        "n",
-        "accuracy_as_given",
-        "accuracy_swapped",
-        "accuracy",
-        "interval95",
-        "consistent_accuracy",
-        "flip_rate",
-    ),
-    *("first_preference", "unparsed"),
+    "n",
+    "accuracy_as_given",
+    "accuracy_swapped",
+    "accuracy",
+    "interval95",
+    "accuracy_pooled",
+    "pooled_interval95",
+    "consistent_accuracy",
+    "flip_rate",
+    "first_preference",
+    "unparsed",
 )
 
 
-def judged(result: Result, policy: Policy) -> list[JudgedPair]:
-    """Returns the pairs that a result has judged in both orders, their verdicts read again."""
-    read = partial(read_again, policy=policy)
-    return judged_pairs(result.facts, result.judgments, seed=result.run["seed"], read=read)
+def judged(result: Result, policy: Policy) -> list[ComparisonResult]:
+    """Returns the decisions on the comparisons that a result has judged in both orders."""
+    read = partial(reparse, policy=policy)
+    return list(results_of(result.comparisons, result.judgments, seed=result.run["seed"], read=read))
 
 
 def numbers(result: Result, policy: Policy) -> dict[str, Any]:
@@ -60,15 +63,15 @@ def numbers(result: Result, policy: Policy) -> dict[str, Any]:
         "model": run["model"]["name"],
         "benchmark": run["benchmark"] or result.header["data_source"],
         **evaluate_judgments(pairs, seed=seed, policy=policy).to_json(),
-        **_by_place_of_the_better(pairs, policy),
+        **_by_position_of_the_better(pairs, policy),
         "own_scores": aggregates(run["benchmark"], pairs, policy, seed),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "too_long": len(result.too_long),
         "missing_judgments": result.missing,
         "tied": _ties(pairs),
         "agreement": agreement(pairs, policy, seed),
-        "subsets": rows(lambda pair: pair.subset),
-        "categories": rows(lambda pair: pair.category or ""),
+        "subsets": rows(lambda pair: pair.comparison.subset),
+        "categories": rows(lambda pair: pair.comparison.category or ""),
         "lengths": {name: by_length[name] for name in LENGTHS if name in by_length},
         "bias": bias_table(pairs, seed=seed),
         "baselines": baselines(pairs, seed=seed),
@@ -87,12 +90,12 @@ def numbers(result: Result, policy: Policy) -> dict[str, Any]:
 
 
 def _rows(
-    pairs: Sequence[JudgedPair], key: Callable[[JudgedPair], str], *, seed: int, policy: Policy
+    pairs: Sequence[ComparisonResult], key: Callable[[ComparisonResult], str], *, seed: int, policy: Policy
 ) -> dict[str, dict[str, Any]]:
-    """Returns the main numbers of every group that `key` names; groups of ties only are left out."""
-    groups: dict[str, list[JudgedPair]] = defaultdict(list)
+    """Returns the main metrics of every group that `key` names; groups of ties only are left out."""
+    groups: dict[str, list[ComparisonResult]] = defaultdict(list)
     for pair in pairs:
-        if pair.label != "tie" and (name := key(pair)):
+        if pair.comparison.label in ("A", "B") and (name := key(pair)):
             groups[name].append(pair)
     rows = {}
     for name, group in sorted(groups.items()):
@@ -101,27 +104,28 @@ def _rows(
     return rows
 
 
-def length_bucket(pair: JudgedPair) -> str:
-    """Returns the bucket of the mean length of a pair's responses, in characters."""
-    mean = (pair.length_a + pair.length_b) / 2
+def length_bucket(pair: ComparisonResult) -> str:
+    """Returns the bucket of the mean length of a comparison's responses, in characters."""
+    surface = surface_of(pair.comparison)
+    mean = (surface.length_a + surface.length_b) / 2
     return next(name for name, below in LENGTHS.items() if mean < below)
 
 
-def _by_place_of_the_better(pairs: Sequence[JudgedPair], policy: Policy) -> dict[str, Any]:
+def _by_position_of_the_better(pairs: Sequence[ComparisonResult], policy: Policy) -> dict[str, Any]:
     """Returns the accuracy where the better response is shown first, and where it is shown second."""
-    labelled = [pair for pair in pairs if pair.label != "tie"]
+    labelled = [pair for pair in pairs if pair.comparison.label in ("A", "B")]
     first, second = [], []
     for pair in labelled:
-        given, swapped = pair.scores(policy)
-        first.append(given if pair.label == "A" else swapped)
-        second.append(swapped if pair.label == "A" else given)
+        given, swapped = scores_of(pair, policy)
+        first.append(given if pair.comparison.label == "A" else swapped)
+        second.append(swapped if pair.comparison.label == "A" else given)
     return {"accuracy_better_first": mean(np.array(first)), "accuracy_better_second": mean(np.array(second))}
 
 
-def _ties(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
-    """Returns how a judge that must choose treats ties: how often its verdicts disagree, and say A."""
-    tied = [pair for pair in pairs if pair.label == "tie"]
-    decided = [pair.decision for pair in tied if pair.decision]
+def _ties(pairs: Sequence[ComparisonResult]) -> dict[str, Any]:
+    """Returns how a judge that must choose treats ties: its flip rate, and its preference for A."""
+    tied = [pair for pair in pairs if pair.comparison.label == "tie"]
+    decided = [pair.agreed for pair in tied if pair.agreed]
     verdicts = [verdict for pair in tied for verdict in pair.verdicts if verdict]
     return {
         "n": len(tied),
@@ -131,11 +135,11 @@ def _ties(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
 
 
 def _votes(result: Result, policy: Policy) -> dict[str, Any]:
-    read = partial(read_again, policy=policy)
-    examples = vote_examples(result.facts, result.judgments, read=read)
+    read = partial(reparse, policy=policy)
+    labels, verdicts = votes_by_example(result.comparisons, result.judgments, read)
     return {
         "k": result.run["samples"],
         "tie_rule": TIE_RULE,
-        "unparsed_samples": silent_samples(result.judgments, read=read),
-        "curve": vote_curve(examples, seed=result.run["seed"], policy=policy),
+        "unparsed_samples": unparsed_samples(result.judgments, read=read),
+        "curve": vote_curve(labels, verdicts, seed=result.run["seed"], policy=policy),
     }

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ste_jax.judging.verdict import PARSER
-from ste_jax.metrics.aggregate import Facts
-from ste_jax.records import ORDERS, Judgment
+from ste_jax.metrics.traits import Surface, from_stored, without_texts
+from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.storage.files import canonical_json, differences, digest
 from ste_jax.storage.sink import Work
 
@@ -31,7 +31,7 @@ class Result:
     Attributes:
       path: of the file.
       header: what the file says of itself; `header["run"]` is what an interrupted run must agree with.
-      facts: of the comparisons that were judged or are still to be.
+      comparisons: those that were judged or are still to be judged, without their texts.
       too_long: ids of those that do not fit the model; they were not judged, and nothing was cropped.
       judgments: of the requests all of whose samples are there.
       sessions: a line for every process: seconds it worked, seconds it said beforehand.
@@ -39,7 +39,7 @@ class Result:
 
     path: Path
     header: dict[str, Any]
-    facts: list[Facts]
+    comparisons: list[Comparison]
     too_long: list[str]
     judgments: list[Judgment]
     sessions: list[dict[str, Any]]
@@ -52,7 +52,7 @@ class Result:
     @property
     def missing(self) -> int:
         """How many judgments are still to be made."""
-        return len(self.facts) * len(ORDERS) * self.run["samples"] - len(self.judgments)
+        return len(self.comparisons) * len(ORDERS) * self.run["samples"] - len(self.judgments)
 
 
 def read_result(path: str | Path) -> Result:
@@ -88,11 +88,19 @@ def read_result(path: str | Path) -> Result:
     return Result(
         path,
         header,
-        [Facts.from_json(row) for row in rows["item"]],
+        [_comparison_of(row) for row in rows["item"]],
         [row["id"] for row in rows["too_long"]],
         [j for j in judgments.values() if made[j.pair_id, j.order] == header["run"]["samples"]],
         rows["session"],
     )
+
+
+def _comparison_of(row: dict[str, Any]) -> Comparison:
+    """Returns the comparison of a row; files of format 1 hold the surface among its fields."""
+    if "surface" not in row:
+        names = [field.name for field in dataclasses.fields(Surface)]
+        row = row | {"surface": {name: row.pop(name) for name in names}}
+    return from_stored(row)
 
 
 def _whole_lines(path: Path) -> Iterator[str]:
@@ -198,7 +206,7 @@ class ResultFile(JudgmentFile):
       path: of the file. If it is there, it must be of the same run, and what it holds is kept.
       run: what the judgments depend on, JSON-ready.
       about: what else the header says.
-      facts, too_long: see `Result`.
+      comparisons, too_long: see `Result`.
 
     Raises:
       ValueError: the file is of another run, is none of ours, or is being written by another process.
@@ -209,12 +217,12 @@ class ResultFile(JudgmentFile):
         path: Path,
         run: dict[str, Any],
         about: dict[str, Any],
-        facts: Sequence[Facts],
+        comparisons: Sequence[Comparison],
         too_long: Sequence[str],
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, {})
-        head = [{"kind": "item", **fact.to_json()} for fact in facts]
+        head = [{"kind": "item", **without_texts(comparison)} for comparison in comparisons]
         head += [{"kind": "too_long", "id": id_} for id_ in too_long]
         try:
             self._found = self._begin(run, about, head)

@@ -16,7 +16,7 @@ from ste_jax.evaluation.job import Job, open_job
 from ste_jax.evaluation.result import PartFile, Result, ResultFile, check_same, read_result
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.judge import Judge
-from ste_jax.metrics.aggregate import Facts, facts_of
+from ste_jax.records import Comparison
 from ste_jax.report.formats import duration
 from ste_jax.runner import run_requests
 from ste_jax.sharding import DECODE, decode_mesh
@@ -64,8 +64,8 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
             f"{job.source.architecture.context_length} tokens; shorten --prompt or --max_new_tokens"
         )
     left_out = set(too_long)
-    facts = [facts_of(item) for item in job.items if item.id not in left_out]
-    file = _open(out, run, job, facts, too_long)
+    comparisons = [item for item in job.items if item.id not in left_out]
+    file = _open(out, run, job, comparisons, too_long)
     make, sampling = judge.maker(pairs), job.settings.sampling
 
     # Not told by the file: of processes that decode together only one has it.
@@ -94,11 +94,11 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
 
 
 def _open(
-    out: Path, run: dict[str, Any], job: Job, facts: list[Facts], too_long: list[str]
+    out: Path, run: dict[str, Any], job: Job, comparisons: list[Comparison], too_long: list[str]
 ) -> PartFile | ResultFile:
     """Opens the result file, or on other hosts than the first a file beside it."""
     if process.is_process_zero():
-        file = ResultFile(out, run, job.about(), facts, too_long)
+        file = ResultFile(out, run, job.about(), comparisons, too_long)
         file.take_in()
         process.barrier()
         return file

@@ -1,6 +1,6 @@
-"""What a judge's verdicts on labelled pairs, each shown in both orders, say of its accuracy and biases.
+"""Accuracy of a judge on labelled comparisons that were judged in both orders, with intervals and tests.
 
-Pairs of one prompt are no independent observations: intervals are bootstraps over prompts.
+Comparisons of one prompt are not independent observations, so intervals are bootstraps over prompts.
 """
 
 import dataclasses
@@ -12,21 +12,29 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ste_jax.errors import SteError
+from ste_jax.metrics.traits import surface_of
 from ste_jax.randomness import generator
-from ste_jax.records import Label, Outcome, opposite
+from ste_jax.records import ComparisonResult
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """What a judgment without a verdict is worth; None: it is left out of every share."""
+    """Score of a judgment without a verdict.
+
+    Attributes:
+      name: name of the policy.
+      score: the score, or None to leave the judgment out of every share.
+      text: one sentence that states the policy.
+    """
 
     name: str
     score: float | None
     text: str
 
     @property
-    def silent(self) -> float:
-        """The same, NaN where it is left out."""
+    def unparsed_score(self) -> float:
+        """The score as a number: NaN where the judgment is left out."""
         return math.nan if self.score is None else self.score
 
 
@@ -46,81 +54,43 @@ POLICIES: dict[str, Policy] = {
 WRONG = POLICIES["wrong"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JudgedPair:
-    """The verdicts on one pair, as tuples over `ORDERS`: (as given, swapped).
+def scores_of(result: ComparisonResult, policy: Policy) -> tuple[float, ...]:
+    """Returns the score of the verdict of each order: 1 right, 0 wrong, NaN left out."""
+    label = result.comparison.label
+    return tuple(policy.unparsed_score if p is None else float(p == label) for p in result.preferred)
 
-    Attributes:
-      pair_id: unique among the judged pairs.
-      label: the better response as given.
-      verdicts: each in the letters of its own order, None where there is none.
-      statuses: those of judging/verdict.py.
-      forced: whether the verdict was forced; of a vote, the share of its samples that were.
-      length_a: of response A as given, in characters or tokens, the same for all pairs.
-      length_b: of response B as given.
-      prompt_id: shared by the pairs of one prompt ("": its prompt is its own).
-      subset, category, votes: see `records.Comparison`.
-      traits: what the responses A and B as given look like, see judging/traits.py.
-    """
 
-    pair_id: str
-    label: Outcome
-    verdicts: tuple[Label | None, Label | None]
-    statuses: tuple[str, str]
-    forced: tuple[float, float] = (0.0, 0.0)
-    length_a: int
-    length_b: int
-    prompt_id: str = ""
-    subset: str = ""
-    category: str | None = None
-    votes: dict[str, int] = dataclasses.field(default_factory=dict)
-    traits: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-
-    @property
-    def cluster(self) -> str:
-        """What the bootstrap draws: all pairs of a prompt together."""
-        return self.prompt_id or self.pair_id
-
-    @property
-    def preferred(self) -> tuple[Label | None, Label | None]:
-        """The response, as given, that each of the two verdicts prefers."""
-        as_given, swapped = self.verdicts
-        return as_given, swapped and opposite(swapped)
-
-    @property
-    def decision(self) -> Outcome | None:
-        """What both orders together say: a tie where they disagree, None where a verdict is missing."""
-        first, second = self.preferred
-        if first is None or second is None:
-            return None
-        return first if first == second else "tie"
-
-    def scores(self, policy: Policy) -> tuple[float, float]:
-        """What each of the two judgments earns: 1 right, 0 wrong, NaN left out."""
-        first, second = (policy.silent if p is None else float(p == self.label) for p in self.preferred)
-        return first, second
+def pooled_score(result: ComparisonResult, policy: Policy) -> float:
+    """Returns the score of the pooled decision: 1 right, 0 wrong, 0.5 where the log-odds are exactly 0."""
+    if result.log_odds is None:
+        return policy.unparsed_score
+    if result.log_odds == 0.0:
+        return 0.5
+    return float(("A" if result.log_odds > 0 else "B") == result.comparison.label)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The numbers of one judge on one set of pairs. A share of nothing is None.
+    """Metrics of one judge on one set of comparisons. A share of nothing is None.
 
     Attributes:
-      n: pairs that have a better response.
-      ties: pairs labelled as ties, which are in no other number here.
-      accuracy_as_given, accuracy_swapped: mean score of the judgments in that order.
-      accuracy: of all judgments.
-      interval95: of `accuracy`; bootstrap over prompts (both orders of a pair go together).
-      consistent_accuracy: share of pairs judged right in both orders.
+      n: number of comparisons that have a better response.
+      ties: number of comparisons labelled as ties, which enter no other number here.
+      accuracy_as_given, accuracy_swapped: mean score of the verdicts in that order.
+      accuracy: mean score of all verdicts.
+      interval95: interval of `accuracy`; bootstrap over prompts (both orders go together).
+      accuracy_pooled: accuracy of the pooled decision, the sign of `ComparisonResult.log_odds`.
+      pooled_interval95: its interval, likewise.
+      consistent_accuracy: share of comparisons whose verdicts are right in both orders.
       consistent_interval95: its interval, likewise.
-      flip_rate: share of pairs whose two verdicts prefer different responses, among those with both verdicts.
+      flip_rate: share of comparisons whose two verdicts prefer different responses, among those with both.
       first_preference: share of verdicts that say "A".
-      unparsed: how many of the 2n judgments gave no verdict, by status.
+      unparsed: number of the 2n judgments without a verdict, by status.
       forced: share of the 2n judgments (of votes: of their samples) whose verdict was forced.
-      longer_preference: share of verdicts that prefer the longer response, among pairs of unequal lengths.
-      longer_correct: share of pairs whose better response is the longer one, among pairs of unequal lengths.
-      scores: (as given, swapped) by pair id, which `paired_test` compares. Not part of the JSON.
-      clusters: see `JudgedPair.cluster`, by pair id. Not part of the JSON.
+      longer_preference: share of verdicts that prefer the longer response, where lengths differ.
+      longer_correct: share of comparisons whose better response is the longer one, where lengths differ.
+      scores: (as given, swapped) by comparison id, which `paired_test` compares. Not part of the JSON.
+      clusters: `Comparison.cluster` by comparison id. Not part of the JSON.
     """
 
     n: int
@@ -129,6 +99,8 @@ class Evaluation:
     accuracy_swapped: float | None
     accuracy: float | None
     interval95: tuple[float, float] | None
+    accuracy_pooled: float | None
+    pooled_interval95: tuple[float, float] | None
     consistent_accuracy: float | None
     consistent_interval95: tuple[float, float] | None
     flip_rate: float | None
@@ -137,53 +109,64 @@ class Evaluation:
     forced: float
     longer_preference: float | None
     longer_correct: float | None
-    scores: dict[str, tuple[float, float]]
+    scores: dict[str, tuple[float, ...]]
     clusters: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the numbers as a JSON-ready dict."""
+        """Returns the metrics as a JSON-ready dict."""
         value = dataclasses.asdict(self)
         del value["scores"], value["clusters"]
-        for name in ("interval95", "consistent_interval95"):
-            value[name] = None if value[name] is None else list(value[name])
-        return value
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
 
 
-def evaluate_judgments(pairs: Sequence[JudgedPair], *, seed: int, policy: Policy = WRONG) -> Evaluation:
-    """Returns the numbers of one judge on `pairs`; the seed draws the bootstrap.
+def evaluate_judgments(
+    results: Sequence[ComparisonResult], *, seed: int, policy: Policy = WRONG
+) -> Evaluation:
+    """Returns the metrics of one judge.
+
+    Args:
+      results: judged in both orders; those without a better response only count as ties.
+      seed: seed of the bootstrap.
+      policy: score of a judgment without a verdict.
 
     Raises:
-      ValueError: if there are no pairs with a better response, or a pair occurs twice.
+      SteError: there is no comparison with a better response, or an id occurs twice ("no_labels").
     """
-    ties = sum(pair.label == "tie" for pair in pairs)
-    pairs = sorted((pair for pair in pairs if pair.label != "tie"), key=lambda pair: pair.pair_id)
-    scores = {pair.pair_id: pair.scores(policy) for pair in pairs}
-    if not pairs or len(scores) != len(pairs):
-        none = f"no judged pairs with a better response ({ties} ties); give at least one"
-        raise ValueError(f"evaluation: {'two rows with the same pair id; merge them' if pairs else none}")
+    labelled = sorted((r for r in results if r.comparison.label in ("A", "B")), key=lambda r: r.id)
+    ties = len(results) - len(labelled)
+    scores = {result.id: scores_of(result, policy) for result in labelled}
+    if not labelled or len(scores) != len(labelled):
+        none = f"no judged comparison with a better response ({ties} ties); add at least one"
+        raise SteError(
+            "no_labels", f"evaluation: {'an id occurs twice; merge the rows' if labelled else none}"
+        )
     score = np.array(list(scores.values()))
+    pooled = np.array([pooled_score(result, policy) for result in labelled])
     consistent = np.where(np.isnan(score).any(axis=1), np.nan, (score == 1.0).all(axis=1))
-    clusters = [pair.cluster for pair in pairs]
-    outcomes = [outcome for p in pairs for outcome in zip(p.verdicts, p.statuses, strict=True)]
-    both = [pair.decision for pair in pairs if pair.decision]
-    longer_preferred, longer_right = _length_bias(pairs)
+    clusters = [result.comparison.cluster for result in labelled]
+    orders = [order for result in labelled for order in result.orders]
+    agreed = [result.agreed for result in labelled if result.agreed]
+    longer_preferred, longer_right = _length_bias(labelled)
+    unparsed = Counter(order.status for order in orders if order.verdict is None)
     return Evaluation(
-        n=len(pairs),
+        n=len(labelled),
         ties=ties,
         accuracy_as_given=mean(score[:, 0]),
         accuracy_swapped=mean(score[:, 1]),
         accuracy=mean(score),
         interval95=bootstrap_interval(score, clusters, seed=seed),
+        accuracy_pooled=mean(pooled),
+        pooled_interval95=bootstrap_interval(pooled, clusters, seed=seed),
         consistent_accuracy=mean(consistent),
         consistent_interval95=bootstrap_interval(consistent, clusters, seed=seed),
-        flip_rate=_share([decision == "tie" for decision in both]),
-        first_preference=_share([verdict == "A" for verdict, _ in outcomes if verdict]),
-        unparsed=dict(sorted(Counter(status for verdict, status in outcomes if verdict is None).items())),
-        forced=float(np.mean([pair.forced for pair in pairs])),
+        flip_rate=_share([outcome == "tie" for outcome in agreed]),
+        first_preference=_share([order.verdict == "A" for order in orders if order.verdict]),
+        unparsed=dict(sorted(unparsed.items())),
+        forced=float(np.mean([order.forced for order in orders])),
         longer_preference=longer_preferred,
         longer_correct=longer_right,
         scores=scores,
-        clusters={pair.pair_id: pair.cluster for pair in pairs},
+        clusters={result.id: result.comparison.cluster for result in labelled},
     )
 
 
@@ -192,15 +175,11 @@ def mean(values: np.ndarray) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def _length_bias(pairs: Sequence[JudgedPair]) -> tuple[float | None, float | None]:
+def _length_bias(results: Sequence[ComparisonResult]) -> tuple[float | None, float | None]:
     """Returns (longer_preference, longer_correct)."""
-    unequal = [
-        (pair, "A" if pair.length_a > pair.length_b else "B")
-        for pair in pairs
-        if pair.length_a != pair.length_b
-    ]
-    preferred = [choice == longer for pair, longer in unequal for choice in pair.preferred if choice]
-    return _share(preferred), _share([pair.label == longer for pair, longer in unequal])
+    unequal = [(r, longer) for r in results if (longer := surface_of(r.comparison).longer)]
+    preferred = [choice == longer for r, longer in unequal for choice in r.preferred if choice]
+    return _share(preferred), _share([r.comparison.label == longer for r, longer in unequal])
 
 
 def _share(values: Sequence[bool]) -> float | None:
@@ -302,12 +281,13 @@ def paired_test(first: Evaluation, second: Evaluation, *, seed: int) -> PairedTe
     """Tests whether two judges differ in accuracy.
 
     Raises:
-      ValueError: if they did not judge the same pairs.
+      SteError: they did not judge the same comparisons ("pairs_differ").
     """
     if first.scores.keys() != second.scores.keys():
         stray = min(first.scores.keys() ^ second.scores.keys())
-        raise ValueError(
-            f"paired test: pair {stray} was judged by one model only; evaluate both on the same pairs"
+        raise SteError(
+            "pairs_differ",
+            f"paired test: {stray} was judged by one model only; evaluate both on the same comparisons",
         )
     ids = sorted(first.scores)
     scores = [np.array([np.mean(e.scores[pair]) for pair in ids]) for e in (second, first)]

@@ -1,26 +1,18 @@
-"""Majority vote over the samples of one pair in one order.
+"""Majority vote over the samples of one comparison in one order.
 
-Samples without a verdict do not vote. A tie is decided by a coin that belongs to the seed and the example,
-so that an even number of votes is neither punished nor dependent on which label was counted first.
+Samples without a verdict do not vote. A tie is decided by a draw that belongs to the seed and the example,
+so that an even number of votes is neither penalized nor dependent on which label was counted first.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ste_jax.errors import SteError
 from ste_jax.metrics.stats import WRONG, Policy, mean
 from ste_jax.randomness import generator
 from ste_jax.records import Label
-
-
-class Example(NamedTuple):
-    """One pair in one order: a unique key, the correct verdict, and the verdicts of its samples in order."""
-
-    key: str
-    label: Label
-    verdicts: Sequence[Label | None]
 
 
 def majority(labels: Sequence[Label | None], *, seed_key: tuple[int, str]) -> Label | None:
@@ -39,23 +31,34 @@ def majority(labels: Sequence[Label | None], *, seed_key: tuple[int, str]) -> La
     return "A" if generator(seed, "vote", key).random() < 0.5 else "B"
 
 
-def vote_curve(examples: Sequence[Example], *, seed: int, policy: Policy = WRONG) -> list[float | None]:
+def vote_curve(
+    labels: Mapping[str, Label],
+    verdicts: Mapping[str, Sequence[Label | None]],
+    *,
+    seed: int,
+    policy: Policy = WRONG,
+) -> list[float | None]:
     """Returns the accuracy of the vote over the first k samples, for k = 1 up to the number of samples.
 
-    The policy says what a vote without any verdict is worth; None where no vote counts.
+    Args:
+      labels: correct verdict by example, a comparison in one order.
+      verdicts: verdicts of the samples of the same examples, in order.
+      seed: seed of the draw between equally frequent verdicts.
+      policy: score of a vote without any verdict; a value is None where no vote counts.
 
     Raises:
-      ValueError: if there are no examples, or they differ in their number of samples.
+      SteError: there are no examples, or they differ in their number of samples ("samples_differ").
     """
-    counts = {len(example.verdicts) for example in examples}
+    counts = {len(samples) for samples in verdicts.values()}
     if len(counts) != 1:
-        raise ValueError(
+        raise SteError(
+            "samples_differ",
             f"vote curve: every example must have the same number of samples, found {sorted(counts)}; "
-            "sample all N of every pair and order"
+            "sample all N of every comparison and order",
         )
 
-    def score(example: Example, k: int) -> float:
-        vote = majority(example.verdicts[:k], seed_key=(seed, example.key))
-        return policy.silent if vote is None else float(vote == example.label)
+    def score(key: str, k: int) -> float:
+        vote = majority(verdicts[key][:k], seed_key=(seed, key))
+        return policy.unparsed_score if vote is None else float(vote == labels[key])
 
-    return [mean(np.array([score(e, k) for e in examples])) for k in range(1, counts.pop() + 1)]
+    return [mean(np.array([score(key, k) for key in verdicts])) for k in range(1, counts.pop() + 1)]

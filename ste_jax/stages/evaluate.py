@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.decode.protocol import GREEDY, Sampling
+from ste_jax.judging.decision import results_of, votes_by_example
 from ste_jax.judging.judge import Judge
-from ste_jax.metrics.aggregate import facts_of, judged_pairs, vote_examples
 from ste_jax.metrics.stats import Evaluation, evaluate_judgments
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
@@ -95,12 +95,11 @@ def _judge(
 
 def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgment]) -> dict[str, Any]:
     """Returns the numbers of the vote, and its accuracy by the number of votes."""
-    facts = [facts_of(pair) for pair in pairs]
-    numbers = evaluate_judgments(judged_pairs(facts, judgments, seed=seed), seed=seed).to_json()
-    curve = vote_curve(vote_examples(facts, judgments), seed=seed)
+    numbers = evaluate_judgments(list(results_of(pairs, judgments, seed=seed)), seed=seed).to_json()
+    curve = vote_curve(*votes_by_example(pairs, judgments), seed=seed)
     return {"k": len(curve), **numbers, "curve": curve}
 
 
 def _evaluation_of(pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int) -> Evaluation:
     """Returns the numbers of one judgment a pair and order; pairs without judgments are not counted."""
-    return evaluate_judgments(judged_pairs(map(facts_of, pairs), judgments, seed=seed), seed=seed)
+    return evaluate_judgments(list(results_of(pairs, judgments, seed=seed)), seed=seed)
