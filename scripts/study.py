@@ -26,12 +26,13 @@ from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import read_result
 from ste_jax.metrics.stats import (
     WRONG,
-    JudgedPair,
     bootstrap_interval,
     difference_interval,
     evaluate_judgments,
+    scores_of,
     sign_flip_test,
 )
+from ste_jax.records import ComparisonResult
 from ste_jax.report.formats import interval, model_name, p_value, percent, signed
 
 STE = [sys.executable, "-c", "from ste_jax.cli import command; command()"]
@@ -149,24 +150,28 @@ def read_outside(
     first = result(workdir, file, SEED_MODEL)
     if not first.exists():
         return None
-    before = {p.pair_id: p for p in judged(read_result(first), WRONG) if p.label != "tie"}
+    before = {p.id: p for p in judged(read_result(first), WRONG) if p.label != "tie"}
     found = evaluate_judgments(list(before.values()), seed=0)
     rows: dict[int, dict[str, Any]] = {}
     for k in iterations:
         paths = [path for s in seeds if (path := result(workdir, file, f"seed{s}-{k}")).exists()]
-        after = [{p.pair_id: p for p in judged(read_result(path), WRONG)} for path in paths]
+        after = [{p.id: p for p in judged(read_result(path), WRONG)} for path in paths]
         if after:
             rows[k] = against(before, after)
     return {"name": file.stem, "seed": found, "iterations": rows} if rows else None
 
 
-def against(before: dict[str, JudgedPair], after: Sequence[dict[str, JudgedPair]]) -> dict[str, Any]:
+def against(
+    before: dict[str, ComparisonResult], after: Sequence[dict[str, ComparisonResult]]
+) -> dict[str, Any]:
     """Returns accuracies, and the paired difference to the seed model, over prompts."""
     ids = sorted(before)
-    scores = np.array([[one[id_].scores(WRONG) for id_ in ids] for one in after])  # [models, pairs, orders]
+    scores = np.array(
+        [[scores_of(one[id_], WRONG) for id_ in ids] for one in after]
+    )  # [models, pairs, orders]
     consistent = (scores.min(axis=2) == 1.0).mean(axis=0)  # [pairs]
-    old = np.array([before[id_].scores(WRONG) for id_ in ids])
-    clusters = [before[id_].cluster for id_ in ids]
+    old = np.array([scores_of(before[id_], WRONG) for id_ in ids])
+    clusters = [before[id_].comparison.cluster for id_ in ids]
     change = scores.mean(axis=(0, 2)) - old.mean(axis=1)
     both = consistent - (old.min(axis=1) == 1.0)
     longer = [evaluate_judgments([one[id_] for id_ in ids], seed=0).longer_preference or 0.0 for one in after]

@@ -95,7 +95,7 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
 
 def _is_whole(group: Sequence[ComparisonResult]) -> bool:
     """Says whether every right response was judged against every wrong one; ids tell how many there are."""
-    rights, wrongs = map(int, group[0].pair_id.rsplit("-", 1)[-1].split("x"))
+    rights, wrongs = map(int, group[0].id.rsplit("-", 1)[-1].split("x"))
     return len(group) == rights * wrongs
 
 

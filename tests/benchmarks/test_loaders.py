@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
+import result_cases
 from pyarrow import parquet
 
 from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.benchmarks.catalogue import BENCHMARKS, aggregates, load
 from ste_jax.benchmarks.sections import Subsets, scored
-from ste_jax.metrics.stats import POLICIES, JudgedPair, wilson_interval
-from ste_jax.records import Comparison, Label, opposite
+from ste_jax.metrics.stats import POLICIES, wilson_interval
+from ste_jax.records import Comparison, ComparisonResult, Label, opposite
 from tests.errors import raises
 
 WRONG = POLICIES["wrong"]
@@ -33,24 +34,13 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def judged(item: Comparison, right: tuple[bool | None, bool | None]) -> JudgedPair:
+def judged(item: Comparison, right: tuple[bool | None, bool | None]) -> ComparisonResult:
     """Returns an item judged right or wrong (None: no verdict) as given and swapped."""
     verdicts: list[Label | None] = []
     for correct, best in zip(right, (item.label, "B" if item.label == "A" else "A"), strict=True):
         assert best != "tie"
         verdicts.append(None if correct is None else best if correct else opposite(best))
-    return JudgedPair(
-        pair_id=item.id,
-        label=item.label,
-        verdicts=(verdicts[0], verdicts[1]),
-        statuses=("ok" if verdicts[0] else "missing", "ok" if verdicts[1] else "missing"),
-        length_a=1,
-        length_b=1,
-        prompt_id=item.prompt_id,
-        subset=item.subset,
-        category=item.category,
-        votes=item.votes,
-    )
+    return result_cases.of(item, verdicts, ["ok" if verdict else "missing" for verdict in verdicts])
 
 
 def scores(
@@ -163,13 +153,10 @@ def test_a_prompt_of_several_subsets_is_drawn_with_all_of_them():
     def width(shared: bool) -> float:
         good = rng.random(200) < 0.5
         pairs = [
-            JudgedPair(
-                pair_id=f"{subset}{i}",
-                label="A",
-                verdicts=("A", "B") if good[i] else ("B", "A"),
-                statuses=("ok", "ok"),
-                length_a=1,
-                length_b=1,
+            result_cases.judged(
+                f"{subset}{i}",
+                "A",
+                ("A", "B") if good[i] else ("B", "A"),
                 prompt_id=f"{'' if shared else subset}{i}",
                 subset=subset,
             )
@@ -264,13 +251,10 @@ def test_rewardbench2_wants_the_best_of_four(tmp_path):
 
 def test_rewardbench2_mean_of_subsets_has_an_interval():
     pairs = [
-        JudgedPair(
-            pair_id=f"{subset}/{i}/0-{j}-of-1x3",
-            label="A",
-            verdicts=("A", "B") if i % 2 else ("B", "A"),
-            statuses=("ok", "ok"),
-            length_a=1,
-            length_b=1,
+        result_cases.judged(
+            f"{subset}/{i}/0-{j}-of-1x3",
+            "A",
+            ("A", "B") if i % 2 else ("B", "A"),
             prompt_id=f"{subset}/{i}",
             subset=subset,
         )
@@ -336,13 +320,10 @@ def test_mt_bench_counts_every_vote_as_fastchat_does(tmp_path):
     assert second.instruction == "Turn 1:\nName a river.\n\nTurn 2:\nAnd a lake?"
     assert second.response_b == "Answer to turn 1:\nzeta says Rhine\n\nAnswer to turn 2:\nzeta says Como"
     consistent = judged(first, (True, True))
-    flips = JudgedPair(
-        pair_id=second.id,
-        label="tie",
-        verdicts=("A", "A"),
-        statuses=("ok", "ok"),
-        length_a=1,
-        length_b=1,
+    flips = result_cases.judged(
+        second.id,
+        "tie",
+        ("A", "A"),
         subset="turn2",
         votes=second.votes,
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 from ste_jax.evaluation.result import Result, ResultFile, read_result
 from ste_jax.judging.verdict import PARSER
-from ste_jax.metrics.aggregate import facts_of
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
 
 Texts = Callable[[Comparison, Order, int], str]
@@ -54,7 +53,7 @@ def judgment(one: Comparison, order: Order, sample: int, text: str, finish: str 
 
 
 def open_file(path: Path, items: Sequence[Comparison], run: dict[str, Any]) -> ResultFile:
-    return ResultFile(path, run, {"data_source": "planted.jsonl"}, [facts_of(one) for one in items], [])
+    return ResultFile(path, run, {"data_source": "planted.jsonl"}, items, [])
 
 
 def result(
@@ -82,8 +81,8 @@ def says(verdict: str) -> str:
 
 
 def right(one: Comparison, order: Order) -> str:
-    """Returns the text of a right judgment."""
-    return says(one.correct_verdict(order))
+    """Returns the text of a right judgment; of a tie, one that prefers response A in both orders."""
+    return says(one.correct_verdict(order) or ("A" if order == "as_given" else "B"))
 
 
 def wrong(one: Comparison, order: Order) -> str:

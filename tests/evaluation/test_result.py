@@ -13,8 +13,8 @@ ITEMS = [item(i, "AB"[i % 2]) for i in range(4)]
 
 def test_what_was_written_is_read(tmp_path):
     made = result(tmp_path / "r.jsonl", ITEMS, lambda one, order, i: right(one, order))
-    assert (len(made.facts), len(made.judgments), made.missing) == (4, 8, 0)
-    assert made.facts[1].label == "B"
+    assert (len(made.comparisons), len(made.judgments), made.missing) == (4, 8, 0)
+    assert made.comparisons[1].label == "B"
     assert made.judgments[0].text == right(ITEMS[0], "as_given")
     assert made.header["data_source"] == "planted.jsonl"
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "r.jsonl").read_text().split("\n")[:-1]]
@@ -38,7 +38,7 @@ def test_a_cut_file_goes_on_where_it_was(tmp_path, keep):
     again = read_result(path)
     assert again.missing == 0
     assert sorted(j.id for j in again.judgments) == sorted(j.id for j in whole.judgments)
-    assert again.facts == whole.facts
+    assert again.comparisons == whole.comparisons
 
 
 def test_a_file_of_another_run_is_refused(tmp_path):

@@ -40,23 +40,3 @@ def test_names_of_others_do_not_steer_the_terminal(ste: Any, planted: Callable[.
         assert err == ""
         assert "riv\ufffd[2Jers [/b]\ufffd\ufffd1m\ufffd" in out
         assert not set(out) & {"\x1b", "\x07", "\x9b"}
-
-
-def unequal(row: dict[str, Any]) -> None:
-    if row["kind"] == "judgment" and row["pair_id"] == "i0000":
-        row["forced"] = [1, 2]
-
-
-def test_an_error_of_a_library_says_how_to_see_where(ste: Any, planted: Callable[..., Path]) -> None:
-    path = planted(unequal)
-    out, err = ste.start("stats", str(path)).communicate(timeout=100)
-    assert out == ""
-    assert err.startswith("ste: setting an array element with a sequence.")
-    assert err.endswith(" (set STE_TRACEBACK=1 to see where)\n")
-    assert err.count("\n") == 1
-    process = ste.start("stats", str(path), more={"STE_TRACEBACK": "1"})
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == 1
-    assert err.startswith("Traceback (most recent call last):\n")
-    assert "ste_jax/metrics/stats.py" in err
-    assert "\nste: setting an array element with a sequence." in err

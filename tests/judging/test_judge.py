@@ -2,12 +2,12 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
+from ste_jax.judging.judge import Judge
 
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import Completion, Group
-from ste_jax.judging.judge import Judge
+from ste_jax.judging.decision import results_of
 from ste_jax.judging.verdict import CLOSING, OPENING
-from ste_jax.metrics.aggregate import facts_of, judged_pairs
 from ste_jax.metrics.stats import evaluate_judgments
 from ste_jax.records import ORDERS, Comparison
 from ste_jax.stages.context import Context
@@ -163,6 +163,6 @@ def test_pairs_without_judgments_are_not_counted(context: Context, judge: Judge)
     made = []
     for order, text in zip(ORDERS, ("[[A]]", "[[A]]"), strict=True):
         made += judge.maker([PAIR])(Group(f"p/{order}", (completion(judge, context, text),)))
-    facts = [facts_of(PAIR), facts_of(dataclasses.replace(PAIR, id="absent"))]
-    result = evaluate_judgments(judged_pairs(facts, made, seed=0), seed=0).to_json()
+    pairs = [PAIR, dataclasses.replace(PAIR, id="absent")]
+    result = evaluate_judgments(list(results_of(pairs, made, seed=0)), seed=0).to_json()
     assert (result["n"], result["accuracy"], result["flip_rate"]) == (1, 0.5, 1.0)

@@ -1,14 +1,14 @@
-import dataclasses
 import json
 
 import numpy as np
 import pytest
+import result_cases
+from errors import raises
 from scipy.stats import binom
 
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.stats import (
     WRONG,
-    JudgedPair,
     bootstrap_interval,
     evaluate_judgments,
     paired_test,
@@ -16,16 +16,8 @@ from ste_jax.metrics.stats import (
 )
 
 
-def judged(i, label, verdicts, statuses=("ok", "ok"), forced=(False, False), lengths=(10, 10)):
-    return JudgedPair(
-        pair_id=f"pair-{i:05d}",
-        label=label,
-        verdicts=verdicts,
-        statuses=statuses,
-        forced=forced,
-        length_a=lengths[0],
-        length_b=lengths[1],
-    )
+def judged(i, label, verdicts, statuses=("ok", "ok"), forced=(False, False), lengths=(10, 10), **fields):
+    return result_cases.judged(f"pair-{i:05d}", label, verdicts, statuses, forced, lengths, **fields)
 
 
 def other(label):
@@ -146,7 +138,7 @@ def test_paired_test_flips_the_pairs_of_a_prompt_together():
     right, wrong = ("A", "B"), ("B", "A")
 
     def of_prompts(verdicts):
-        pairs = [dataclasses.replace(judged(i, "A", verdicts), prompt_id=f"q{i // 3}") for i in range(12)]
+        pairs = [judged(i, "A", verdicts, prompt_id=f"q{i // 3}") for i in range(12)]
         return evaluate_judgments(pairs, seed=0)
 
     result = paired_test(of_prompts(wrong), of_prompts(right), seed=0)
@@ -155,12 +147,12 @@ def test_paired_test_flips_the_pairs_of_a_prompt_together():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="no judged pairs"):
+    with raises("no_labels"):
         evaluate_judgments([], seed=0)
-    with pytest.raises(ValueError, match="same pair id"):
+    with raises("no_labels"):
         evaluate_judgments([judged(0, "A", ("A", "A"))] * 2, seed=0)
     a, b = (evaluate_judgments([judged(i, "A", ("A", "A"))], seed=0) for i in (0, 1))
-    with pytest.raises(ValueError, match="pair pair-00000 was judged by one model only"):
+    with raises("pairs_differ", "pair-00000"):
         paired_test(a, b, seed=0)
 
 

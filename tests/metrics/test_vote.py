@@ -1,6 +1,7 @@
 import pytest
+from errors import raises
 
-from ste_jax.metrics.vote import Example, majority, vote_curve
+from ste_jax.metrics.vote import majority, vote_curve
 
 
 def test_most_votes_win_and_the_unparsed_do_not_vote():
@@ -18,12 +19,12 @@ def test_a_tie_is_a_fair_coin_of_seed_and_key():
 
 
 def test_curve_over_the_first_k_samples():
-    examples = [
-        Example("x", "A", ["A", "A", "B", "B", "B"]),
-        Example("y", "B", [None, "B", "A", "B", None]),
-        Example("z", "A", [None, None, "A", "A", "A"]),
-    ]
-    curve = vote_curve(examples, seed=1)
+    verdicts = {
+        "x": ["A", "A", "B", "B", "B"],
+        "y": [None, "B", "A", "B", None],
+        "z": [None, None, "A", "A", "A"],
+    }
+    curve = vote_curve({"x": "A", "y": "B", "z": "A"}, verdicts, seed=1)
     assert curve[:2] == pytest.approx([1 / 3, 2 / 3])
     y3 = majority(["A", "B"], seed_key=(1, "y")) == "B"
     assert curve[2] == pytest.approx((2 + y3) / 3)
@@ -31,7 +32,7 @@ def test_curve_over_the_first_k_samples():
 
 
 def test_curve_needs_equal_numbers_of_samples():
-    with pytest.raises(ValueError, match=r"\[1, 2\]; sample all N"):
-        vote_curve([Example("x", "A", ["A"]), Example("y", "A", ["A", "B"])], seed=0)
-    with pytest.raises(ValueError, match="same number"):
-        vote_curve([], seed=0)
+    with raises("samples_differ", "[1, 2]"):
+        vote_curve({"x": "A", "y": "A"}, {"x": ["A"], "y": ["A", "B"]}, seed=0)
+    with raises("samples_differ"):
+        vote_curve({}, {}, seed=0)
