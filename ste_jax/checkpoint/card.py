@@ -40,7 +40,7 @@ class ModelCard:
     stop_ids: tuple[int, ...]
     parent: str | None = None
     weights_hash: str = ""
-    judge_prompt: dict[str, str] | None = None
+    judge_prompt: dict[str, Any] | None = None
     parser: str | None = None
     max_new_tokens: int | None = None
     force_verdict: bool | None = None

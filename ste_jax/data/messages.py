@@ -15,7 +15,7 @@ def flatten_messages(messages: Sequence[Any], where: str = "messages") -> str:
 
     Args:
       messages: dicts with the text fields "role" and "content"; other fields are ignored. The content may
-        also be a list of parts {"type": "text", "text": ...}, which are joined by line breaks.
+        also be a list of parts {"type": "text", "text": ...}, which are concatenated.
       where: the file and line or the argument to name in errors.
 
     Raises:
@@ -35,7 +35,7 @@ def _turn(message: Any, where: str) -> tuple[str, str]:
         raise SteError("data_invalid", f'{where}: expected a dict with "role" and "content"')
     content = message.get("content")
     if isinstance(content, list | tuple):
-        content = "\n".join(_part(part, where) for part in content)
+        content = "".join(_part(part, where) for part in content)
     if not isinstance(content, str):
         raise SteError("data_invalid", f"{where}: the content is a {type(content).__name__}, expected text")
     return message["role"], content

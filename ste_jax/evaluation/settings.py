@@ -63,6 +63,7 @@ class EvaluationSettings:
             raise ValueError(f"--max_new_tokens must be 1 or more, or 0 with --force_verdict, not {budget}")
         if self.prompt or not trained_with:
             prompt = load_prompt(self.prompt or ("short" if small else "standard"), self.rubric)
+            prompt = prompt.with_sanitizer_of(trained_with) if trained_with else prompt
         else:
             prompt = dataclasses.replace(trained_with, rubric=self.rubric or trained_with.rubric)
         return JudgeSettings(prompt, budget, forced, self.seed)

@@ -34,7 +34,7 @@ def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
     card = source.card
     if card is None or card.judge_prompt is None:
         return
-    if JudgePrompt.from_json(card.judge_prompt).digest() != prompt.digest() or card.parser != PARSER:
+    if not prompt.is_same_template(JudgePrompt.from_json(card.judge_prompt)) or card.parser != PARSER:
         raise ValueError(
             f"{source.path}: this judge was trained with another prompt or parser "
             f"({card.judge_prompt['name']}, {card.parser}) than what is asked for ({prompt.name}, "

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import re
 
-from ste_jax.judging.prompts import neutralise
+from ste_jax.judging.sanitize import sanitize
 
 Messages = list[dict[str, str]]
 
@@ -87,8 +87,8 @@ def _both_tagged(instruction: str, response: str) -> str:
 
 
 def _tagged(tag: str, text: str) -> str:
-    marks = [f"<{slash}{name}>" for name in ("instruction", "response") for slash in ("", "/")]
-    return f"<{tag}>\n{neutralise(text, marks)}\n</{tag}>\n"
+    tags = [f"<{slash}{name}>" for name in ("instruction", "response") for slash in ("", "/")]
+    return f"<{tag}>\n{sanitize(text, tags)}\n</{tag}>\n"
 
 
 _NOUN = r"(?:instruction|question|prompt|task|request|version)"

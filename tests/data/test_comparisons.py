@@ -165,7 +165,7 @@ def test_a_row_that_is_no_dict_is_refused(row):
 def test_messages_are_flattened():
     turns = [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "you"}]},
+        {"role": "user", "content": [{"type": "text", "text": "Hello\n"}, {"type": "text", "text": "you"}]},
         {"role": "assistant", "content": " Hi\n"},
     ]
     single = comparison_from_row(PAIR | {"instruction": [{"role": "user", "content": "Why?"}]}, "row")
