@@ -1,7 +1,7 @@
-"""How the processes of a run join, and how they end together.
+"""Joining the processes of a run, and ending them together.
 
-JAX's coordination service, which the first process holds, joins them. A watch in each process tells it when
-another was lost, failed, or was asked to stop: none waits for one that will not come.
+The processes join JAX's coordination service, which process zero hosts. A monitor thread in each of them
+learns when another process was lost, failed or received SIGTERM, so that no process waits for a lost one.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The coordination service has no public face; nothing else in the project reads these modules.
+# The coordination service has no public interface. Only this module reads JAX's private ones.
 from jax._src import cloud_tpu_init, distributed
 
 from ste_jax.distributed import preemption
@@ -28,30 +28,32 @@ from ste_jax.distributed.process import (
     index,
     init_process,
     is_process_zero,
-    kv_get,
     kv_set_once,
+    poll_seconds,
     wait_at,
 )
+from ste_jax.errors import SteError
 
-# What the launcher takes as "run again": another process was lost, this one is sound.
+# The exit code of a process that ended because another one was lost: the launcher starts the run again.
 EXIT_PEER_LOST = 76
-_SHUTDOWN = "ste/shutdown"
+_EVENTS = "ste/event"
+_SHUTDOWN = f"{_EVENTS}/shutdown"
 _POLL_SECONDS = 0.2
-_WATCH_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessEnv:
-    """Where a process stands among the others, from the environment.
+    """Settings of a process in a run on several hosts, from the environment.
 
     Attributes:
-      worker: its number (STE_WORKER).
-      workers: how many there are (STE_WORKERS).
-      coordinator: HOST:PORT of the first one (STE_COORDINATOR); "": JAX knows it, on a TPU.
-      start_seconds: for all to come (STE_START_SECONDS).
-      heartbeat_seconds: of silence, after which one is lost (STE_HEARTBEAT_SECONDS).
-      barrier_seconds: that the fastest waits for the slowest at the end of a stage (STE_BARRIER_SECONDS).
+      worker: Number of this process (STE_WORKER).
+      workers: Number of processes (STE_WORKERS).
+      coordinator: HOST:PORT of process zero (STE_COORDINATOR). Empty: JAX finds it, on a TPU.
+      start_seconds: Maximum wait for the other processes at the start (STE_START_SECONDS).
+      heartbeat_seconds: Silence after which a process counts as lost (STE_HEARTBEAT_SECONDS).
+      barrier_seconds: Maximum wait of the fastest process for the slowest at the end of a stage
+        (STE_BARRIER_SECONDS).
     """
 
     worker: int
@@ -63,24 +65,28 @@ class ProcessEnv:
 
     def __post_init__(self):
         if not 0 <= self.worker < self.workers:
-            raise ValueError(f"STE_WORKER must be < STE_WORKERS, not {self.worker} of {self.workers}")
+            raise SteError(
+                "environment_invalid",
+                f"STE_WORKER must be < STE_WORKERS, not {self.worker} of {self.workers}",
+            )
         if self.workers > 1 and not self.coordinator and not _on_tpu():
-            raise ValueError(
-                f"STE_WORKERS={self.workers}, and no TPU knows the others: set STE_COORDINATOR=HOST:PORT"
+            raise SteError(
+                "environment_invalid",
+                f"STE_WORKERS={self.workers} without a TPU: set STE_COORDINATOR=HOST:PORT of worker 0",
             )
 
 
 def read_process_env() -> ProcessEnv:
-    """Reads the environment.
+    """Reads the settings of this process from the environment.
 
     Raises:
-      ValueError: a variable is no number, or they contradict each other.
+      SteError: A variable is not a number, or the variables contradict each other.
     """
 
     def number(name: str, default: int) -> int:
         text = os.environ.get(name, str(default))
         if not text.isdecimal():
-            raise ValueError(f"{name} must be a whole number, not {text!r}")
+            raise SteError("environment_invalid", f"{name} must be a whole number, not {text!r}")
         return int(text)
 
     return ProcessEnv(
@@ -97,60 +103,63 @@ def _on_tpu() -> bool:
     return cloud_tpu_init.running_in_cloud_tpu_vm and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
 
 
-def _connect(here: ProcessEnv) -> None:
-    if here.workers == 1 and not here.coordinator and not _on_tpu():
+def _connect(env: ProcessEnv) -> None:
+    if env.workers == 1 and not env.coordinator and not _on_tpu():
         return
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours: see `stopping`
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # or sums of two programs wait for each other
-    jax.config.update("jax_enable_recoverability", True)  # the watch ends a process, with a word on why
+    jax.config.update("jax_enable_preemption_service", False)  # `preemption` handles SIGTERM
+    # With asynchronous dispatch on CPU the all-reduces of two programs can deadlock.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # Otherwise JAX ends a process when a peer is lost, before the monitor can report which one.
+    jax.config.update("jax_enable_recoverability", True)
     explicit = {}
-    if here.coordinator:
+    if env.coordinator:
         explicit = {
-            "coordinator_address": here.coordinator,
-            "num_processes": here.workers,
-            "process_id": here.worker,
+            "coordinator_address": env.coordinator,
+            "num_processes": env.workers,
+            "process_id": env.worker,
         }
     logging.getLogger(distributed.__name__).setLevel(logging.WARNING)
     jax.distributed.initialize(
         **explicit,
-        initialization_timeout=here.start_seconds,
-        heartbeat_timeout_seconds=here.heartbeat_seconds,
+        initialization_timeout=env.start_seconds,
+        heartbeat_timeout_seconds=env.heartbeat_seconds,
     )
     state = distributed.global_state
-    init_process(state.process_id, state.num_processes, state.client, here.barrier_seconds)
+    init_process(state.process_id, state.num_processes, state.client, env.barrier_seconds)
 
 
 @contextlib.contextmanager
-def connected(here: ProcessEnv) -> Iterator[None]:
-    """Joins the processes for as long as the block lasts, and ends with the others or before them.
+def connected(env: ProcessEnv) -> Iterator[None]:
+    """Joins the processes for the duration of the block. No process outlives the block of a failed one.
 
-    It must come before anything that asks JAX for devices.
+    Enter it before anything asks JAX for devices.
     """
-    _connect(here)
+    _connect(env)
     if count() == 1:
         yield
         return
-    watch = _Watch(here)
+    monitor = _Monitor(env)
     try:
         yield
     except preemption.StopRequested:
-        watch.shutdown()
+        monitor.shutdown()
         raise
     except BaseException as error:
-        watch.fail(error)
+        monitor.fail(error)
         raise
-    watch.shutdown()
+    monitor.shutdown()
 
 
 def stop_requested_anywhere(mesh: jax.sharding.Mesh) -> bool:
-    """Says whether one of the processes of `mesh` was asked to stop; all of them ask together, and get the
-    same answer.
+    """Returns True if a stop of any process of `mesh` was requested.
+
+    All of them call it together and get the same answer.
     """
     if not mesh.is_multi_process:
         return preemption.stop_requested()
     sharding = jax.NamedSharding(mesh, jax.P(mesh.axis_names))
-    asked = np.array([preemption.stop_requested()])
-    return bool(_any(mesh)(jax.make_array_from_callback((mesh.size,), sharding, lambda _: asked)))
+    requested = np.array([preemption.stop_requested()])
+    return bool(_any(mesh)(jax.make_array_from_callback((mesh.size,), sharding, lambda _: requested)))
 
 
 @functools.cache
@@ -165,15 +174,18 @@ def _service() -> Any:
 # ---- ending -------------------------------------------------------------------
 
 
-class _Watch:
-    """A thread that tells the others what happens to this process, and ends it when they cannot go on.
+class _Monitor:
+    """Thread that reports the state of this process to the others, and ends it when they cannot continue.
 
-    It ends the process at once: the main thread may hang in a sum over devices that never comes, and whatever
-    is on disk is whole at any moment.
+    It ends the process at once: the main thread may hang in a collective that never completes, and the files
+    on disk are consistent at any moment.
+
+    Cost: per round each process makes two calls to the coordination service, a listing of the events and a
+    query of the live processes. Rounds are `poll_seconds` apart.
     """
 
-    def __init__(self, here: ProcessEnv):
-        self._here = here
+    def __init__(self, env: ProcessEnv):
+        self._env = env
         self._over, self._failing, self._all_live = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -185,43 +197,44 @@ class _Watch:
         self._detach()
 
     def fail(self, error: BaseException) -> None:
-        """Tells the others that this process ends; if another one was lost, that is why, and is said."""
-        # A sum over devices fails long before the silence of the lost one does.
+        """Reports the error to the others. Ends with the loss of another process if that is the cause."""
+        # A collective fails long before the heartbeat of the lost process times out.
         self._failing.set()
-        self._all_live.wait(self._here.heartbeat_seconds + _SHUTDOWN_SECONDS)
+        self._all_live.wait(self._env.heartbeat_seconds + _SHUTDOWN_SECONDS)
         self._over.set()
-        kv_set_once(f"ste/failed/{index()}", str(error) or type(error).__name__)
+        kv_set_once(f"{_EVENTS}/failed/{index()}", str(error) or type(error).__name__)
         self._detach()
 
     def _detach(self) -> None:
         _announce_exit()
         _disconnect()
-        # A thread that came back from the service into an interpreter that ends would abort the process.
+        # A thread that returns from the service while the interpreter shuts down would abort the process.
         self._thread.join(_SHUTDOWN_SECONDS)
 
     def _run(self) -> None:
         while not self._over.is_set():
             try:
-                self._look_around()
+                self._check_peers()
             except jax.errors.JaxRuntimeError as error:
                 self._end(f"worker 0 of {count()} was lost ({str(error).splitlines()[0]})")
-            self._over.wait(_WATCH_SECONDS)
+            self._over.wait(poll_seconds())
 
-    def _look_around(self) -> None:
+    def _check_peers(self) -> None:
         everyone, failing = set(range(count())), self._failing.is_set()
         if preemption.stop_requested():
-            kv_set_once("ste/stop", "")
-        if kv_get("ste/stop") is not None:
-            preemption.request_stop()
-        # Waits until all that live have asked; JAX's heartbeats say who does.
+            kv_set_once(f"{_EVENTS}/stop", "")
+        # Returns when all live processes have called it; JAX's heartbeats decide which are live.
         live = _service().get_live_nodes(sorted(everyone))
-        if self._over.is_set() or kv_get(f"{_SHUTDOWN}/outcome") is not None:
+        events = dict(_service().key_value_dir_get(f"{_EVENTS}/"))
+        if f"{_EVENTS}/stop" in events:
+            preemption.request_stop()
+        if self._over.is_set() or f"{_SHUTDOWN}/outcome" in events:
             return
-        if failed := _service().key_value_dir_get("ste/failed/"):
-            time.sleep(2 * _WATCH_SECONDS)  # the same error may be on its way here
+        if failed := sorted(key for key in events if key.startswith(f"{_EVENTS}/failed/")):
+            time.sleep(2 * poll_seconds())  # the same error may be about to occur in this process
             if not self._failing.is_set():
-                key, reason = failed[0]
-                self._end(f"worker {key.rsplit('/', 1)[-1]} of {count()} ended with an error: {reason}")
+                name = failed[0].rsplit("/", 1)[-1]
+                self._end(f"worker {name} of {count()} ended with an error: {events[failed[0]]}")
             self._all_live.set()
         elif gone := sorted(everyone - set(live)):
             names = ", ".join(map(str, gone))
@@ -229,21 +242,18 @@ class _Watch:
         elif failing:
             self._all_live.set()
 
-    def _end(self, why: str, gone: Collection[int] = ()) -> None:
+    def _end(self, reason: str, gone: Collection[int] = ()) -> None:
         if self._over.is_set():
             return
-        print(
-            f"ste: {why}\nste: what was finished is safe, the same command on all workers goes on from there",
-            file=sys.stderr,
-            flush=True,
-        )
+        resume = "finished work is on disk; the same command on all workers resumes from there"
+        print(f"ste: {reason}\nste: {resume}", file=sys.stderr, flush=True)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             _announce_exit(gone)
         os._exit(EXIT_PEER_LOST)
 
 
 def _announce_exit(gone: Collection[int] = ()) -> None:
-    """Says that nothing of this process follows; the first one hears all others before it goes."""
+    """Announces that this process makes no further calls; process zero waits for all announcements."""
     kv_set_once(f"ste/ended/{index()}", "")
     deadline = time.monotonic() + _SHUTDOWN_SECONDS
     while is_process_zero() and time.monotonic() < deadline:
@@ -253,8 +263,9 @@ def _announce_exit(gone: Collection[int] = ()) -> None:
 
 
 def _disconnect() -> None:
-    """Leaves the coordination service, the first process last: its end would be taken for a loss."""
+    """Leaves the coordination service, process zero last: its end would be taken for a loss."""
     if is_process_zero():
+        # Completes when all other processes have left.
         alone = threading.Thread(target=lambda: _service().get_live_nodes(list(range(count()))), daemon=True)
         alone.start()
         alone.join(_SHUTDOWN_SECONDS)

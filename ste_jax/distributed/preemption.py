@@ -1,30 +1,31 @@
-"""Stopping at a safe point: SIGTERM (a preemption, a maintenance notice) asks for it, the stages answer.
+"""Stopping at a safe point after SIGTERM (a preemption or a maintenance notice).
 
-Whoever started the command reads the exit code `EXIT_STOPPED`: the same command goes on from there.
+The handler only records the request. The stages poll `stop_requested`, raise `StopRequested` at a safe point,
+and the command exits with code `EXIT_STOPPED`: the same command resumes from there.
 """
 
 import signal
 import threading
 
-# "Temporary failure" of the BSD convention (sysexits.h); nothing else here ends with it.
+# EX_TEMPFAIL of sysexits.h; no other path of the program exits with it.
 EXIT_STOPPED = 75
 _requested = threading.Event()
 
 
 class StopRequested(Exception):
-    """The command was asked to stop; everything up to here is safe."""
+    """A stop was requested; everything finished so far is on disk."""
 
 
 def install_handler() -> None:
-    """Lets SIGTERM ask for a stop from now on, in the place of ending the process at once."""
+    """Makes SIGTERM request a stop instead of ending the process at once."""
     signal.signal(signal.SIGTERM, lambda *_: _requested.set())
 
 
 def request_stop() -> None:
-    """Asks for a stop in the name of another process."""
+    """Requests a stop, as SIGTERM does; used when another process received the signal."""
     _requested.set()
 
 
 def stop_requested() -> bool:
-    """Says whether this process was asked to stop."""
+    """Returns True if a stop of this process was requested."""
     return _requested.is_set()

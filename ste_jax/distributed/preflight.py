@@ -1,4 +1,4 @@
-"""What can go wrong on a pod and is known before the first step: the checks of `ste preflight`.
+"""Checks of `ste preflight`: faults of a pod that can be found before the first step.
 
 First the workers meet in files of the shared workdir, then JAX joins their processes and asks for devices.
 """
@@ -10,17 +10,18 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 from etils import epath
 
+import ste_jax
 from ste_jax.config import RunConfig
 from ste_jax.distributed import process
 from ste_jax.distributed.monitor import read_process_env
 from ste_jax.distributed.rendezvous import differences_between, rendezvous, session
+from ste_jax.errors import SteError
 from ste_jax.storage.files import digest
 from ste_jax.versions import versions
 
@@ -36,29 +37,30 @@ def check(
     disk: float,
     memory: float,
 ) -> list[dict[str, Any]]:
-    """Returns the facts of all workers, when they agree.
+    """Returns the facts of all workers, if they agree.
 
     Args:
-      config: of the run.
-      workdir: of the run, shared by all workers.
-      wait: seconds for the others to come, and for the devices to answer.
-      disk: free GB that the workdir needs.
-      memory: available GB that each host needs.
+      config: Configuration of the run.
+      workdir: Folder of the run, shared by all workers.
+      wait: Seconds to wait for the other workers, and then for the devices.
+      disk: Required free space in the workdir, in GB.
+      memory: Required available memory of each host, in GB.
 
     Raises:
-      ValueError: names the workers that did not come, that differ or that lack something.
+      SteError: Workers did not come, differ, or lack something; the message names them.
     """
-    here = read_process_env()
+    env = read_process_env()
     facts = {"host": socket.gethostname(), **software(config), **_room(workdir)}
-    met = rendezvous(workdir / "preflight" / "start", here.worker, here.workers, facts, wait)
+    met = rendezvous(workdir / ".rendezvous" / "preflight", env.worker, env.workers, facts, wait)
     refuse(met, disk, memory)
     with session(workdir, {}):
         facts |= _answer_within(wait, _devices)
         met = process.exchange(facts)
         refuse(met, disk, memory)
-        if len(met) < here.workers:
-            raise ValueError(
-                f"preflight: {here.workers} workers were started (STE_WORKERS), JAX sees {len(met)}"
+        if len(met) < env.workers:
+            raise SteError(
+                "workers_not_ready",
+                f"preflight: {env.workers} workers were started (STE_WORKERS), but JAX joined {len(met)}",
             )
         return met
 
@@ -67,51 +69,61 @@ def refuse(met: list[dict[str, Any]], disk: float, memory: float) -> None:
     """Compares the facts of the workers.
 
     Raises:
-      ValueError: has a line for everything that differs or lacks.
+      SteError: They differ or lack something; the message has a line for each finding.
     """
     lines = differences_between(met, _SAME)
     for i, facts in enumerate(met):
         where = f"worker {i} ({facts['host']})"
         if facts["disk_gb"] < disk:
             lines.append(
-                f"{where}: {facts['disk_gb']} GB free in the workdir, {disk:g} wanted (--min_disk_gb)"
+                f"{where}: {facts['disk_gb']} GB free in the workdir, {disk:g} required (--min_disk_gb)"
             )
         if facts["memory_gb"] < memory:
             lines.append(
-                f"{where}: {facts['memory_gb']} GB of memory available, {memory:g} wanted (--min_memory_gb)"
+                f"{where}: {facts['memory_gb']} GB of memory available, {memory:g} required (--min_memory_gb)"
             )
+    indices = [facts.get("process_index", i) for i, facts in enumerate(met)]
+    if sorted(indices) != list(range(len(met))):
+        lines.append(f"the runtime numbers the workers {indices}: it does not see the slice as one")
     if lines:
-        raise ValueError("preflight: the workers are not ready:\n  " + "\n  ".join(lines))
+        raise SteError("workers_not_ready", "preflight: the workers are not ready:\n  " + "\n  ".join(lines))
 
 
 def software(config: RunConfig) -> dict[str, Any]:
-    """Returns what must be the same on all workers, or their programs would not meet."""
+    """Returns what must be the same on all workers, because they run one program together."""
     return {
-        "commit": _commit(),
+        "commit": commit_of(Path(ste_jax.__file__).parent),
         "config": digest(dataclasses.asdict(config)),
         "versions": versions(),
     }
 
 
-def _commit() -> str:
-    """Returns the commit of the code that runs, with a mark if files were changed since."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def commit_of(package: Path) -> str:
+    """Returns the git commit of a package folder, marked if tracked files were changed since.
+
+    An installed copy is not part of a repository, even where a virtual environment lies inside the folder of
+    another one. For such a copy it is the version and a hash of the package's files.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
-        ).stdout
+        git("ls-files", "--error-unmatch", "__init__.py")
+        head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
     except (OSError, subprocess.CalledProcessError):
-        return f"version {metadata.version('ste-jax')}"
+        files = {str(p.relative_to(package)): p.read_text() for p in sorted(package.rglob("*.py"))}
+        return f"version {ste_jax.__version__}, files {digest(files)[:8]}"
     return head.strip() + (" with changes " + digest(changed)[:8] if changed else "")
 
 
 def _room(workdir: epath.Path) -> dict[str, float]:
-    there = next(path for path in (Path(workdir), *Path(workdir).parents) if path.exists())
+    existing = next(path for path in (Path(workdir), *Path(workdir).parents) if path.exists())
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     return {
-        "disk_gb": round(shutil.disk_usage(there).free / _GB, 1),
+        "disk_gb": round(shutil.disk_usage(existing).free / _GB, 1),
         "memory_gb": round(available * 1024 / _GB, 1),
     }
 
@@ -123,30 +135,34 @@ def _devices() -> dict[str, Any]:
         "devices": jax.device_count(),
         "local_devices": jax.local_device_count(),
         "processes": jax.process_count(),
+        "process_index": jax.process_index(),
     }
 
 
-def _answer_within(wait: float, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Returns what `ask` says; a device that does not answer must not hang the check that is to find it."""
+def _answer_within(wait: float, query: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns the result of `query`, which runs in a thread: devices that hang must not hang the check."""
     answer: dict[str, Any] = {}
     failures: list[Exception] = []
 
-    def listen() -> None:
+    def run() -> None:
         try:
-            answer.update(ask())
+            answer.update(query())
         except Exception as error:
             failures.append(error)
 
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(wait)
     where = f"preflight: the devices of {socket.gethostname()} (process {os.getpid()})"
     if thread.is_alive():
-        raise ValueError(f"{where} did not answer within {wait:g} s; another process may hold them")
+        raise SteError(
+            "devices_unavailable", f"{where} did not answer within {wait:g} s; another process may hold them"
+        )
     if failures:
         error = failures[0]
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"{where} cannot be used ({text}); stop what holds them, or mend this host"
+        raise SteError(
+            "devices_unavailable",
+            f"{where} cannot be used ({text}); stop what holds them, or repair this host",
         ) from error
     return answer

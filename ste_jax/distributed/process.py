@@ -1,7 +1,12 @@
-"""Which process of a run this one is, how many there are, and how they meet and divide their work.
+"""Identity of this process in the run, barriers and exchange of values, and division of requests.
 
-A run on a pod is the same program on every host. `connection` joins its processes and enters here what it
-found; before, and on one machine, there is one process, and everything here is at once done.
+A run on several hosts is the same program started on each of them. `monitor.connected` joins the processes
+and calls `init_process`. Without it there is a single process, and every function returns at once.
+
+A process has two numbers. The distributed id is the one under which it joined the coordination service:
+`index`, `is_process_zero`, and the worker number in messages. The runtime index is `jax.process_index()`,
+the `process_index` of its devices. On a TPU the runtime assigns it by position in the slice, so the two may
+differ and must never be compared; `distributed_ids` maps one to the other.
 """
 
 import contextlib
@@ -14,23 +19,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ste_jax.distributed import preemption
+from ste_jax.errors import SteError
 
 if TYPE_CHECKING:
-    import jax  # not to be loaded by what only reads results
-
-_POLL_SECONDS = 0.2
+    import jax  # commands that only read results must not load it
 
 
 @dataclasses.dataclass
-class _Here:
-    """Where this process stands.
+class _Process:
+    """State of this process in the run.
 
     Attributes:
-      index: its number.
-      count: of all processes.
-      service: JAX's coordination service, as a client sees it; its errors are RuntimeErrors.
-      seconds: that a barrier may take.
-      barriers: that were met at so far.
+      index: Distributed id of this process.
+      count: Number of processes.
+      service: Client of JAX's coordination service; its errors are RuntimeErrors.
+      seconds: Maximum wait at a barrier.
+      barriers: Number of barriers passed so far.
     """
 
     index: int = 0
@@ -40,49 +44,73 @@ class _Here:
     barriers: int = 0
 
 
-_here = _Here()
+_process = _Process()
 
 
 def init_process(index: int, count: int, service: Any, seconds: int) -> None:
-    """Takes a place among several processes; see `_Here`."""
-    global _here
-    _here = _Here(index, count, service, seconds)
+    """Sets the identity of this process; see `_Process` for the arguments."""
+    global _process
+    _process = _Process(index, count, service, seconds)
 
 
 def count() -> int:
     """Returns the number of processes of this run."""
-    return _here.count
+    return _process.count
 
 
 def index() -> int:
-    """Returns the number of this process, from 0."""
-    return _here.index
+    """Returns the distributed id of this process, from 0."""
+    return _process.index
 
 
 def is_process_zero() -> bool:
-    """Says whether this is the process that writes what only one may write."""
-    return _here.index == 0
+    """Returns True in the process that writes shared files."""
+    return _process.index == 0
+
+
+def distributed_ids() -> list[int]:
+    """Returns the distributed id of each runtime index; all processes call it together.
+
+    Raises:
+      RuntimeError: Two processes report the same runtime index.
+    """
+    import jax
+
+    runtime = exchange(jax.process_index())
+    if sorted(runtime) != list(range(count())):
+        raise RuntimeError(f"runtime indices of the {count()} processes are not distinct: {runtime}")
+    return [runtime.index(i) for i in range(count())]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaGroup:
-    """The processes that decode together, because a model does not fit on the devices of one.
+    """Processes whose devices hold one copy of the model and decode together; usually a single process.
+
+    It counts in runtime indices throughout, because membership follows from the devices.
 
     Attributes:
-      mesh: over the devices of all of them; usually of this process alone.
+      mesh: Mesh over the devices of all members.
     """
 
     mesh: "jax.sharding.Mesh"
 
     @functools.cached_property
     def members(self) -> list[int]:
-        """The numbers of its processes."""
+        """Runtime indices of the members, sorted."""
         return sorted({device.process_index for device in self.mesh.devices.flat})
 
     @property
     def is_leader(self) -> bool:
-        """Returns True if this process reports the results of its group."""
-        return self.members[0] == index()
+        """Returns True in the process that stores the results of its group; each group has exactly one.
+
+        Raises:
+          RuntimeError: This process has no device in the mesh.
+        """
+        import jax
+
+        if jax.process_index() not in self.members:
+            raise RuntimeError(f"process {jax.process_index()} is not a member of the group {self.members}")
+        return self.members[0] == jax.process_index()
 
     @property
     def num_groups(self) -> int:
@@ -96,73 +124,100 @@ class ReplicaGroup:
 
 
 def barrier(*, stoppable: bool = False) -> None:
-    """Waits until all processes are here; all of them call the same barriers in the same order.
+    """Waits until all processes have called it. All of them pass the same barriers in the same order.
+
+    Cost: three calls to the coordination service per process, and one poll at intervals that grow with the
+    time waited, up to `poll_seconds`: at most about 128 polls per second for the whole run. The keys of a
+    barrier are deleted at the next one, so the service holds those of two barriers at most.
 
     Args:
-      stoppable: whether a stop that is asked for meanwhile ends the waiting, for all of them or for none.
+      stoppable: Whether a stop requested meanwhile ends the wait, in all processes or in none.
 
     Raises:
-      StopRequested: see `stoppable`.
-      ValueError: names the processes that did not come.
+      StopRequested: A stop was requested; see `stoppable`.
+      SteError: Some processes did not arrive in time; the message names them.
     """
     if count() > 1:
-        _here.barriers += 1
-        wait_at(f"ste/barrier/{_here.barriers}", stoppable=stoppable)
+        _process.barriers += 1
+        wait_at(_barrier_key(), stoppable=stoppable)
 
 
-def wait_at(name: str, *, stoppable: bool) -> None:
-    """Waits until all processes are at the barrier of this name; see `barrier`."""
-    client, seconds = _here.service, _here.seconds
-    deadline = time.monotonic() + seconds
-    client.key_value_set(f"{name}/at/{index()}", "")
-    # Whoever decides first decides for all.
-    if client.key_value_increment(f"{name}/count", 1) == count():
-        kv_set_once(f"{name}/outcome", "go")
-    while (outcome := kv_get(f"{name}/outcome")) is None:
+def _barrier_key(before: int = 0) -> str:
+    return f"ste/barrier/{_process.barriers - before}"
+
+
+def poll_seconds() -> float:
+    """Returns the longest interval between two polls of the coordination service by one process.
+
+    It grows with the number of processes, so that the service answers about 128 polls per second in all.
+    """
+    return max(1.0, count() / 128)
+
+
+def wait_at(key: str, *, stoppable: bool) -> None:
+    """Waits until all processes are at the barrier with this key; see `barrier`."""
+    client, seconds = _process.service, _process.seconds
+    start = time.monotonic()
+    client.key_value_set(f"{key}/at/{index()}", "")
+    # The first process to set the outcome sets it for all.
+    if client.key_value_increment(f"{key}/count", 1) == count():
+        kv_set_once(f"{key}/outcome", "go")
+        # All processes have arrived here, so none of them reads the keys of the previous barrier any more.
+        if _process.barriers > 1:
+            client.key_value_delete(f"{_barrier_key(before=1)}/")
+    while (outcome := kv_get(f"{key}/outcome")) is None:
+        waited = time.monotonic() - start
         if stoppable and preemption.stop_requested():
-            kv_set_once(f"{name}/outcome", "stop")
-        elif time.monotonic() > deadline:
-            kv_set_once(f"{name}/outcome", "late")
+            kv_set_once(f"{key}/outcome", "stop")
+        elif waited > seconds:
+            kv_set_once(f"{key}/outcome", "late")
         else:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(min(max(0.02, waited / 2), poll_seconds()))
     if outcome == "stop":
         raise preemption.StopRequested
     if outcome == "late":
-        came = {int(key.rsplit("/", 1)[-1]) for key, _ in client.key_value_dir_get(f"{name}/at/")}
-        absent = ", ".join(str(i) for i in range(count()) if i not in came)
-        raise ValueError(
-            f"worker {absent} of {count()} did not come within {seconds} s (STE_BARRIER_SECONDS): see its log"
+        arrived = {int(name.rsplit("/", 1)[-1]) for name, _ in client.key_value_dir_get(f"{key}/at/")}
+        absent = ", ".join(str(i) for i in range(count()) if i not in arrived)
+        raise SteError(
+            "worker_missing",
+            f"worker {absent} of {count()} did not arrive within {seconds} s (STE_BARRIER_SECONDS); "
+            "see its log",
         )
 
 
 def on_process_zero(action: Callable[[], object]) -> None:
-    """Lets the first process act while the others wait."""
+    """Runs `action` in process zero while the others wait."""
     if is_process_zero():
         action()
     barrier()
 
 
 def exchange(value: Any) -> list[Any]:
-    """Returns the JSON-ready values that all processes gave, in their order."""
+    """Returns the JSON-ready values of all processes, by distributed id; all processes call it together.
+
+    Every process reads all values: keep them small.
+    """
     if count() == 1:
         return [value]
-    name = f"ste/value/{_here.barriers}"
-    _here.service.key_value_set(f"{name}/{index()}", json.dumps(value))
+    # Under the key of the barrier, with which they are deleted.
+    key = f"ste/barrier/{_process.barriers + 1}/value"
+    _process.service.key_value_set(f"{key}/{index()}", json.dumps(value))
     barrier()
-    found = {int(key.rsplit("/", 1)[-1]): text for key, text in _here.service.key_value_dir_get(f"{name}/")}
-    return [json.loads(found[i]) for i in range(count())]
+    pairs = _process.service.key_value_dir_get(f"{key}/")
+    texts = {int(name.rsplit("/", 1)[-1]): text for name, text in pairs}
+    return [json.loads(texts[i]) for i in range(count())]
 
 
 def kv_set_once(key: str, value: str) -> None:
-    """Sets what the processes have in common, unless another one was first."""
+    """Sets a key of the coordination service, unless it is set already."""
     with contextlib.suppress(RuntimeError):
-        _here.service.key_value_set(key, value)
+        _process.service.key_value_set(key, value)
 
 
 def kv_get(key: str) -> str | None:
-    """Returns what was decided, or None."""
+    """Returns the value of a key of the coordination service, or None if it is not set."""
     try:
-        return _here.service.key_value_try_get(key)
+        return _process.service.key_value_try_get(key)
     except RuntimeError as error:
         if "NOT_FOUND" in str(error):
             return None

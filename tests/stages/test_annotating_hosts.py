@@ -123,7 +123,7 @@ def test_a_killed_process_ends_the_others_with_a_word(story: Story) -> None:
     same(others, 76)
     for end in others:
         assert f"ste: worker {len(others)} of {len(story.killed)} was lost: no sign of life\n" in end.err
-        assert "the same command on all workers goes on from there\n" in end.err
+        assert "the same command on all workers resumes from there\n" in end.err
 
 
 def test_sigterm_to_one_stops_both(story: Story) -> None:

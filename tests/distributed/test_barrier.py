@@ -1,0 +1,46 @@
+"""Barriers of real processes: few calls to the service, and no keys left behind."""
+
+import json
+
+from pods import Pod, python, same
+
+WORKER = """
+import json, time
+from ste_jax.distributed import monitor, process
+
+class Counting:
+    def __init__(self, service):
+        self.service, self.calls = service, 0
+
+    def __getattr__(self, name):
+        self.calls += 1
+        return getattr(self.service, name)
+
+with monitor.connected(monitor.read_process_env()):
+    service = Counting(process._process.service)
+    process.init_process(process.index(), process.count(), service, 100)
+    exchanged = [process.exchange(process.index() + i) for i in range(5)]
+    process.barrier()
+    before = service.calls
+    if process.index() == 1:
+        time.sleep(5)
+    process.barrier()
+    calls = service.calls - before
+    keys = [key for key, _ in service.key_value_dir_get("ste/barrier/")]
+    process.barrier()
+print("FOUND " + json.dumps([exchanged, calls, keys]))
+"""
+
+
+def test_calls_and_keys_of_barriers() -> None:
+    with Pod(python(WORKER), workers=2, devices=1) as pod:
+        ends = pod.ends()
+    same(ends, 0)
+    for end in ends:
+        (line,) = [line for line in end.out.splitlines() if line.startswith("FOUND ")]
+        exchanged, calls, keys = json.loads(line.removeprefix("FOUND "))
+        assert exchanged == [[i, i + 1] for i in range(5)]
+        # Five polls a second would be 25 calls.
+        assert calls < 20
+        # The seventh barrier, and the next one if the other process has reached it.
+        assert {key.split("/")[2] for key in keys} <= {"7", "8"}
