@@ -170,7 +170,7 @@ def update_card(folder: str | Path, **changes: Any) -> ModelCard:
         card = ModelCard.from_json(read_json(path, "give a model folder of a run") | changes)
     except SteError as error:
         raise SteError(error.code, f"{path}: {error}") from error
-    process.on_first(lambda: _write_card(path, card))
+    process.on_process_zero(lambda: _write_card(path, card))
     return card
 
 

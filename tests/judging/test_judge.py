@@ -2,11 +2,11 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from ste_jax.judging.judge import Judge
 
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import Completion, Group
 from ste_jax.judging.decision import results_of
+from ste_jax.judging.judge import Judge
 from ste_jax.judging.verdict import CLOSING, OPENING
 from ste_jax.metrics.stats import evaluate_judgments
 from ste_jax.records import ORDERS, Comparison
