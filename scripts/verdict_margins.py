@@ -48,9 +48,9 @@ def log_odds(model: Llama, tokens: Array, length: Array, choices: tuple[int, ...
 def margins(source: ModelSource, items: Sequence[Comparison], prompt: str) -> np.ndarray:
     """Returns the log-odds for the first response shown, [pairs, orders]."""
     judge = Judge(JudgeSettings(load_prompt(prompt), 0, True, 0), source.tokenizer)
-    tail = judge.tail
-    assert tail, "verdicts are forced"
-    rows = [[*judge.prompt_ids(item, order), *tail.opening] for item in items for order in ORDERS]
+    suffix = judge.forced_suffix
+    assert suffix, "verdicts are forced"
+    rows = [[*judge.prompt_ids(item, order), *suffix.prefix_ids] for item in items for order in ORDERS]
     found, mesh = np.zeros(len(rows)), make_mesh((1, 1, 1))
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     with jax.set_mesh(mesh):
@@ -63,7 +63,7 @@ def margins(source: ModelSource, items: Sequence[Comparison], prompt: str) -> np
             for at, i in enumerate(some):
                 tokens[at, : len(rows[i])], length[at] = rows[i], len(rows[i])
             arrays = (place(tokens, mesh, jax.P(None, None)), place(length, mesh, jax.P(None)))
-            found[some] = np.asarray(log_odds(model, *arrays, choices=tail.choices))[: len(some)]
+            found[some] = np.asarray(log_odds(model, *arrays, choices=suffix.allowed_ids))[: len(some)]
     return found.reshape(len(items), len(ORDERS))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling, Tail
+from ste_jax.decode.protocol import Backend, Completion, ForcedSuffix, Group, Request, Sampling
 from ste_jax.distributed import monitor, preemption
 from ste_jax.progress import Progress
 from ste_jax.storage.sink import Sink
@@ -18,8 +18,8 @@ def run_requests(
     *,
     label: str,
     only: Collection[str] | None = None,
-    tail: Tail | None = None,
-    enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
+    suffix: ForcedSuffix | None = None,
+    stop_request_when: Callable[[str, tuple[Completion, ...]], bool] | None = None,
 ) -> None:
     """Runs the requests that are not in the sink yet, and adds the records of each as soon as it is done.
 
@@ -33,8 +33,8 @@ def run_requests(
       to_records: returns the records of the completions of one request.
       label: name of the progress bar.
       only: ids of the requests to run; None runs all.
-      tail: appended where a completion needs it, see the engine.
-      enough: ends a request early, see the engine.
+      suffix: tokens forced onto samples without an answer, see the engine.
+      stop_request_when: ends a request early, see the engine.
 
     Raises:
       Exception: the error of the first request that failed, after all others were run.
@@ -61,8 +61,8 @@ def run_requests(
             requests,
             sampling,
             done={request.id for request in requests} - waiting,
-            tail=tail,
-            enough=enough,
+            suffix=suffix,
+            stop_request_when=stop_request_when,
             on_tokens=on_tokens,
         )
         failure = None

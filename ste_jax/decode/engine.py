@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ste_jax.decode.protocol import Completion, Group, Request, Sampling, Tail
+from ste_jax.decode.protocol import Completion, ForcedSuffix, Group, Request, Sampling
 from ste_jax.decode.schedule import Run, Shape, Usage
 from ste_jax.decode.steps import Controls
 from ste_jax.distributed.process import ReplicaGroup
@@ -95,7 +95,7 @@ def decode_shape(
       requests: their number.
       samples: the most of one request.
       new_tokens: the most of one sample.
-      room: tokens of the tail.
+      room: tokens of the forced suffix.
       multiple: of which the slots must be one, for the mesh to share them out.
     """
     buckets = buckets[: bisect.bisect_left(buckets, longest) + 1]
@@ -125,9 +125,9 @@ def _segments(columns: int, tokens: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _room(tail: Tail | None) -> int:
-    """Returns how many tokens a tail may take."""
-    return len(tail.opening) + 1 if tail else 0
+def _room(suffix: ForcedSuffix | None) -> int:
+    """Returns the number of tokens that a forced suffix takes."""
+    return len(suffix.prefix_ids) + 1 if suffix else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Engine:
         """See `protocol.Limits`."""
         return self._limits.refusal(prompt_length, max_new_tokens)
 
-    def shape(self, requests: Sequence[Request], tail: Tail | None = None) -> Shape:
+    def shape(self, requests: Sequence[Request], suffix: ForcedSuffix | None = None) -> Shape:
         """Returns the sizes of the programs that serve requests which it does not refuse."""
         return decode_shape(
             self._settings,
@@ -185,7 +185,7 @@ class Engine:
             requests=len(requests),
             samples=max(request.n for request in requests),
             new_tokens=max(request.max_new_tokens for request in requests),
-            room=_room(tail),
+            room=_room(suffix),
             multiple=self._shards,
         )
 
@@ -195,33 +195,40 @@ class Engine:
         sampling: Sampling,
         *,
         done: Collection[str] = (),
-        tail: Tail | None = None,
-        enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
+        suffix: ForcedSuffix | None = None,
+        choices: tuple[int, ...] = (),
+        stop_request_when: Callable[[str, tuple[Completion, ...]], bool] | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Group]:
         """Yields a group for every request that is not `done`; see `protocol.Backend`."""
         able, done = [], set(done)
         for request in requests:
-            if why := self._refusal(request, tail):
+            if why := self._refusal(request, suffix):
                 yield Group(request.id, (), ValueError(f"request {request.id}: {why}"))
             else:
                 able.append(request)
         if waiting := [r for r in able if r.id not in done]:
             # Shapes follow from all requests, done or not, so that a restart computes the same bits.
-            shape, controls = self.shape(able, tail), self._controls(sampling, tail)
-            run = Run(self._model, self._mesh, shape, controls, self.usage, tail, enough, on_tokens)
+            shape, controls = self.shape(able, suffix), self._controls(sampling, suffix, choices)
+            callbacks = suffix, stop_request_when, on_tokens
+            run = Run(self._model, self._mesh, shape, controls, self.usage, *callbacks)
             yield from run.serve(waiting)
 
-    def _refusal(self, request: Request, tail: Tail | None) -> str | None:
+    def _refusal(self, request: Request, suffix: ForcedSuffix | None) -> str | None:
         if request.n < 1:
             return "n must be 1 or more"
-        if request.max_new_tokens < (0 if tail else 1):
-            return "max_new_tokens must be 1 or more, or 0 with a tail"
-        return self.refusal(len(request.prompt), request.max_new_tokens + _room(tail))
+        if request.max_new_tokens < (0 if suffix else 1):
+            return "max_new_tokens must be 1 or more, or 0 with a forced suffix"
+        return self.refusal(len(request.prompt), request.max_new_tokens + _room(suffix))
 
-    def _controls(self, sampling: Sampling, tail: Tail | None) -> Controls:
-        is_choice = np.zeros(self._model.cfg.vocab_size, bool)
-        is_choice[list(tail.choices if tail else ())] = True
+    def _controls(
+        self, sampling: Sampling, suffix: ForcedSuffix | None, choices: tuple[int, ...]
+    ) -> Controls:
+        vocab_size = self._model.cfg.vocab_size
+        if not all(0 <= id_ < vocab_size for id_ in choices):
+            raise ValueError(f"choices {choices} are not ids of a vocabulary of {vocab_size}")
+        is_allowed = np.zeros(vocab_size, bool)
+        is_allowed[list(suffix.allowed_ids if suffix else ())] = True
 
         def put(value: Any, dtype: type, *axes: str) -> jax.Array:
             # On the engine's mesh: that of training may be the one that is set.
@@ -231,6 +238,7 @@ class Engine:
             temperature=put(sampling.temperature, np.float32),
             top_p=put(sampling.top_p, np.float32),
             stop_ids=put(self._stop_ids, np.int32),
-            is_choice=put(is_choice, bool, "vocab"),
-            opening=put(tail.opening if tail else (), np.int32),
+            prefix_ids=put(suffix.prefix_ids if suffix else (), np.int32),
+            is_allowed=put(is_allowed, bool, "vocab"),
+            choices=put(choices, np.int32),
         )

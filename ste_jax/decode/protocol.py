@@ -31,14 +31,18 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Tail:
-    """What is appended to a sample that ended while `needed(tokens)`: `opening`, then one of `choices`,
-    drawn by the model.
+class ForcedSuffix:
+    """Tokens appended to a sample that ended without an answer.
+
+    Attributes:
+      prefix_ids: ids appended first, at least one.
+      allowed_ids: ids of which the model then draws one, the last token of the sample.
+      should_force: returns True if a sample with these tokens gets the suffix.
     """
 
-    opening: tuple[int, ...]
-    choices: tuple[int, ...]
-    needed: Callable[[tuple[int, ...]], bool]
+    prefix_ids: tuple[int, ...]
+    allowed_ids: tuple[int, ...]
+    should_force: Callable[[tuple[int, ...]], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +62,30 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One sample: its ids without the stop id, why it ended, and whether the tail was appended."""
+    """A generated sample.
+
+    Attributes:
+      sample: number of the sample in its request.
+      tokens: generated ids without the stop id, those of a forced suffix included.
+      finish: "stop" after a stop id or a forced suffix, "length" where the budget ran out.
+      forced: True if the forced suffix was appended.
+      choice_logprobs: float32 [len(tokens), C], log-probabilities of the C ids in `choices` at the position
+        of every token, under the full softmax of the model's logits before temperature, top-p and the mask of
+        a forced suffix; None without `choices`. Two completions compare equal whatever stands here.
+    """
 
     sample: int
     tokens: tuple[int, ...]
     finish: Literal["stop", "length"]
     forced: bool = False
+    choice_logprobs: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
     """The samples of the request `id`, by sample number.
 
-    They are fewer than asked where `enough` ended the request, or where it failed: `error` says why.
+    They are fewer than `Request.n` if `stop_request_when` ended the request or if it failed with `error`.
     """
 
     id: str
@@ -101,22 +116,24 @@ class Backend(Limits, Protocol):
         sampling: Sampling,
         *,
         done: Collection[str] = (),
-        tail: Tail | None = None,
-        enough: Callable[[str, tuple[Completion, ...]], bool] | None = None,
+        suffix: ForcedSuffix | None = None,
+        choices: tuple[int, ...] = (),
+        stop_request_when: Callable[[str, tuple[Completion, ...]], bool] | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Group]:
         """Yields a group for every request that is not `done`.
 
-        A request that cannot be served, or on which `enough` or `tail.needed` fails, gives a group with an
-        error; the others go on.
+        A request that cannot be served, or for which `stop_request_when` or `suffix.should_force` raises,
+        gives a group with an error; the other requests go on.
 
         Args:
           requests: all that the stage has, so that the shapes of a restart are those of the first start.
           sampling: temperature and top-p.
           done: ids of requests that were served before a restart.
-          tail: see `Tail`.
-          enough: asked with (request id, the first m samples) as soon as they have ended, for m = 1, 2, ...;
-            True ends the request with these m, whatever others are in flight.
+          suffix: tokens forced onto samples that end without an answer.
+          choices: ids whose log-probabilities are recorded in `Completion.choice_logprobs`.
+          stop_request_when: called with (request id, the first m samples) as soon as they have ended, for
+            m = 1, 2, ...; True ends the request with these m samples, whatever others are in flight.
           on_tokens: told the number of new tokens, as they are made; what it raises ends the call.
         """
         ...

@@ -121,6 +121,23 @@ def most_likely(logits: Array) -> Array:
     return jnp.min(jnp.where(highest, ids, logits.shape[-1]), axis=-1)
 
 
+def log_probs(logits: Array, ids: Array) -> Array:
+    """Returns the log-probabilities of some tokens, float32 [B, T, C].
+
+    They are taken from the softmax over the whole vocabulary, wherever its parts lie.
+
+    Args:
+      logits: float32 [B, T, V].
+      ids: int32 [C].
+    """
+    vocabulary = jax.lax.broadcasted_iota(jnp.int32, (1, 1, logits.shape[-1]), 2)
+    # A sum with one term that is not zero instead of a gather, which a sharded vocabulary does not allow.
+    picked = [jnp.sum(jnp.where(vocabulary == ids[c], logits, 0.0), axis=-1) for c in range(len(ids))]
+    maximum = jnp.max(logits, axis=-1, keepdims=True)
+    total = jnp.sum(jnp.exp(logits - maximum), axis=-1, keepdims=True)
+    return jnp.stack(picked, axis=-1) - maximum - jnp.log(total)
+
+
 def draw(logits: Array, keys: Array, positions: Array, temperature: Array, top_p: Array) -> Array:
     """Draws the next ids, int32 [B, T].
 

@@ -10,17 +10,18 @@ only they fill are not read for the others.
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import jax
 import numpy as np
 
 from ste_jax.decode.cache import Prefix, Segment, empty_prefix, empty_segment
 from ste_jax.decode.packing import Packing
-from ste_jax.decode.protocol import Completion, Group, Request, Tail
+from ste_jax.decode.protocol import Completion, ForcedSuffix, Group, Request
 from ste_jax.decode.steps import (
     CHOSEN,
     EXHAUSTED,
-    NO_TAIL,
+    NOT_FORCED,
     RUNNING,
     STOPPED,
     Controls,
@@ -121,7 +122,16 @@ class _Sample:
 
     number: int
     tokens: list[int]
+    logprobs: list[np.ndarray]
     forced: bool = False
+
+    def completion(self, finish: Literal["stop", "length"], choices: int) -> Completion:
+        """Returns the ended sample; the log-probabilities at its stop id are dropped."""
+        logprobs = None
+        if choices:
+            logprobs = np.concatenate([np.zeros((0, choices), np.float32), *self.logprobs])
+            logprobs = logprobs[: len(self.tokens)]
+        return Completion(self.number, tuple(self.tokens), finish, self.forced, logprobs)
 
 
 @dataclasses.dataclass
@@ -188,12 +198,13 @@ class Run:
         shape: Shape,
         controls: Controls,
         usage: Usage,
-        tail: Tail | None,
-        enough: Callable[[str, tuple[Completion, ...]], bool] | None,
+        suffix: ForcedSuffix | None,
+        stop_request_when: Callable[[str, tuple[Completion, ...]], bool] | None,
         on_tokens: Callable[[int], None] | None,
     ):
         self._model, self._mesh, self._shape, self._controls = model, mesh, shape, controls
-        self._usage, self._tail, self._enough, self._on_tokens = usage, tail, enough, on_tokens
+        self._usage, self._forced_suffix, self._on_tokens = usage, suffix, on_tokens
+        self._stop_request_when = stop_request_when
         # Of each slot, its requests in the order in which they came.
         self._slots: list[list[_Flight]] = [[] for _ in range(shape.slots)]
         columns = (shape.slots, shape.wave)
@@ -201,7 +212,7 @@ class Run:
             token=np.zeros(columns, np.int32),
             position=np.zeros(columns, np.int32),
             budget=np.zeros(columns, np.int32),
-            tail=np.full(columns, NO_TAIL, np.int32),
+            forced=np.full(columns, NOT_FORCED, np.int32),
             status=np.full(columns, STOPPED, np.int32),
             keys=np.zeros((*columns, 2), np.uint32),
             own=np.zeros(columns, np.int32),
@@ -267,13 +278,13 @@ class Run:
 
     def _begin(self, flight: _Flight, column: int) -> None:
         samples, at, request = self._samples, (flight.slot, column), flight.request
-        # Without a budget the tail is all that there is.
-        only_tail = request.max_new_tokens == 0
-        flight.columns[column] = _Sample(flight.begun, [], forced=only_tail)
+        # Without a budget the sample is the forced suffix alone.
+        forced = request.max_new_tokens == 0
+        flight.columns[column] = _Sample(flight.begun, [], [], forced)
         samples.token[at] = request.prompt[-1]
         samples.position[at] = len(request.prompt) - 1
         samples.budget[at] = request.max_new_tokens
-        samples.tail[at], samples.status[at] = 0 if only_tail else NO_TAIL, RUNNING
+        samples.forced[at], samples.status[at] = 0 if forced else NOT_FORCED, RUNNING
         samples.own[at] = 0
         samples.keys[at] = request.keys[flight.begun]
         samples.place[at] = flight.place
@@ -291,7 +302,7 @@ class Run:
     def _decode(self, prefix: Prefix, suffix: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], int]:
         """Takes the steps up to the next look; returns the suffix and the number of tokens that were made."""
         flights = [flight for flights in self._slots for flight in flights]
-        suffix, samples, made, steps, ran = decode(
+        suffix, samples, generated = decode(
             self._model,
             prefix.upto(max(self._shape.bucket(flight.request) for flight in flights)),
             suffix,
@@ -299,16 +310,19 @@ class Run:
             self._controls,
             self._shape.steps,
         )
-        samples, made, steps, ran = jax.device_get((samples, made, steps, ran))
+        samples, generated = jax.device_get((samples, generated))
         self._samples = jax.tree.map(np.array, samples)
         for flight in flights:
             for column, sample in flight.columns.items():
-                row = made[flight.slot, column]
+                at = flight.slot, column
+                row, ran = generated.tokens[at], generated.running[at]
                 sample.tokens += row[row >= 0].tolist()
-        self._usage.steps += int(steps)
-        self._usage.slot_steps += int(steps) * ran.size
-        self._usage.used_steps += int(ran.sum())
-        return suffix, int((made >= 0).sum())
+                if generated.logprobs is not None:
+                    sample.logprobs.append(generated.logprobs[at][:ran].copy())
+        self._usage.steps += int(generated.steps)
+        self._usage.slot_steps += int(generated.steps) * generated.running.size
+        self._usage.used_steps += int(generated.running.sum())
+        return suffix, int((generated.tokens >= 0).sum())
 
     def _collect(self) -> Iterator[Group]:
         for flight in [flight for flights in self._slots for flight in flights]:
@@ -326,30 +340,31 @@ class Run:
             status = self._samples.status[flight.slot, column]
             if status == RUNNING:
                 continue
-            if status != CHOSEN and self._tail and self._tail.needed(tuple(sample.tokens)):
-                self._begin_tail((flight.slot, column), sample, self._tail)
+            suffix = self._forced_suffix
+            if status != CHOSEN and suffix and suffix.should_force(tuple(sample.tokens)):
+                self._begin_suffix((flight.slot, column), sample, suffix)
                 continue
             finish = "length" if status == EXHAUSTED else "stop"
-            flight.ended[sample.number] = Completion(
-                sample.number, tuple(sample.tokens), finish, sample.forced
-            )
+            flight.ended[sample.number] = sample.completion(finish, len(self._controls.choices))
             del flight.columns[column]
         while flight.counted in flight.ended:
             flight.counted += 1
-            if self._enough and self._enough(flight.request.id, flight.completions()):
+            stop = self._stop_request_when
+            if stop and stop(flight.request.id, flight.completions()):
                 return True
         return flight.counted == flight.request.n
 
-    def _begin_tail(self, at: tuple[int, int], sample: _Sample, tail: Tail) -> None:
+    def _begin_suffix(self, at: tuple[int, int], sample: _Sample, suffix: ForcedSuffix) -> None:
         samples = self._samples
         stopped = samples.status[at] == STOPPED
         sample.forced = True
-        samples.status[at], samples.tail[at] = RUNNING, 0
+        samples.status[at], samples.forced[at] = RUNNING, 0
         if stopped:
-            # Its last token was fed already (its successor was the stop id): go on with the opening itself.
-            sample.tokens.append(tail.opening[0])
-            samples.token[at] = tail.opening[0]
-            samples.tail[at] = 1
+            # The last token was fed already and the stop id drawn after it. The first id of the suffix stands
+            # in its place, and the log-probabilities recorded there are those of this position.
+            sample.tokens.append(suffix.prefix_ids[0])
+            samples.token[at] = suffix.prefix_ids[0]
+            samples.forced[at] = 1
 
     def _close(self, flight: _Flight, error: Exception | None) -> Group:
         """Frees the place of a request; returns its group."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from ste_jax.decode.attention import Part, attend_parts
 from ste_jax.decode.cache import Prefix, Segment, insert_prompts, write_columns
 from ste_jax.decode.packing import Packed
-from ste_jax.decode.sampling import draw
+from ste_jax.decode.sampling import draw, log_probs
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama
 
 Array = jax.Array
 
 RUNNING, STOPPED, EXHAUSTED, CHOSEN = range(4)
-NO_TAIL = -1
+NOT_FORCED = -1
 NO_TOKEN = -1
 NO_COLUMN = -1
 
@@ -25,18 +25,18 @@ NO_COLUMN = -1
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Where every sample [B, T] stands; small, and owned by the host between calls.
+    """State of every sample [B, T]; small, and owned by the host between calls.
 
-    `token` is fed next, at `position`; `budget` counts the tokens that it may still make. `tail` is
-    NO_TAIL, or the number of forced tokens that were fed already. `status` is RUNNING, STOPPED (stop
-    id), EXHAUSTED (budget) or CHOSEN (end of the tail). `own` counts the tokens that it fed, `place`
-    says which of the prompts of its slot it goes on from.
+    `token` is fed next, at `position`; `budget` counts the tokens that it may still make. `forced` is
+    NOT_FORCED, or the number of tokens of the forced suffix that were generated already. `status` is RUNNING,
+    STOPPED (stop id), EXHAUSTED (budget) or CHOSEN (end of the forced suffix). `own` counts the tokens that
+    it fed, `place` says which of the prompts of its slot it goes on from.
     """
 
     token: Any
     position: Any
     budget: Any
-    tail: Any
+    forced: Any
     status: Any
     keys: Any
     own: Any
@@ -46,15 +46,40 @@ class Samples:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Controls:
-    """What holds for all requests of a call: temperature, top_p [], stop ids int32 [E], choices bool [V],
-    opening int32 [O].
+    """Sampling parameters of all requests of a call.
+
+    Attributes:
+      temperature: float32 [].
+      top_p: float32 [].
+      stop_ids: int32 [E].
+      prefix_ids: int32 [O], the forced ids of a forced suffix; empty without one.
+      is_allowed: bool [V], ids allowed after `prefix_ids`.
+      choices: int32 [C], ids whose log-probabilities are recorded; their number is part of the program.
     """
 
     temperature: Array
     top_p: Array
     stop_ids: Array
-    is_choice: Array
-    opening: Array
+    prefix_ids: Array
+    is_allowed: Array
+    choices: Array
+
+
+class Generated(NamedTuple):
+    """Output of some decoding steps.
+
+    Attributes:
+      tokens: int32 [B, T, steps], the id that each sample generated in each step, or NO_TOKEN.
+      logprobs: float32 [B, T, steps, C], log-probabilities of the choices in each step in which the sample
+        was running; None without choices.
+      running: int32 [B, T], number of steps in which each sample was running; they come first.
+      steps: int32 [], number of steps taken.
+    """
+
+    tokens: Array
+    logprobs: Array | None
+    running: Array
+    steps: Array
 
 
 @partial(jax.jit, donate_argnames="prefix")
@@ -101,23 +126,24 @@ def _taken(x: Array, index: Array) -> Array:
 def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Samples, Array]:
     """Returns the samples after a step, and the ids that they made in it (NO_TOKEN: none), [B, T]."""
     running = samples.status == RUNNING
-    in_tail = samples.tail >= 0
-    forced = in_tail & (samples.tail < len(controls.opening))
-    if len(controls.opening):
-        at = jnp.clip(samples.tail, 0, len(controls.opening) - 1)
-        drawn = jnp.where(forced, controls.opening.at[at].get(out_sharding=jax.typeof(at).sharding), drawn)
-    stop = jnp.any(drawn[..., None] == controls.stop_ids[None, None], axis=-1) & ~in_tail
+    in_suffix = samples.forced >= 0
+    in_prefix = in_suffix & (samples.forced < len(controls.prefix_ids))
+    if len(controls.prefix_ids):
+        index = jnp.clip(samples.forced, 0, len(controls.prefix_ids) - 1)
+        forced = controls.prefix_ids.at[index].get(out_sharding=jax.typeof(index).sharding)
+        drawn = jnp.where(in_prefix, forced, drawn)
+    stop = jnp.any(drawn[..., None] == controls.stop_ids[None, None], axis=-1) & ~in_suffix
     made = running & ~stop
-    budget = samples.budget - (made & ~in_tail).astype(jnp.int32)
-    status = jnp.where(stop, STOPPED, jnp.where(~in_tail & (budget <= 0), EXHAUSTED, RUNNING))
-    status = jnp.where(in_tail & ~forced, CHOSEN, status)
+    budget = samples.budget - (made & ~in_suffix).astype(jnp.int32)
+    status = jnp.where(stop, STOPPED, jnp.where(~in_suffix & (budget <= 0), EXHAUSTED, RUNNING))
+    status = jnp.where(in_suffix & ~in_prefix, CHOSEN, status)
     after = dataclasses.replace(
         samples,
         token=jnp.where(made, drawn, samples.token),
         position=samples.position + running.astype(jnp.int32),
         own=samples.own + running.astype(jnp.int32),
         budget=budget,
-        tail=samples.tail + (running & in_tail).astype(jnp.int32),
+        forced=samples.forced + (running & in_suffix).astype(jnp.int32),
         status=jnp.where(running, status, samples.status),
     )
     return after, jnp.where(made, drawn, NO_TOKEN)
@@ -176,7 +202,7 @@ def decode(
     samples: Samples,
     controls: Controls,
     steps: int,
-) -> tuple[tuple[Segment, ...], Samples, Array, Array, Array]:
+) -> tuple[tuple[Segment, ...], Samples, Generated]:
     """Makes up to `steps` tokens of every running sample.
 
     Args:
@@ -188,29 +214,34 @@ def decode(
       steps: after which the host looks.
 
     Returns:
-      the suffix, the samples, the ids made, int32 [B, T, steps] (NO_TOKEN: none), the number of steps
-      taken, and how many of them each sample was running, int32 [B, T].
+      The suffix, the samples, and what they generated.
     """
     B, T = samples.token.shape
-    made = jnp.full((B, T, steps), NO_TOKEN, jnp.int32, out_sharding=model.rules.spec("batch", None, None))
+    tokens = jnp.full((B, T, steps), NO_TOKEN, jnp.int32, out_sharding=model.rules.spec("batch", None, None))
+    logprobs = None
+    if C := len(controls.choices):
+        spec = model.rules.spec("batch", None, None, None)
+        logprobs = jnp.zeros((B, T, steps, C), jnp.float32, out_sharding=spec)
 
     def unfinished(carry):
-        step, _, samples, *_ = carry
-        return (step < steps) & jnp.any(samples.status == RUNNING)
+        _, samples, generated = carry
+        return (generated.steps < steps) & jnp.any(samples.status == RUNNING)
 
     def advance(carry):
-        step, suffix, samples, made, ran = carry
+        suffix, samples, (tokens, logprobs, ran, step) = carry
         running = samples.status == RUNNING
         logits, (keys, values) = _step_logits(model, prefix, suffix, samples)
-        if len(controls.opening):
-            choosing = samples.tail == len(controls.opening)
-            logits = jnp.where(choosing[..., None] & ~controls.is_choice[None, None], -jnp.inf, logits)
+        now = (jnp.arange(steps) == step)[None, None]
+        if logprobs is not None:
+            logprobs = jnp.where(now[..., None], log_probs(logits, controls.choices)[:, :, None], logprobs)
+        if len(controls.prefix_ids):
+            is_last = samples.forced == len(controls.prefix_ids)
+            logits = jnp.where(is_last[..., None] & ~controls.is_allowed[None, None], -jnp.inf, logits)
         drawn = draw(logits, samples.keys, samples.position, controls.temperature, controls.top_p)
         suffix = write_columns(suffix, keys, values, jnp.where(running, samples.own, NO_COLUMN))
         samples, ids = _advance(samples, drawn, controls)
-        made = jnp.where((jnp.arange(steps) == step)[None, None], ids[..., None], made)
-        return step + 1, suffix, samples, made, ran + running.astype(jnp.int32)
+        tokens = jnp.where(now, ids[..., None], tokens)
+        return suffix, samples, Generated(tokens, logprobs, ran + running.astype(jnp.int32), step + 1)
 
-    carry = (jnp.int32(0), suffix, samples, made, jnp.zeros_like(samples.own))
-    step, suffix, samples, made, ran = jax.lax.while_loop(unfinished, advance, carry)
-    return suffix, samples, made, step, ran
+    start = Generated(tokens, logprobs, jnp.zeros_like(samples.own), jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, (suffix, samples, start))

@@ -72,7 +72,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
     served: set[str] = set()
 
     def some(label: str, part: Sequence[Request], only: Collection[str]) -> None:
-        options: dict[str, Any] = {"label": label, "only": only, "tail": judge.tail}
+        options: dict[str, Any] = {"label": label, "only": only, "suffix": judge.forced_suffix}
         run_requests(engine, part, sampling, file, make, **options)
         served.update(only)
 
@@ -82,7 +82,7 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
             r.id for r in requests if f"{r.id}/0" in file.found or not engine.replica_group.is_assigned(r.id)
         }
         parts = rounds(requests)
-        estimate = measure(parts, done, partial(engine.shape, tail=judge.tail), some, started)
+        estimate = measure(parts, done, partial(engine.shape, suffix=judge.forced_suffix), some, started)
         session["estimated_seconds"] = round(estimate.total, 1)
         _say(estimate, len(requests) * job.settings.votes)
         for number, part in enumerate(parts, 1):

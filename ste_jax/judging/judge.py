@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from ste_jax.checkpoint.source import ModelSource
-from ste_jax.decode.protocol import Backend, Completion, Group, Limits, Request, Sampling, Tail
+from ste_jax.decode.protocol import Backend, Completion, ForcedSuffix, Group, Limits, Request, Sampling
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import PARSER, parse_verdict, verdict_tail
 from ste_jax.randomness import sample_keys
@@ -53,11 +53,11 @@ class Judge:
         self._forced = verdict_tail(tokenizer.encode_plain) if settings.force_verdict else None
 
     @property
-    def tail(self) -> Tail | None:
-        """What the engine appends to a judgment without a verdict, if the configuration forces verdicts."""
+    def forced_suffix(self) -> ForcedSuffix | None:
+        """The suffix of judgments without a verdict, or None where verdicts are not forced."""
         if self._forced is None:
             return None
-        return Tail(
+        return ForcedSuffix(
             self._forced.opening, self._forced.choices, lambda tokens: self._verdict(tokens, True)[1] is None
         )
 
@@ -132,7 +132,7 @@ def judge_now(
     """Yields one judgment of each pair and order assigned to the replica group of `backend`; stores none."""
     requests, _ = judge.requests(pairs, stage, 1, backend)
     make, others = judge.maker(pairs), {r.id for r in requests if not backend.replica_group.is_assigned(r.id)}
-    for group in backend.generate(requests, sampling, done=others, tail=judge.tail):
+    for group in backend.generate(requests, sampling, done=others, suffix=judge.forced_suffix):
         if group.error is not None:
             raise group.error
         yield from make(group)

@@ -46,7 +46,7 @@ def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any
         token=column,
         position=column,
         budget=column,
-        tail=column,
+        forced=column,
         status=column,
         keys=_array(mesh, (slots, wave, 2), "uint32", "batch", None, None),
         own=column,
@@ -57,8 +57,9 @@ def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any
         temperature=scalar,
         top_p=scalar,
         stop_ids=_array(mesh, (2,), "int32", None),
-        is_choice=_array(mesh, (cfg.vocab_size,), "bool", "vocab"),
-        opening=_array(mesh, (0,), "int32", None),
+        prefix_ids=_array(mesh, (0,), "int32", None),
+        is_allowed=_array(mesh, (cfg.vocab_size,), "bool", "vocab"),
+        choices=_array(mesh, (0,), "int32", None),
     )
     return model, prefix, suffix, samples, controls, shape.steps
 

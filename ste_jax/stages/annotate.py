@@ -48,7 +48,7 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
         f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS
     }
 
-    def enough(request: str, finished: tuple[Completion, ...]) -> bool:
+    def stop_request_when(request: str, finished: tuple[Completion, ...]) -> bool:
         correct = sum(judge.is_correct(*by_request[request], completion) for completion in finished)
         return correct >= settings.stop_when_correct
 
@@ -59,8 +59,8 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
         records,
         judge.maker(pairs),
         label=f"annotate {iteration}",
-        tail=judge.tail,
-        enough=enough if settings.stop_when_correct else None,
+        suffix=judge.forced_suffix,
+        stop_request_when=stop_request_when if settings.stop_when_correct else None,
     )
 
     def summarize(made: Iterator[Judgment]) -> dict[str, Any]:

@@ -89,7 +89,9 @@ def _judge(
     # The same draws for every model: what differs between them is the model alone.
     requests, too_long = judge.requests(pairs, name, samples, engine)
     label = f"{name} {'seed' if iteration == 0 else iteration}"
-    run_requests(engine, requests, sampling, records, judge.maker(pairs), label=label, tail=judge.tail)
+    run_requests(
+        engine, requests, sampling, records, judge.maker(pairs), label=label, suffix=judge.forced_suffix
+    )
     records.finish((request.id for request in requests), {"iteration": iteration, "too_long": too_long})
 
 

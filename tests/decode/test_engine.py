@@ -9,7 +9,7 @@ from ste_jax.decode import steps
 from ste_jax.decode.cache import empty_prefix
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.packing import Packing
-from ste_jax.decode.protocol import Request, Sampling, Tail
+from ste_jax.decode.protocol import ForcedSuffix, Request, Sampling
 from ste_jax.models.llama import LlamaConfig, hidden_states, initialize
 from ste_jax.randomness import key_data
 from ste_jax.sharding import DECODE, make_mesh
@@ -150,13 +150,15 @@ def test_budget_and_stop_end_a_sample(model):
         assert not set(completion.tokens) & set(range(6, 40))
 
 
-def test_the_tail_is_forced_where_it_is_needed(model):
-    tail = Tail(opening=(1, 2, 3), choices=(7, 9), needed=lambda tokens: len(tokens) % 2 == 0)
+def test_the_suffix_is_forced_where_it_is_needed(model):
+    suffix = ForcedSuffix(
+        prefix_ids=(1, 2, 3), allowed_ids=(7, 9), should_force=lambda tokens: len(tokens) % 2 == 0
+    )
     engine = _engine(model, stop=range(6, 40))
-    bare, tailed = _serve(engine, _requests()), _serve(engine, _requests(), tail=tail)
+    bare, with_suffix = _serve(engine, _requests()), _serve(engine, _requests(), suffix=suffix)
     forced = 0
     for id_, group in bare.items():
-        for before, after in zip(group.completions, tailed[id_].completions, strict=True):
+        for before, after in zip(group.completions, with_suffix[id_].completions, strict=True):
             if len(before.tokens) % 2:
                 assert after == before
                 continue
@@ -168,20 +170,20 @@ def test_the_tail_is_forced_where_it_is_needed(model):
     assert forced > 10
 
 
-def test_a_greedy_tail_takes_the_likelier_choice(model):
+def test_a_greedy_suffix_takes_the_likelier_choice(model):
     request = _requests(count=1, n=1)[0]
-    tail = Tail(opening=(1, 2), choices=(7, 9, 30), needed=lambda tokens: True)
-    tokens = _serve(_engine(model), [request], GREEDY, tail=tail)["0"].completions[0].tokens
+    suffix = ForcedSuffix(prefix_ids=(1, 2), allowed_ids=(7, 9, 30), should_force=lambda tokens: True)
+    tokens = _serve(_engine(model), [request], GREEDY, suffix=suffix)["0"].completions[0].tokens
     logits = _next_logits(model, [*request.prompt, *tokens[:-1]])[-1]
     assert tokens[-1] == max((7, 9, 30), key=lambda t: logits[t])
 
 
-def test_without_a_budget_the_tail_is_all_there_is(model):
-    tail = Tail(opening=(1, 2), choices=(7, 9), needed=lambda tokens: False)
+def test_without_a_budget_the_suffix_is_all_there_is(model):
+    suffix = ForcedSuffix(prefix_ids=(1, 2), allowed_ids=(7, 9), should_force=lambda tokens: False)
     requests = _requests(new=0)
     drawn = set()
     for request in requests:
-        served = _serve(_engine(model), [request], tail=tail)[request.id]
+        served = _serve(_engine(model), [request], suffix=suffix)[request.id]
         assert served.error is None
         for one in served.completions:
             assert (one.tokens[:2], one.forced, one.finish) == ((1, 2), True, "stop")
@@ -189,15 +191,17 @@ def test_without_a_budget_the_tail_is_all_there_is(model):
     assert drawn == {(7,), (9,)}
     prompt = requests[0].prompt
     logits = _next_logits(model, [*prompt, 1, 2])[-1]
-    greedy = _serve(_engine(model), requests[:1], GREEDY, tail=tail)["0"].completions[0].tokens
+    greedy = _serve(_engine(model), requests[:1], GREEDY, suffix=suffix)["0"].completions[0].tokens
     assert greedy[2] == (7 if logits[7] > logits[9] else 9)
-    assert "or 0 with a tail" in str(_serve(_engine(model), requests[:1])["0"].error)
+    assert "or 0 with a forced suffix" in str(_serve(_engine(model), requests[:1])["0"].error)
 
 
-def test_enough_ends_a_request_and_leaves_the_others(model):
+def test_stop_request_when_ends_a_request_and_leaves_the_others(model):
     requests = _requests(n=7)
     everything = _serve(_engine(model), requests)
-    ended = _serve(_engine(model), requests, enough=lambda id_, done: id_ == "3" and len(done) >= 3)
+    ended = _serve(
+        _engine(model), requests, stop_request_when=lambda id_, done: id_ == "3" and len(done) >= 3
+    )
     assert ended["3"].completions == everything["3"].completions[:3]
     assert {k: v for k, v in ended.items() if k != "3"} == {k: v for k, v in everything.items() if k != "3"}
 
@@ -236,12 +240,12 @@ def test_what_cannot_be_served_is_refused_and_the_others_go_on(model, request_, 
     assert served == _serve(_engine(model), others)
 
 
-@pytest.mark.parametrize("which", ["enough", "tail"])
+@pytest.mark.parametrize("which", ["stop_request_when", "suffix"])
 def test_a_failing_callback_ends_its_request_alone_and_keeps_what_is_finished(model, which):
     requests = _requests(n=5)
 
-    def enough(id_, done):
-        if which == "enough" and id_ == "3" and len(done) == 2:
+    def stop(id_, done):
+        if which == "stop_request_when" and id_ == "3" and len(done) == 2:
             raise RuntimeError("no verdict parser")
         return False
 
@@ -249,16 +253,16 @@ def test_a_failing_callback_ends_its_request_alone_and_keeps_what_is_finished(mo
 
     def needed(tokens):
         asked.append(tokens)
-        if which == "tail" and len(asked) == 30:
+        if which == "suffix" and len(asked) == 30:
             raise RuntimeError("no verdict parser")
         return False
 
-    served = _serve(_engine(model), requests, enough=enough, tail=Tail((1,), (7,), needed))
+    served = _serve(_engine(model), requests, stop_request_when=stop, suffix=ForcedSuffix((1,), (7,), needed))
     everything = _serve(_engine(model), requests)
     failed = [g for g in served.values() if g.error]
     assert [str(g.error) for g in failed] == ["no verdict parser"]
     assert failed[0].completions == everything[failed[0].id].completions[: len(failed[0].completions)]
-    assert which == "tail" or len(failed[0].completions) == 2
+    assert which == "suffix" or len(failed[0].completions) == 2
     rest = {k: g for k, g in served.items() if not g.error}
     assert rest == {k: everything[k] for k in rest}
     assert len(rest) == len(requests) - 1
@@ -278,7 +282,9 @@ def test_a_failing_report_comes_after_what_is_finished(model):
 
 def test_usage_adds_up(model):
     engine, requests = _engine(model), _requests(n=7)
-    groups = _serve(engine, requests, enough=lambda id_, done: id_ in {"1", "3", "5"} and len(done) == 2)
+    groups = _serve(
+        engine, requests, stop_request_when=lambda id_, done: id_ in {"1", "3", "5"} and len(done) == 2
+    )
     usage = engine.usage
     assert usage.prompts == len(requests)
     assert usage.prompt_tokens == sum(len(r.prompt) - 1 for r in requests) <= usage.prompt_positions

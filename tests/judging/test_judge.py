@@ -115,23 +115,23 @@ def test_forced_judgments_end_with_the_closing_ids_and_parse(
     context: Context, judge: Judge, letter: str
 ) -> None:
     tokenizer = context.seed_model.tokenizer
-    tail = judge.tail
-    assert tail is not None
-    choice = tail.choices["AB".index(letter)]
+    suffix = judge.forced_suffix
+    assert suffix is not None
+    choice = suffix.allowed_ids["AB".index(letter)]
     reasons = tuple(tokenizer.encode_plain("The first one is a river."))
-    assert tail.needed(reasons)
-    done = Completion(0, (*reasons, *tail.opening, choice), "stop", forced=True)
+    assert suffix.should_force(reasons)
+    done = Completion(0, (*reasons, *suffix.prefix_ids, choice), "stop", forced=True)
     (judgment,) = judge.maker([PAIR])(Group("p/swapped", (done,)))
     assert judgment.text == f"The first one is a river.{OPENING}{letter}{CLOSING}"
     assert (judgment.verdict, judgment.status, judgment.forced) == (letter, "ok", True)
     closing = tuple(judgment.tokens[len(done.tokens) :])
     assert tokenizer.decode(closing) == CLOSING
-    assert not tail.needed(tuple(judgment.tokens))
+    assert not suffix.should_force(tuple(judgment.tokens))
 
 
 def test_nothing_is_forced_unless_asked(make_context: Callable[..., Context]) -> None:
     context = make_context(annotate={"force_verdict": False})
-    assert Judge(context.judging, context.seed_model.tokenizer).tail is None
+    assert Judge(context.judging, context.seed_model.tokenizer).forced_suffix is None
 
 
 def test_too_long_pairs_are_left_out_in_both_orders(context: Context, judge: Judge) -> None:
