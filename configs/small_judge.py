@@ -42,8 +42,8 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
     c.pairs = ConfigDict()
-    c.pairs.mode = ("nearest", "random", "shortened", "hotter")
-    c.pairs.hotter = ConfigDict({"temperature": 1.0, "top_p": 1.0})
+    c.pairs.mode = ("nearest", "random", "truncated", "high_temperature")
+    c.pairs.high_temperature = ConfigDict({"temperature": 1.0, "top_p": 1.0})
     c.pairs.max_response_tokens = 24 if small else 48
     c.pairs.validation = 3 if small else 60
     c.pairs.test = 6 if small else 150

@@ -18,14 +18,22 @@ from ste_jax.sharding import is_mesh
 from ste_jax.training.settings import TrainSettings
 
 T = TypeVar("T")
-PairMode = Literal["modified", "modified_one_call", "worse", "hotter", "nearest", "random", "shortened"]
+PairMode = Literal[
+    "modified", "modified_one_call", "degraded", "high_temperature", "nearest", "random", "truncated"
+]
 _Check = tuple[bool, str]
 
 # Dotted names of fields that were renamed, with their new names. A row of `train` holds for `prefer` too.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "pairs.hotter": "pairs.high_temperature",
+}
 
 # (dotted name of the field, old value) -> new value.
-RENAMED_VALUES: dict[tuple[str, str], str] = {}
+RENAMED_VALUES: dict[tuple[str, str], str] = {
+    ("pairs.mode", "hotter"): "high_temperature",
+    ("pairs.mode", "shortened"): "truncated",
+    ("pairs.mode", "worse"): "degraded",
+}
 
 
 def _require(*checks: _Check) -> None:
@@ -89,13 +97,14 @@ class PairsConfig:
     """How response pairs are made.
 
     Attributes:
-      mode: how the worse response y_l is made; several make a pair each of every instruction.
-        "modified": x' in one call and its answer in another; "modified_one_call": both in one call, as in the
-        paper; "worse": a worse answer to x itself, the paper's ablation; "hotter": one more answer to x,
-        drawn as `hotter` says. Without a further call: "nearest" or "random": the answer to another
-        instruction of the run, the one most like x or any; "shortened": the beginning of the better response.
-      sampling: of y_w, and of all else but `hotter`.
-      hotter: sampling of y_l in that mode: the hotter, the less coherent.
+      mode: how the worse response y_l is made; several modes make one pair each per instruction.
+        "modified": an answer to a modified instruction x', in two calls. "modified_one_call": the same in one
+        call, as in the paper. "degraded": a deliberately worse answer to x, the ablation of the paper.
+        "high_temperature": one more answer to x, sampled with `high_temperature`. Without further calls:
+        "nearest" and "random": the answer to another instruction, the most similar one or any; "truncated":
+        the beginning of the better response.
+      sampling: sampling of the better response y_w and of all other calls but those of "high_temperature".
+      high_temperature: sampling of y_l in that mode.
       max_response_tokens: of each response.
       max_modified_tokens: of x'.
       validation: pairs held out for the choice of checkpoints.
@@ -106,7 +115,7 @@ class PairsConfig:
     max_response_tokens: int = 1024
     max_modified_tokens: int = 256
     sampling: Sampling = Sampling()
-    hotter: Sampling = Sampling(temperature=1.0, top_p=1.0)
+    high_temperature: Sampling = Sampling(temperature=1.0, top_p=1.0)
     checks: PairChecks = PairChecks()
     validation: int
     test: int

@@ -75,7 +75,7 @@ def get_config(arg=""):
     c.model, c.instructions, c.labelled_pairs = {model!r}, {instructions!r}, ""
     c.select = ConfigDict({{"size": 12, "max_new_tokens": 4, "max_tokens": 64}})
     c.select.filters = ConfigDict({{"languages": (), "personal_data": False}})
-    c.pairs = ConfigDict({{"mode": "worse", "max_response_tokens": 8, "validation": 2, "test": 3}})
+    c.pairs = ConfigDict({{"mode": "degraded", "max_response_tokens": 8, "validation": 2, "test": 3}})
     c.pairs.sampling = ConfigDict({{"temperature": 1.0, "top_p": 1.0}})
     c.pairs.checks = ConfigDict(
         {{"max_response_similarity": 1.0, "max_length_ratio": 1000.0, "drop_refusals": False}}

@@ -178,7 +178,10 @@ def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
             "annotate.max_new_tokens must be 1 or more, or 0 with force_verdict, not 0",
         ),
         ({"pairs__mode": ()}, "pairs.mode must name one mode, or several different ones"),
-        ({"pairs__mode": ("worse", "worse")}, "pairs.mode must name one mode, or several different ones"),
+        (
+            {"pairs__mode": ("degraded", "degraded")},
+            "pairs.mode must name one mode, or several different ones",
+        ),
         ({"evaluate__votes": -1}, "evaluate.votes must be 0 or more"),
         ({"mesh": (0, 1, 1)}, r"mesh must hold sizes of 1 or more"),
         ({"mesh": (-1, -1, 1)}, r"at most one of them -1"),
@@ -293,7 +296,7 @@ def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds a renamed section, renamed fields and a renamed value."""
     monkeypatch.setitem(RENAMED, "train.rows", "train.micro_rows")
     monkeypatch.setitem(RENAMED, "pairs.warm", "pairs.sampling")
-    monkeypatch.setitem(RENAMED_VALUES, ("pairs.mode", "bad"), "worse")
+    monkeypatch.setitem(RENAMED_VALUES, ("pairs.mode", "bad"), "degraded")
     monkeypatch.setitem(RENAMED_VALUES, ("train.schedule", "cos"), "cosine")
 
 
@@ -304,12 +307,26 @@ def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"train__rows": 2}, ("train.rows is now train.micro_rows",)),
         ({"prefer": {"rows": 2}}, ("prefer.rows is now prefer.micro_rows",)),
         ({"pairs__warm": {"top_p": 1.0}}, ("pairs.warm is now pairs.sampling",)),
-        ({"pairs__mode": "bad"}, ("pairs.mode", "'worse'")),
-        ({"pairs__mode": ["nearest", "bad"]}, ("pairs.mode", "'worse'")),
+        ({"pairs__mode": "bad"}, ("pairs.mode", "'degraded'")),
+        ({"pairs__mode": ["nearest", "bad"]}, ("pairs.mode", "'degraded'")),
         ({"prefer": {"schedule": "cos"}}, ("prefer.schedule", "'cosine'")),
     ],
 )
 def test_old_names_are_refused_with_the_new_ones(changes: dict[str, Any], names: tuple[str, ...]) -> None:
+    with raises("config_renamed", *names):
+        read_config(changed(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"pairs__hotter": {"top_p": 1.0}}, ("pairs.hotter", "pairs.high_temperature")),
+        ({"pairs__mode": "hotter"}, ("pairs.mode", "'high_temperature'")),
+        ({"pairs__mode": ["nearest", "shortened"]}, ("pairs.mode", "'truncated'")),
+        ({"pairs__mode": "worse"}, ("pairs.mode", "'degraded'")),
+    ],
+)
+def test_old_names_of_pairs_are_refused(changes: dict[str, Any], names: tuple[str, ...]) -> None:
     with raises("config_renamed", *names):
         read_config(changed(**changes))
 

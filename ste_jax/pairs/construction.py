@@ -49,7 +49,7 @@ _ASK_BOTH = """\
 First, in <new_instruction> tags, write a new instruction: close to this one in subject and form, yet asking
 for something else, so that whoever answers it well has missed the point of this one. Then, in <answer>
 tags, answer the new instruction as well as you can, about as long as the response above. Write no more."""
-_ASK_WORSE = """\
+_ASK_DEGRADED = """\
 Write another response to this instruction that is plainly of lower quality than the one above: for instance
 with wrong facts, a faulty step, or a part of the task left out. It should look like a sincere attempt, be
 about as long, and say nothing of its faults. Write the response only."""
@@ -73,9 +73,9 @@ def modify_and_answer_prompt(instruction: str, response: str) -> Messages:
     ]
 
 
-def worse_answer_prompt(instruction: str, response: str) -> Messages:
+def degraded_answer_prompt(instruction: str, response: str) -> Messages:
     """Returns the conversation that asks for a worse answer to `instruction` than `response` (direct)."""
-    return [_turn("user", _both_tagged(instruction, response) + _ASK_WORSE)]
+    return [_turn("user", _both_tagged(instruction, response) + _ASK_DEGRADED)]
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

@@ -61,11 +61,11 @@ def stage_hours(
     calls: dict[PairMode, list[tuple[int, int]]] = {
         "modified": [(asked, lengths.instruction), answer],
         "modified_one_call": [(worse[0], lengths.instruction + lengths.response)],
-        "worse": [worse],
-        "hotter": [answer],
+        "degraded": [worse],
+        "high_temperature": [answer],
         "nearest": [],
         "random": [],
-        "shortened": [],
+        "truncated": [],
     }
     made = [answer, *(call for mode in config.pairs.modes for call in calls[mode])]
     stages = [generate("select", pool, 1, asked, config.select.max_new_tokens)]

@@ -1,4 +1,4 @@
-"""Texts for a stage: conversations in, the model's answers as a record set."""
+"""Generates texts for a stage: conversations in, answers of the model as a record set."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,11 +25,11 @@ def generate_texts(
     max_new_tokens: int,
     fingerprint: dict,
 ) -> tuple[dict[str, Generation], list[str]]:
-    """Answers one conversation an id, as a record set in `folder`.
+    """Answers one conversation per id and stores the answers as a record set in `folder`.
 
     Returns:
-      the answers by id, and the ids whose prompt is too long for the model or the engine (left out, never
-      cropped).
+      The answers by id, and the ids whose prompt is too long for the model or the engine; those are left out,
+      never cropped.
     """
     success = read_success(folder)
     records = RecordSet(folder, Generation, fingerprint, divided=True)
@@ -53,3 +53,43 @@ def generate_texts(
     run_requests(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
     records.finish((request.id for request in requests), {"too_long": too_long})
     return {g.id: g for g in read_records(folder, Generation)}, too_long
+
+
+class ModelSampler:
+    """A `pairs.rejected.ResponseSampler` that runs the seed model and stores each kind of call in a folder.
+
+    Args:
+      context: the run.
+      folder: parent of the folders, which have the names of the calls.
+      sampling: temperature and top-p of calls without their own.
+      fingerprint: fingerprint of the record sets.
+
+    Attributes:
+      names: names of the calls made so far.
+    """
+
+    def __init__(self, context: Context, folder: epath.Path, sampling: Sampling, fingerprint: dict):
+        self._context, self._folder = context, folder
+        self._sampling, self._fingerprint = sampling, fingerprint
+        self.names: list[str] = []
+
+    def sample(
+        self,
+        name: str,
+        conversations: Mapping[str, Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> dict[str, Generation]:
+        """Returns the responses by id, sampled now or by an earlier start of the run."""
+        self.names.append(name)
+        answers, _ = generate_texts(
+            self._context,
+            self._context.seed_model,
+            self._folder / name,
+            conversations,
+            sampling=sampling or self._sampling,
+            max_new_tokens=max_new_tokens,
+            fingerprint=self._fingerprint,
+        )
+        return answers

@@ -1,7 +1,7 @@
 """Stage 2, `ste pairs`: instructions -> a better and a worse response each (the paper, section 3.2).
 
-y_w answers the instruction x; y_l is made as `stages.worse` says. Built once, for all iterations. Writes
-`pairs/` (records: Comparison) and one record set for each kind of model call under it.
+y_w answers the instruction x; y_l is made as the modules of `ste_jax.pairs` describe. Built once, for all
+iterations. Writes `pairs/` (records: Comparison) and, below it, one record set per kind of model call.
 """
 
 import dataclasses
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 from ste_jax.config import PairMode, PairsConfig
 from ste_jax.pairs.construction import check_pair
-from ste_jax.pairs.rejected import MODES, Asker, Worse
+from ste_jax.pairs.kinds import KINDS
+from ste_jax.pairs.rejected import PairInputs, RejectedCandidate
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Generation, Instruction
 from ste_jax.stages.context import Context
+from ste_jax.stages.generation import ModelSampler
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success, require_success
@@ -28,20 +30,30 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     if read_success(folder):
         return read_records(folder, Comparison)
 
-    asker = Asker(context, fingerprint)
+    sampler = ModelSampler(context, folder, settings.sampling, fingerprint)
     questions = {i.id: [Message("user", i.text)] for i in instructions}
-    chosen = asker.ask("answers", questions, settings.max_response_tokens)
-    answered = [i for i in instructions if i.id in chosen]
+    chosen = sampler.sample("answers", questions, max_new_tokens=settings.max_response_tokens)
+    inputs = PairInputs(
+        instructions=[i for i in instructions if i.id in chosen],
+        answers=chosen,
+        sampler=sampler,
+        tokenizer=context.seed_model.tokenizer,
+        seed=context.config.seed,
+        checks=settings.checks,
+        max_response_tokens=settings.max_response_tokens,
+        max_modified_tokens=settings.max_modified_tokens,
+        high_temperature=settings.high_temperature,
+    )
     pairs, rejected = [], Counter()
     for mode in settings.modes:
-        candidates = MODES[mode](asker, answered, settings, chosen)
+        candidates = KINDS[mode](inputs)
         for instruction in instructions:
             pair = _pair(context, instruction, mode, chosen.get(instruction.id), candidates)
             if isinstance(pair, Comparison):
                 pairs.append(pair)
             else:
                 rejected[pair] += 1
-    work = [call.work for name in asker.asked if (call := read_success(folder / name))]
+    work = [call.work for name in sampler.names if (call := read_success(folder / name))]
     # Set, not added: a run that was killed here comes by again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)
@@ -55,7 +67,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
 def made_from(context: Context) -> dict:
     """Returns the fingerprint of the pairs; how many of them are held out later does not change them."""
     settings = context.config.pairs
-    idle = {"validation", "test"} | ({"hotter"} - set(settings.modes))
+    idle = {"validation", "test"} | ({"high_temperature"} - set(settings.modes))
     return context.fingerprint(
         "pairs",
         {name: value for name, value in dataclasses.asdict(settings).items() if name not in idle},
@@ -69,7 +81,7 @@ def _pair(
     instruction: Instruction,
     mode: PairMode,
     chosen: Generation | None,
-    candidates: Mapping[str, Worse | None],
+    candidates: Mapping[str, RejectedCandidate | None],
 ) -> Comparison | str:
     """Returns the pair of an instruction, or the reason why there is none."""
     settings = context.config.pairs

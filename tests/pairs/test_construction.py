@@ -6,13 +6,13 @@ from ste_jax.pairs.construction import (
     PairChecks,
     check_modified,
     check_pair,
+    degraded_answer_prompt,
     is_refusal,
     modify_and_answer_prompt,
     modify_prompt,
     parse_modified,
     parse_modified_and_answer,
     similarity,
-    worse_answer_prompt,
 )
 
 NEW = "Name three rivers in Asia."
@@ -41,7 +41,7 @@ def test_one_call_prompt_shows_a_readable_example():
 
 
 def test_direct_prompt():
-    (message,) = worse_answer_prompt("Name rivers.", "The Rhine.")
+    (message,) = degraded_answer_prompt("Name rivers.", "The Rhine.")
     assert message["role"] == "user"
     assert message["content"].index("Name rivers.") < message["content"].index("The Rhine.")
 

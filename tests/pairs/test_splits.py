@@ -62,7 +62,7 @@ def test_nothing_left_to_train_on(make_config: MakeConfig, count: int) -> None:
 
 def test_the_pairs_of_an_instruction_stay_together(make_config: MakeConfig) -> None:
     several = [dataclasses.replace(pair(i), prompt_id=f"i{i // 3}") for i in range(12)]
-    splits = split(make_config(pairs={"mode": ("nearest", "random", "shortened")}), several)
+    splits = split(make_config(pairs={"mode": ("nearest", "random", "truncated")}), several)
     parts = [{p.prompt_id for p in part} for part in vars(splits).values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 4
     assert [len(part) for part in vars(splits).values()] == [6, 3, 3, 0]  # of 2 and 3 that were asked for

@@ -38,8 +38,8 @@ def test_stages_count_what_the_configuration_asks_for():
 @pytest.mark.parametrize(
     ("mode", "calls"),
     [
-        *(("modified", 3), ("modified_one_call", 2), ("worse", 2), ("hotter", 2)),
-        *(("nearest", 1), ("random", 1), ("shortened", 1), (("worse", "hotter", "random"), 3)),
+        *(("modified", 3), ("modified_one_call", 2), ("degraded", 2), ("high_temperature", 2)),
+        *(("nearest", 1), ("random", 1), ("truncated", 1), (("degraded", "high_temperature", "random"), 3)),
     ],
 )
 def test_every_mode_counts_its_calls(mode, calls):

@@ -56,24 +56,24 @@ def prepared(context: Context, texts: dict[str, dict[str, str]], cut: str = "") 
     return instructions
 
 
-def worse_run(context: Context) -> list[Comparison]:
+def degraded_run(context: Context) -> list[Comparison]:
     chosen = {i: texts[0] for i, texts in ANSWERS.items() if i != "h"}  # h was too long to be asked
     worse = {i: texts[1] for i, texts in ANSWERS.items() if i != "h"}
-    return pairs.run(context, prepared(context, {"answers": chosen, "worse": worse}))
+    return pairs.run(context, prepared(context, {"answers": chosen, "degraded": worse}))
 
 
-SMALL = {"mode": "worse", "validation": 1, "test": 1}
+SMALL = {"mode": "degraded", "validation": 1, "test": 1}
 
 
 def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: MakeContext) -> None:
     context = make_context(pairs=SMALL)
-    made = worse_run(context)
+    made = degraded_run(context)
     assert [p.id for p in made] == ["a", "b", "i", "j", "k", "l"]
     for one in made:
         assert (one.chosen, one.rejected) == (GOOD, OTHER)
         tokens = [one.metadata["tokens_a"], one.metadata["tokens_b"]]
         assert (tokens if one.label == "A" else tokens[::-1]) == [[len(GOOD), 7], [len(OTHER), 7]]
-        assert one.subset == "worse"
+        assert one.subset == "degraded"
         assert (one.metadata["generator"], one.metadata["modified_instruction"]) == ("tiny", None)
     summary = require_success(context.workdir / "pairs").summary
     assert (summary["asked"], summary["made"]) == (12, 6)
@@ -91,14 +91,14 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
 
 
 def test_the_place_of_the_better_response_is_drawn(make_context: MakeContext) -> None:
-    labels = {"".join(p.label for p in worse_run(make_context(seed=1, pairs=SMALL)))}
+    labels = {"".join(p.label for p in degraded_run(make_context(seed=1, pairs=SMALL)))}
     assert labels != {"AAAAAA"}
     assert labels != {"BBBBBB"}
 
 
 def test_a_kill_before_the_end_counts_no_token_twice(make_context: MakeContext) -> None:
     context = make_context(pairs=SMALL)
-    made = worse_run(context)
+    made = degraded_run(context)
     success = context.workdir / "pairs" / "SUCCESS.json"
     before = require_success(context.workdir / "pairs").work
     assert (before["prompt_tokens"], before["generated_tokens"]) == (220, 66)
@@ -133,30 +133,34 @@ def test_modified_instructions_are_checked_before_they_are_answered(make_context
 
 
 @pytest.mark.parametrize(("temperature", "equal"), [(0.0, len(ANSWERS)), (2.0, 0)])
-def test_a_hotter_answer_is_drawn_as_it_is_told(
+def test_a_high_answer_is_drawn_as_it_is_told(
     make_context: MakeContext, temperature: float, equal: int
 ) -> None:
-    greedy, hotter = ({"temperature": t, "top_p": 1.0} for t in (0.0, temperature))
-    context = make_context(pairs={**SMALL, "mode": "hotter", "sampling": greedy, "hotter": hotter})
+    greedy, high = ({"temperature": t, "top_p": 1.0} for t in (0.0, temperature))
+    context = make_context(
+        pairs={**SMALL, "mode": "high_temperature", "sampling": greedy, "high_temperature": high}
+    )
     pairs.run(context, prepared(context, {}))
     assert require_success(context.workdir / "pairs").summary["rejected"].get("responses_equal", 0) == equal
 
 
-@pytest.mark.parametrize(("mode", "same"), [(("worse", "shortened"), True), (("worse", "hotter"), False)])
+@pytest.mark.parametrize(
+    ("mode", "same"), [(("degraded", "truncated"), True), (("degraded", "high_temperature"), False)]
+)
 def test_what_no_mode_uses_leaves_the_pairs_as_they_are(
     make_context: MakeContext, mode: tuple[str, ...], same: bool
 ) -> None:
     warm, hot = ({"temperature": t, "top_p": 1.0} for t in (1.0, 1.5))
     made_from = []
-    for hotter in (warm, hot):
-        context = make_context(pairs={**SMALL, "mode": mode, "hotter": hotter})
+    for high in (warm, hot):
+        context = make_context(pairs={**SMALL, "mode": mode, "high_temperature": high})
         prepared(context, {})
         made_from.append(pairs.made_from(context))
     assert (made_from[0] == made_from[1]) == same
 
 
 def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context: MakeContext) -> None:
-    context = make_context(pairs={"mode": ("nearest", "random", "shortened"), "validation": 1, "test": 1})
+    context = make_context(pairs={"mode": ("nearest", "random", "truncated"), "validation": 1, "test": 1})
     asked = {
         "ice": "Why does water freeze to ice in winter?",
         "snow": "Why does water freeze to snow in winter?",
@@ -177,7 +181,7 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
     store(context, "pairs/answers", made, pairs.made_from(context))
     found = {p.id: p for p in pairs.run(context, instructions)}
 
-    assert {one.subset for one in found.values()} == {"nearest", "random", "shortened"}
+    assert {one.subset for one in found.values()} == {"nearest", "random", "truncated"}
     assert not [p for p in found.values() if p.prompt_id == "long"]  # it was not answered
     nearest, rose = found["ice.nearest"], found["rose.nearest"]
     assert (nearest.chosen, nearest.rejected) == (answers["ice"], answers["snow"])
@@ -185,11 +189,11 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
     assert rose.rejected in answers.values()
     assert {found[f"{i}.random"].rejected == answers[i] for i in answers} == {False}
     for id_, whole in answers.items():
-        begun = found[f"{id_}.shortened"].rejected
+        begun = found[f"{id_}.truncated"].rejected
         assert whole.startswith(begun)
         assert 0 < len(begun) < 0.75 * len(whole)
     summary = require_success(context.workdir / "pairs").summary
-    assert (summary["mode"], summary["rejected"]) == ("nearest, random, shortened", {"too_long": 3})
+    assert (summary["mode"], summary["rejected"]) == ("nearest, random, truncated", {"too_long": 3})
     assert (summary["asked"], summary["made"]) == (15, 12)
 
 
