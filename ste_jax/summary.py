@@ -106,19 +106,20 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
 
 
 def _yield(context: Context, iteration: int) -> dict[str, Any] | None:
-    """Returns the yield of an iteration with plain counts: as training chose from it, where that is done."""
+    """Returns the yield of an iteration: of its training, if that is finished, else of its annotation."""
     annotated = _success(context, f"iteration_{iteration}/annotate")
     if not annotated:
         return None
     trained = _success(context, f"iteration_{iteration}/train")
     report = (trained or annotated).summary["yield"]
-    judgments, histogram = report["judgments"], report["correct_histogram"]
+    if "parse_rate" in report:  # Runs of earlier versions have shares.
+        counts = {"parsed": report["parse_rate"], "forced": report["forced"]}
+        report = report | {n: round(report["judgments"] * (share or 0.0)) for n, share in counts.items()}
+    histogram = report["correct_histogram"]
     return {
         "iteration": iteration,
         **report,
         "too_long": len(annotated.summary["too_long"]),
-        "parsed": round(judgments * (report["parse_rate"] or 0.0)),
-        "forced": round(judgments * (report["forced"] or 0.0)),
         "correct_histogram": [
             histogram.get(str(n), 0) for n in range(max(map(int, histogram), default=0) + 1)
         ],

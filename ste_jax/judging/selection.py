@@ -1,8 +1,8 @@
-"""Which judgments are trained on, and what the yield of an annotation was.
+"""Selects the judgments to train on, and reports the yield of an annotation.
 
-An example is one pair in one order. Of its correct judgments one is kept at random; then the verdicts A and
-B are made equally frequent. Every draw belongs to the seed and the ids, so the order of the input does not
-matter.
+An example is one pair in one order. One of its correct judgments is drawn at random; then the verdicts A and
+B are made equally frequent. Every draw is a function of the seed and the ids, so the order of the input does
+not matter.
 """
 
 import dataclasses
@@ -10,13 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment, Order
 
 Example = tuple[str, Order]
+# Fields of the section `annotate` that are arguments of `select_for_training`; they change no judgment.
+SELECTION_FIELDS = ("max_per_example", "both_orders")
 
 
-def keep_correct(
+def select_for_training(
     judgments: Iterable[Judgment],
     pairs: Iterable[Comparison],
     *,
@@ -26,18 +29,18 @@ def keep_correct(
 ) -> list[Judgment]:
     """Returns the judgments to train on, sorted by id.
 
-    An example without a correct judgment yields nothing. Of the verdict that is more frequent among the
-    kept, as many are dropped at random as it has too many; if only one verdict occurs, nothing is left.
+    An example without a correct judgment yields nothing. Judgments with the more frequent verdict are dropped
+    at random until both verdicts are equally frequent; if only one verdict occurs, nothing is left.
 
     Args:
       judgments: all samples of all examples.
       pairs: the pairs that were judged.
-      seed: of the run.
-      max_per_example: how many correct judgments are kept of each example.
+      seed: seed of the run.
+      max_per_example: maximum number of judgments per example.
       both_orders: leaves out examples whose pair has no correct judgment in the other order.
 
     Raises:
-      ValueError: if a judgment's pair is missing, or its `correct` contradicts the pair's label.
+      SteError: "data_damaged" if the pair of a judgment is missing, or `correct` contradicts its label.
     """
     correct: dict[Example, list[Judgment]] = defaultdict(list)
     known = {pair.id: pair for pair in pairs}
@@ -57,19 +60,19 @@ def keep_correct(
 
 
 def _in_one_order(correct: Collection[Example]) -> set[Example]:
-    """Returns those examples, of those with a correct judgment, whose pair has none in the other order."""
+    """Returns the examples with a correct judgment whose pair has none in the other order."""
     orders = Counter(pair_id for pair_id, _ in correct)
     return {example for example in correct if orders[example[0]] == 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Matched:
-    """Correct judgments, each with a wrong one of its example, and why other correct ones are not among them.
+class PreferencePairs:
+    """Pairs of a correct and a wrong judgment of the same example, and counts of what was left out.
 
     Attributes:
-      pairs: (correct, wrong); the verdicts A and B are equally frequent among the correct.
-      without_wrong: kept judgments whose example has no wrong one.
-      unbalanced: those that had a wrong one, of the verdict that is more frequent.
+      pairs: (correct, wrong); the verdicts A and B are equally frequent among the correct judgments.
+      without_wrong: number of selected judgments whose example has no wrong judgment.
+      unbalanced: number of pairs dropped to make both verdicts equally frequent.
     """
 
     pairs: list[tuple[Judgment, Judgment]]
@@ -77,34 +80,39 @@ class Matched:
     unbalanced: int
 
 
-def with_wrong(kept: Sequence[Judgment], judgments: Iterable[Judgment], *, seed: int) -> Matched:
-    """Returns each kept judgment with a wrong one of its example, drawn at random, if there is one.
+def pair_with_rejected(
+    selected: Sequence[Judgment], judgments: Iterable[Judgment], *, seed: int
+) -> PreferencePairs:
+    """Returns the selected judgments whose example has a wrong judgment, each with one drawn at random.
 
-    A judgment without a verdict is not a wrong one: it would teach the format only. A model that says A too
-    often has been wrong mostly where B is right, so the verdicts A and B are made equally frequent again.
+    A judgment without a verdict does not count as wrong: it would teach the format only. A model that answers
+    A too often is mostly wrong where B is right, so the verdicts are made equally frequent again.
     """
     wrong: dict[Example, list[Judgment]] = defaultdict(list)
     for judgment in sorted(judgments, key=lambda j: j.sample):
         if judgment.verdict is not None and not judgment.correct:
             wrong[judgment.pair_id, judgment.order].append(judgment)
     found = []
-    for judgment in kept:
+    for judgment in selected:
         if candidates := wrong[judgment.pair_id, judgment.order]:
             draw = generator(seed, "reject", judgment.id).integers(len(candidates))
             found.append((judgment, candidates[draw]))
     balanced = {judgment.id for judgment in _balance([good for good, _ in found], seed)}
     pairs = [(good, bad) for good, bad in found if good.id in balanced]
-    return Matched(pairs=pairs, without_wrong=len(kept) - len(found), unbalanced=len(found) - len(pairs))
+    without_wrong = len(selected) - len(found)
+    return PreferencePairs(pairs=pairs, without_wrong=without_wrong, unbalanced=len(found) - len(pairs))
 
 
 def _check(judgment: Judgment, pair: Comparison | None):
     if pair is None:
-        raise ValueError(
-            f"judgment {judgment.id}: pair {judgment.pair_id} is missing; annotate the pairs again"
+        raise SteError(
+            "data_damaged",
+            f"judgment {judgment.id}: pair {judgment.pair_id} is missing; annotate the pairs again",
         )
     if judgment.correct != (judgment.verdict == pair.correct_verdict(judgment.order)):
-        raise ValueError(
-            f"judgment {judgment.id}: field correct contradicts the label of pair {pair.id}; annotate again"
+        raise SteError(
+            "data_damaged",
+            f"judgment {judgment.id}: `correct` contradicts the label of pair {pair.id}; annotate again",
         )
 
 
@@ -117,32 +125,32 @@ def _balance(judgments: list[Judgment], seed: int) -> list[Judgment]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class YieldReport:
-    """What an annotation gave. A mean or share of nothing is None.
+    """Yield of an annotation. All fields are counts except the two means, which are None over nothing.
 
     Attributes:
-      examples: judged (pair, order)s.
+      examples: judged examples, that is (pair, order).
       judgments: samples of all examples.
-      parse_rate: share of judgments with a verdict, forced ones included.
-      forced: share of judgments whose verdict was forced.
+      kept: judgments selected for training.
+      parsed: judgments with a verdict, forced ones included.
+      forced: judgments whose verdict was forced.
       statuses: judgments by status.
       correct_histogram: examples by their number of correct judgments.
       dropped: examples without a correct judgment.
       one_order: examples left out because their pair was judged correctly in this order only.
-      too_easy: examples of which all asked samples are correct.
-      verdicts: all verdicts by label.
-      verdicts_correct: the correct ones by label.
-      examples_correct: examples with a correct judgment and not left out, by its label: what balancing starts
-        from.
-      verdicts_kept: those trained on by label.
-      length_difference: mean of better minus worse response in characters, over judged examples.
+      too_easy: examples all of whose samples are correct. Sampling that stops early draws fewer samples.
+      verdicts: verdicts of all judgments, by letter.
+      verdicts_correct: verdicts of the correct judgments, by letter.
+      examples_correct: examples with a correct judgment that are not left out, by letter, before balancing.
+      verdicts_kept: verdicts of the kept judgments, by letter.
+      length_difference: mean length of the better minus the worse response in characters, over examples.
       length_difference_kept: the same over kept judgments.
     """
 
     examples: int
     judgments: int
     kept: int
-    parse_rate: float | None
-    forced: float | None
+    parsed: int
+    forced: int
     statuses: dict[str, int]
     correct_histogram: dict[int, int]
     dropped: int
@@ -156,7 +164,7 @@ class YieldReport:
     length_difference_kept: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-ready dict; the keys of the histogram become text."""
+        """Returns the fields as a JSON-ready dict. The keys of the histogram become text."""
         value = dataclasses.asdict(self)
         histogram = {str(correct): count for correct, count in self.correct_histogram.items()}
         return value | {"correct_histogram": histogram}
@@ -167,19 +175,18 @@ def yield_report(
     kept: Sequence[Judgment],
     pairs: Iterable[Comparison],
     *,
-    samples: int,
     both_orders: bool = False,
 ) -> YieldReport:
     """Returns the yield of an annotation.
 
     Args:
       judgments: all samples of all examples.
-      kept: what `keep_correct` made of them.
+      kept: the judgments returned by `select_for_training`.
       pairs: the pairs that were judged.
-      samples: how many samples were asked of an example (fewer may have been drawn where it ended early).
-      both_orders: as `keep_correct` was asked.
+      both_orders: argument of `select_for_training`.
     """
-    correct: Counter[Example] = Counter({(j.pair_id, j.order): 0 for j in judgments})
+    drawn: Counter[Example] = Counter((j.pair_id, j.order) for j in judgments)
+    correct: Counter[Example] = Counter(dict.fromkeys(drawn, 0))
     correct.update((j.pair_id, j.order) for j in judgments if j.correct)
     histogram = Counter(correct.values())
     found: dict[Example, Judgment] = {(j.pair_id, j.order): j for j in judgments if j.correct}
@@ -189,13 +196,13 @@ def yield_report(
         examples=len(correct),
         judgments=len(judgments),
         kept=len(kept),
-        parse_rate=_mean([j.verdict is not None for j in judgments]),
-        forced=_mean([j.forced for j in judgments]),
+        parsed=sum(j.verdict is not None for j in judgments),
+        forced=sum(j.forced for j in judgments),
         statuses=dict(sorted(Counter(j.status for j in judgments).items())),
         correct_histogram=dict(sorted(histogram.items())),
         dropped=histogram[0],
         one_order=len(one_order),
-        too_easy=histogram[samples],
+        too_easy=sum(correct[example] == count for example, count in drawn.items()),
         verdicts=_labels(judgments),
         verdicts_correct=_labels([j for j in judgments if j.correct]),
         examples_correct=_labels(j for example, j in found.items() if example not in one_order),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ste_jax.decode.protocol import Completion
 from ste_jax.judging.judge import Judge
-from ste_jax.judging.selection import keep_correct, yield_report
+from ste_jax.judging.selection import SELECTION_FIELDS, select_for_training, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
 from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
@@ -19,9 +19,6 @@ from ste_jax.storage.files import digest
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success
-
-# Settings that choose among judgments that are made: they belong to the training on them.
-CHOOSING = ("max_per_example", "both_orders")
 
 
 def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgment]:
@@ -31,7 +28,7 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
     source = context.model(iteration - 1)
     fingerprint = context.fingerprint(
         "annotate",
-        {k: v for k, v in dataclasses.asdict(settings).items() if k not in CHOOSING},
+        {k: v for k, v in dataclasses.asdict(settings).items() if k not in SELECTION_FIELDS},
         pairs=digest([pair.to_json() for pair in pairs]),
         model=source.digest(),
         prompt=context.prompt.digest(),
@@ -65,32 +62,9 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
 
     def summarize(made: Iterator[Judgment]) -> dict[str, Any]:
         judgments = list(made)
-        chosen = kept(context, judgments, pairs)
-        report = yield_of(context, judgments, chosen, pairs)
-        return {"iteration": iteration, "too_long": too_long, "yield": report}
+        kept = select_for_training(judgments, pairs, seed=context.config.seed, **context.selection)
+        report = yield_report(judgments, kept, pairs, both_orders=settings.both_orders)
+        return {"iteration": iteration, "too_long": too_long, "yield": report.to_json()}
 
     records.finish((request.id for request in requests), summarize)
     return read_records(folder, Judgment)
-
-
-def kept(context: Context, judgments: list[Judgment], pairs: list[Comparison]) -> list[Judgment]:
-    """Returns the judgments to train on: correct, one a pair and order, verdicts balanced."""
-    settings = context.config.annotate
-    return keep_correct(
-        judgments,
-        pairs,
-        seed=context.config.seed,
-        max_per_example=settings.max_per_example,
-        both_orders=settings.both_orders,
-    )
-
-
-def yield_of(
-    context: Context, judgments: list[Judgment], chosen: list[Judgment], pairs: list[Comparison]
-) -> dict[str, Any]:
-    """Returns the yield of an annotation from which these were chosen, as a JSON-ready dict."""
-    settings = context.config.annotate
-    report = yield_report(
-        judgments, chosen, pairs, samples=settings.samples, both_orders=settings.both_orders
-    )
-    return report.to_json()

@@ -15,6 +15,7 @@ from ste_jax.config import RunConfig
 from ste_jax.decode.engine import Engine
 from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
+from ste_jax.judging.selection import SELECTION_FIELDS
 from ste_jax.models.llama import Llama
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh, make_mesh
@@ -49,6 +50,11 @@ class Context:
         """How judgments are made, the same in every stage."""
         annotate = self.config.annotate
         return JudgeSettings(self.prompt, annotate.max_new_tokens, annotate.force_verdict, self.config.seed)
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Keyword arguments of `select_for_training`, but for the seed."""
+        return {name: getattr(self.config.annotate, name) for name in SELECTION_FIELDS}
 
     def iteration(self, number: int) -> epath.Path:
         """The folder of an iteration; 0 is the seed's."""

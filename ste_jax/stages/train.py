@@ -19,7 +19,12 @@ from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import GREEDY
 from ste_jax.distributed import process
 from ste_jax.judging.judge import Judge, judge_now
-from ste_jax.judging.selection import with_wrong
+from ste_jax.judging.selection import (
+    SELECTION_FIELDS,
+    pair_with_rejected,
+    select_for_training,
+    yield_report,
+)
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.pairs.splits import Splits
@@ -27,7 +32,6 @@ from ste_jax.progress import Progress
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
 from ste_jax.sharding import DECODE, TRAIN
-from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
 from ste_jax.storage.files import digest, matching, remove
@@ -108,12 +112,12 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
         return
     judge = Judge(context.judging, training.source.tokenizer)
     too_long = _too_long(training, judge, splits.validation)
-    chosen = annotate.kept(context, judgments, splits.train)
+    chosen = select_for_training(judgments, splits.train, seed=context.config.seed, **context.selection)
     if not chosen:
         raise NothingToLearn(_why_nothing(iteration, judgments))
     context.release()
     if preferring:
-        matched = with_wrong(chosen, judgments, seed=context.config.seed)
+        matched = pair_with_rejected(chosen, judgments, seed=context.config.seed)
         examples = _preferences(training, matched.pairs, splits.train, records)
         left_out = {"without_wrong": matched.without_wrong, "unbalanced": matched.unbalanced}
         batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
@@ -130,7 +134,8 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     summary = _summary(iteration, settings.epochs, batches, result) | left_out
     summary["validation_too_long"] = len(too_long)
     # As it was chosen here: settings that choose may have changed since the judgments were made.
-    summary["yield"] = annotate.yield_of(context, judgments, chosen, splits.train)
+    report = yield_report(judgments, chosen, splits.train, both_orders=context.config.annotate.both_orders)
+    summary["yield"] = report.to_json()
     records.finish([e.id for e in examples], summary)
     _hand_over(training.folder)
 
@@ -142,7 +147,7 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
         training.stage,
         {
             "train": {k: v for k, v in settings.items() if k not in FREE_ON_RESUME},
-            **{name: getattr(config.annotate, name) for name in annotate.CHOOSING},
+            **{name: getattr(config.annotate, name) for name in SELECTION_FIELDS},
             "model_dtype": config.model_dtype or config.decode.dtype,
         },
         judgments=require_success(context.iteration(training.iteration) / "annotate").content_hash,

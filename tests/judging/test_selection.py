@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from ste_jax.judging.selection import keep_correct, with_wrong, yield_report
+from ste_jax.judging.selection import pair_with_rejected, select_for_training, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment
+from tests.errors import raises
 
 
 def pair(i, label, a="long answer", b="short"):
@@ -42,7 +43,7 @@ def annotation():
 
 def test_keeps_one_correct_judgment_an_example_and_balances(annotation):
     pairs, judgments = annotation
-    kept = keep_correct(judgments, pairs, seed=7)
+    kept = select_for_training(judgments, pairs, seed=7)
     assert all(j.correct for j in kept)
     assert max(Counter((j.pair_id, j.order) for j in kept).values()) == 1
     verdicts = Counter(j.verdict for j in kept)
@@ -55,9 +56,9 @@ def test_keeps_one_correct_judgment_an_example_and_balances(annotation):
 
 def test_each_kept_judgment_is_matched_with_a_wrong_one_of_its_example_if_there_is_one(annotation):
     pairs, judgments = annotation
-    kept = keep_correct(judgments, pairs, seed=7)
+    kept = select_for_training(judgments, pairs, seed=7)
     wrong = {(j.pair_id, j.order) for j in judgments if j.verdict is not None and not j.correct}
-    found = with_wrong(kept, judgments, seed=7)
+    found = pair_with_rejected(kept, judgments, seed=7)
     matched = found.pairs
     able = [j for j in kept if (j.pair_id, j.order) in wrong]
     available, verdicts = (Counter(j.verdict for j in some) for some in (able, [good for good, _ in matched]))
@@ -71,16 +72,16 @@ def test_each_kept_judgment_is_matched_with_a_wrong_one_of_its_example_if_there_
         assert (good.pair_id, good.order) == (bad.pair_id, bad.order)
         assert bad.verdict is not None
         assert not bad.correct
-    assert with_wrong(kept, judgments[::-1], seed=7) == found
-    assert with_wrong(kept, judgments, seed=8).pairs != matched
+    assert pair_with_rejected(kept, judgments[::-1], seed=7) == found
+    assert pair_with_rejected(kept, judgments, seed=8).pairs != matched
 
 
 def test_selection_depends_on_seed_and_ids_only(annotation):
     pairs, judgments = annotation
     shuffled = random.Random(1).sample(judgments, len(judgments))
-    kept = keep_correct(judgments, pairs, seed=7)
-    assert keep_correct(shuffled, pairs[::-1], seed=7) == kept
-    assert keep_correct(judgments, pairs, seed=8) != kept
+    kept = select_for_training(judgments, pairs, seed=7)
+    assert select_for_training(shuffled, pairs[::-1], seed=7) == kept
+    assert select_for_training(judgments, pairs, seed=8) != kept
 
 
 def test_the_kept_sample_is_drawn_evenly():
@@ -88,7 +89,7 @@ def test_the_kept_sample_is_drawn_evenly():
     judgments = [
         judgment(p, order, s, p.correct_verdict(order)) for p in pairs for order in ORDERS for s in range(3)
     ]
-    samples = Counter(j.sample for j in keep_correct(judgments, pairs, seed=0))
+    samples = Counter(j.sample for j in select_for_training(judgments, pairs, seed=0))
     assert sum(samples.values()) == 1200
     assert all(330 < samples[s] < 470 for s in range(3))
 
@@ -96,7 +97,7 @@ def test_the_kept_sample_is_drawn_evenly():
 def test_more_than_one_of_an_example():
     p = pair(0, "A")
     judgments = [judgment(p, order, s, p.correct_verdict(order)) for order in ORDERS for s in range(5)]
-    kept = keep_correct(judgments, [p], seed=0, max_per_example=2)
+    kept = select_for_training(judgments, [p], seed=0, max_per_example=2)
     assert Counter(j.order for j in kept) == {"as_given": 2, "swapped": 2}
     assert len({j.id for j in kept}) == 4
 
@@ -106,13 +107,13 @@ def test_pairs_correct_in_one_order_only_are_left_out_if_asked_and_counted(annot
     correct = {(j.pair_id, j.order) for j in judgments if j.correct}
     consistent = {p.id for p in pairs if all((p.id, order) in correct for order in ORDERS)}
     assert 0 < len(consistent) < len({pair_id for pair_id, _ in correct})
-    kept = keep_correct(judgments, pairs, seed=7, both_orders=True)
+    kept = select_for_training(judgments, pairs, seed=7, both_orders=True)
     # Both orders of each: the verdicts are balanced already, and nothing more is cut.
     assert {(j.pair_id, j.order) for j in kept} == {(id_, order) for id_ in consistent for order in ORDERS}
     assert Counter(j.verdict for j in kept) == {"A": len(consistent), "B": len(consistent)}
 
-    free = yield_report(judgments, keep_correct(judgments, pairs, seed=7), pairs, samples=4)
-    strict = yield_report(judgments, kept, pairs, samples=4, both_orders=True)
+    free = yield_report(judgments, select_for_training(judgments, pairs, seed=7), pairs)
+    strict = yield_report(judgments, kept, pairs, both_orders=True)
     assert (free.one_order, strict.one_order) == (0, len(correct) - 2 * len(consistent))
     assert strict.examples_correct == {"A": len(consistent), "B": len(consistent)}
     assert strict.examples == strict.kept + strict.one_order + strict.dropped
@@ -121,17 +122,17 @@ def test_pairs_correct_in_one_order_only_are_left_out_if_asked_and_counted(annot
 def test_one_sided_or_no_correct_judgments_leave_nothing():
     p = pair(0, "A")
     always_a = [judgment(p, order, 0, "A") for order in ORDERS]
-    assert keep_correct(always_a, [p], seed=0) == []
-    assert keep_correct([], [p], seed=0) == []
+    assert select_for_training(always_a, [p], seed=0) == []
+    assert select_for_training([], [p], seed=0) == []
 
 
 def test_judgments_that_do_not_fit_the_pairs_are_refused():
     p = pair(0, "A")
     judgments = [judgment(p, "as_given", 0, "A")]
-    with pytest.raises(ValueError, match="pair p0 is missing"):
-        keep_correct(judgments, [], seed=0)
-    with pytest.raises(ValueError, match="contradicts the label of pair p0"):
-        keep_correct(judgments, [pair(0, "B")], seed=0)
+    with raises("data_damaged", "pair p0"):
+        select_for_training(judgments, [], seed=0)
+    with raises("data_damaged", "pair p0"):
+        select_for_training(judgments, [pair(0, "B")], seed=0)
 
 
 def test_yield_report():
@@ -142,11 +143,10 @@ def test_yield_report():
         *(judgment(pairs[1], "as_given", s, "A") for s in range(3)),
         *(judgment(pairs[1], "swapped", s, v) for s, v in enumerate([None, "B"])),
     ]
-    kept = keep_correct(judgments, pairs, seed=0)
-    report = yield_report(judgments, kept, pairs, samples=3)
+    kept = select_for_training(judgments, pairs, seed=0)
+    report = yield_report(judgments, kept, pairs)
     assert (report.examples, report.judgments, report.kept) == (4, 11, 2)
-    assert report.parse_rate == pytest.approx(9 / 11)
-    assert report.forced == pytest.approx(3 / 11)
+    assert (report.parsed, report.forced) == (9, 3)
     assert report.statuses == {"missing": 2, "ok": 9}
     assert report.correct_histogram == {0: 2, 1: 1, 3: 1}
     assert (report.dropped, report.too_easy) == (2, 1)
@@ -160,5 +160,13 @@ def test_yield_report():
 
 
 def test_yield_of_nothing():
-    report = yield_report([], [], [], samples=3)
-    assert (report.examples, report.kept, report.parse_rate, report.length_difference) == (0, 0, None, None)
+    report = yield_report([], [], [])
+    assert (report.examples, report.kept, report.parsed, report.length_difference) == (0, 0, 0, None)
+
+
+def test_examples_that_stopped_early_can_be_too_easy():
+    p = pair(0, "A")
+    judgments = [*(judgment(p, "as_given", s, "A") for s in range(2)), judgment(p, "swapped", 0, "B")]
+    assert yield_report(judgments, [], [p]).too_easy == 2
+    judgments.append(judgment(p, "swapped", 1, "A"))
+    assert yield_report(judgments, [], [p]).too_easy == 1
