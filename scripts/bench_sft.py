@@ -37,7 +37,7 @@ from ste_jax.records import TrainingExample
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.batch import Batches
 from ste_jax.training.settings import Remat, TrainSettings
-from ste_jax.training.step import init_state, make_optimizer, place_batch, train_step
+from ste_jax.training.step import init_state, make_optimizer, put_batch, train_step
 
 
 def make_batches(settings: TrainSettings, target_fraction: float, vocabulary: int) -> Batches:
@@ -121,7 +121,7 @@ def time_steps(
         del llama
         for _ in range(1 + steps):
             start = time.perf_counter()
-            batch = place_batch(batches.batch(0), TRAIN, mesh)
+            batch = put_batch(batches.batch(0), TRAIN, mesh)
             state, values = train_step(state, batch, settings=settings, total_steps=1 + steps)
             jax.block_until_ready((state, values))
             seconds.append(time.perf_counter() - start)

@@ -73,7 +73,8 @@ def stage_folders(context: Context) -> list[str]:
     names += ["iteration_0/votes"] if config.evaluate.votes else []
     for k in range(1, config.iterations + 1):
         names += [f"iteration_{k}/annotate", f"iteration_{k}/train"]
-        names += [f"iteration_{k}/prefer"] if config.prefer or prefer.is_begun(context.iteration(k)) else []
+        prefers = config.prefer or prefer.has_started(context.iteration(k))
+        names += [f"iteration_{k}/prefer"] if prefers else []
         names += [f"iteration_{k}/evaluate"]
         names += [f"iteration_{k}/votes"] if config.evaluate.votes else []
     return names

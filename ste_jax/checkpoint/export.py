@@ -13,7 +13,7 @@ import numpy as np
 from ste_jax.checkpoint import layout
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import parameter_hash
-from ste_jax.checkpoint.folder import CHANGEABLE_FIELDS, FolderInTheMaking, update_card
+from ste_jax.checkpoint.folder import CHANGEABLE_FIELDS, PartialModelFolder, update_card
 from ste_jax.checkpoint.hf import DTYPES, INDEX, NAMES
 from ste_jax.checkpoint.source import ModelSource, read_card
 from ste_jax.distributed import process
@@ -49,25 +49,25 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
         raise ValueError(f"{source.path}: no model folder of ours; only those are exported")
     if process.count() > 1:
         raise ValueError("convert: one process exports a model; start it on one host only")
-    making = FolderInTheMaking(folder, f"{source.card.name} {source.digest()}")
-    if making.is_finished:
+    partial_folder = PartialModelFolder(folder, f"{source.card.name} {source.digest()}")
+    if partial_folder.is_finished:
         return _update_exported_card(source.card, Path(folder))
-    path, hashes = Path(making.path), {}
+    path, hashes = Path(partial_folder.path), {}
     shards, values = _shards(source), _values(source, hashes)
     for file, tensors in shards.items():
-        if file in making.done:
+        if file in partial_folder.written:
             for _ in tensors:
                 next(values)
         else:
             _write_safetensors(path / file, tensors, values)
-            making.record(file, "")
+            partial_folder.record(file, "")
     source.verify(hashes)
     if len(shards) > 1:
         _write_json(path / INDEX, _index(shards))
     _write_json(
         path / "config.json", config_fields(source.architecture, source.dtypes["embed"], source.tokenizer)
     )
-    making.finish(source.card, source.tokenizer)
+    partial_folder.finish(source.card, source.tokenizer)
     return True
 
 

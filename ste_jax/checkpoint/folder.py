@@ -26,12 +26,12 @@ from ste_jax.text.tokenizer import Tokenizer
 _ORIGIN = "conversion.json"
 
 
-class FolderInTheMaking:
+class PartialModelFolder:
     """A model folder that is not whole yet.
 
     Attributes:
       path: where it is written for now.
-      done: what was written, by name, with a word on it; of earlier starts too.
+      written: what was written, by name, with a note on it; of earlier starts too.
     """
 
     def __init__(self, folder: str | Path, origin: str = ""):
@@ -51,20 +51,20 @@ class FolderInTheMaking:
             raise ValueError(
                 f"{self._final}: another model is there already; choose another folder, or delete it"
             )
-        self.done: dict[str, str] = _done(self.path, origin) or {}
-        if not self.done:
+        self.written: dict[str, str] = _written(self.path, origin) or {}
+        if not self.written:
             process.on_process_zero(lambda: (remove(self.path), self.path.mkdir(parents=True)))
 
     @property
     def is_finished(self) -> bool:
         """Whether the folder is there under its final name, made from the same origin."""
-        return _done(self._final, self._origin) is not None
+        return _written(self._final, self._origin) is not None
 
-    def record(self, name: str, word: str) -> None:
+    def record(self, name: str, note: str) -> None:
         """Remembers that `name` is on disk."""
-        self.done[name] = word
+        self.written[name] = note
         if self._origin:
-            state = json.dumps({"origin": self._origin, "done": self.done}, indent=1)
+            state = json.dumps({"origin": self._origin, "done": self.written}, indent=1)
             process.on_process_zero(lambda: write_atomically(self.path / _ORIGIN, state))
 
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> None:
@@ -83,23 +83,26 @@ class ModelWriter:
     """Writes a model folder of ours, one parameter after the other."""
 
     def __init__(self, folder: str | Path, origin: str = ""):
-        """See `FolderInTheMaking`."""
-        self._folder = FolderInTheMaking(folder, origin)
+        """See `PartialModelFolder`."""
+        self._folder = PartialModelFolder(folder, origin)
         self._parameters = self._folder.path / PARAMETERS
         # A killed start may have left a parameter that was not recorded.
-        process.on_process_zero(
-            lambda: [f.rmtree() for f in _children(self._parameters) if f.name not in self.done]
-        )
+        process.on_process_zero(self._remove_unrecorded)
 
     @property
     def is_finished(self) -> bool:
         """Whether the folder is there, made from the same origin."""
         return self._folder.is_finished
 
+    def _remove_unrecorded(self) -> None:
+        for folder in _children(self._parameters):
+            if folder.name not in self.written:
+                folder.rmtree()
+
     @property
-    def done(self) -> dict[str, str]:
+    def written(self) -> dict[str, str]:
         """The parameters that are on disk, with their hashes."""
-        return self._folder.done
+        return self._folder.written
 
     def add(self, name: str, array: jax.Array) -> None:
         """Writes a parameter."""
@@ -109,7 +112,7 @@ class ModelWriter:
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
         """Returns the card with its hashes filled in, when the folder has its name."""
         card = dataclasses.replace(
-            card, weights_hash=combine(self.done), tokenizer_hash=tokenizer.fingerprint()
+            card, weights_hash=combine(self.written), tokenizer_hash=tokenizer.fingerprint()
         )
         self._folder.finish(card, tokenizer)
         return card
@@ -202,16 +205,16 @@ def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mes
     for name, stored in source.dtypes.items():
         if not dtype and stored.itemsize > 4:
             raise ValueError(f"{source.path}: {name} is {stored}; give --dtype=float32 or --dtype=bfloat16")
-        if name not in writer.done:
+        if name not in writer.written:
             # Nothing else holds the array: it is gone before the next one is read.
             writer.add(name, source.read(name, TRAIN, mesh, dtype or stored))
     if source.card is not None and not dtype:
-        source.verify(writer.done)
+        source.verify(writer.written)
     writer.finish(card, tokenizer)
     return True
 
 
-def _done(folder: epath.Path, origin: str) -> dict[str, str] | None:
+def _written(folder: epath.Path, origin: str) -> dict[str, str] | None:
     """Returns what a conversion from `origin` left in a folder, if one did."""
     if not origin or not (folder / _ORIGIN).exists():
         return None

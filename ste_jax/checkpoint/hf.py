@@ -31,7 +31,7 @@ NAMES = {
 }
 # Early exports hold the rotary frequencies; a tied model may hold its embeddings twice.
 _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
-_AGAIN = "download the file again"
+_HINT = "download the file again"
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -62,7 +62,7 @@ class HfWeights:
         self.path = folder
         self.names = NAMES
         self.ignored = _IGNORED
-        self.architecture = read_config(folder / "config.json")
+        self.architecture = read_architecture(folder / "config.json")
         self.files = weight_files(folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype] = {}
@@ -108,7 +108,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """
     index = folder / INDEX
     if index.is_file():
-        shards = read_json(index, _AGAIN).get("weight_map")
+        shards = read_json(index, _HINT).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
             raise ValueError(f"{index}: field weight_map does not map tensors to files; download it again")
         files = sorted({folder / Path(shard).name for shard in shards.values()})
@@ -116,21 +116,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pth"))
-        mend = "; its pickled ones (.bin, .pth) are not read: save it as safetensors" if pickled else ""
-        raise ValueError(f"{folder}: no weights (*.safetensors) beside config.json{mend}")
+        hint = "; its pickled ones (.bin, .pth) are not read: save it as safetensors" if pickled else ""
+        raise ValueError(f"{folder}: no weights (*.safetensors) beside config.json{hint}")
     for file in files:
         if not file.is_file():
             raise ValueError(f"{file}: missing, though {INDEX} names it; download it again")
     return tuple(files)
 
 
-def read_config(path: Path) -> LlamaConfig:
+def read_architecture(path: Path) -> LlamaConfig:
     """Returns the architecture that a `config.json` describes, with transformers' defaults for absent fields.
 
     Raises:
       ValueError: names the field that is missing, ill-typed or not supported.
     """
-    fields = read_json(path, _AGAIN)
+    fields = read_json(path, _HINT)
     for name, wanted, default in (
         ("model_type", "llama", None),
         ("hidden_act", "silu", "silu"),

@@ -138,10 +138,10 @@ class TrainCheckpoints:
 
 def save_parameter(folder: epath.Path, name: str, array: jax.Array) -> None:
     """Writes an array below `folder`, by itself: only one at a time is in this host's memory."""
-    _give_back(array)
+    _release_host_memory(array)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(folder / name, args=ocp.args.StandardSave({name: array}))
-    _give_back(array)
+    _release_host_memory(array)
 
 
 def parameter_shapes(folder: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
@@ -166,11 +166,11 @@ def load_parameter(folder: epath.Path, name: str, target: jax.ShapeDtypeStruct) 
     """
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _reading(folder, _COPY):
         array = checkpointer.restore(folder / name, args=ocp.args.StandardRestore({name: target}))[name]
-    _give_back(array)
+    _release_host_memory(array)
     return array
 
 
-def _give_back(array: jax.Array) -> None:
+def _release_host_memory(array: jax.Array) -> None:
     """Returns the memory that was freed around a large array to the system.
 
     JAX leaves the host's copy of a new array in a reference cycle, and malloc keeps what TensorStore encoded
@@ -184,7 +184,7 @@ def _give_back(array: jax.Array) -> None:
 
 
 @contextmanager
-def _reading(folder: epath.Path, mend: str) -> Iterator[None]:
+def _reading(folder: epath.Path, hint: str) -> Iterator[None]:
     """Turns what Orbax raises, for damaged files a bare `Exception`, into an error that people can act on."""
     try:
         yield
@@ -192,7 +192,7 @@ def _reading(folder: epath.Path, mend: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f"{folder}: damaged ({reason}); {mend}") from error
+        raise ValueError(f"{folder}: damaged ({reason}); {hint}") from error
 
 
 def _metadata(folder: epath.Path) -> PyTree:

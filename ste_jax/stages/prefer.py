@@ -30,7 +30,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     if settings is None:
         # Preferences that left no model yet are forgotten.
         process.on_process_zero(lambda: (folder / "model").exists() or undo(folder))
-        if is_begun(folder):
+        if has_started(folder):
             raise SteError(
                 "stage_stale",
                 f"{folder / 'model'} was made by preferences, for which the configuration asks no more; set "
@@ -38,21 +38,21 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
             )
         return
     require_success(folder / "train")
-    if not (is_begun(folder) or (folder / "model").exists()):
+    if not (has_started(folder) or (folder / "model").exists()):
         raise ValueError(f"{folder / 'model'} is missing; run `ste train --iteration={iteration}` first")
-    process.on_process_zero(lambda: is_begun(folder) or (folder / "model").rename(_start(folder)))
+    process.on_process_zero(lambda: has_started(folder) or (folder / "model").rename(_start(folder)))
     source = context.opened(_start(folder))
     train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)
 
 
-def is_begun(folder: epath.Path) -> bool:
+def has_started(folder: epath.Path) -> bool:
     """Says whether the fine-tuned model of an iteration has left its place."""
     return _start(folder).exists()
 
 
 def undo(folder: epath.Path) -> None:
     """Gives the fine-tuned model of an iteration its place back."""
-    if is_begun(folder):
+    if has_started(folder):
         remove(folder / "model")
         _start(folder).rename(folder / "model")
 

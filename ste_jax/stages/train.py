@@ -38,15 +38,15 @@ from ste_jax.storage.files import digest, matching, remove
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success, require_success
 from ste_jax.training.batch import Batches
-from ste_jax.training.loop import FREE_ON_RESUME, TrainResult, train
-from ste_jax.training.lora import prepared
+from ste_jax.training.loop import RESUMABLE_FIELDS, TrainResult, train
+from ste_jax.training.lora import add_lora
 from ste_jax.training.metrics import MetricsLog
 from ste_jax.training.preference import PreferenceBatches
 from ste_jax.training.settings import TrainSettings
 from ste_jax.training.step import check_attention, check_rows, reference_log_probs
 
 
-class _Ticker:
+class _StepProgress:
     """Tells the terminal and the record set, which `ste status` reads, how far training is."""
 
     def __init__(self, progress: Progress, records: RecordSet):
@@ -108,7 +108,7 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     kind = PreferenceExample if preferring else TrainingExample
     records = RecordSet(training.folder, kind, _fingerprint(training, splits))
     if read_success(training.folder):
-        _hand_over(training.folder)
+        _publish_model(training.folder)
         return
     judge = Judge(context.judging, training.source.tokenizer)
     too_long = _too_long(training, judge, splits.validation)
@@ -137,7 +137,7 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     report = yield_report(judgments, chosen, splits.train, both_orders=context.config.annotate.both_orders)
     summary["yield"] = report.to_json()
     records.finish([e.id for e in examples], summary)
-    _hand_over(training.folder)
+    _publish_model(training.folder)
 
 
 def _fingerprint(training: Training, splits: Splits) -> dict:
@@ -146,7 +146,7 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
     return context.fingerprint(
         training.stage,
         {
-            "train": {k: v for k, v in settings.items() if k not in FREE_ON_RESUME},
+            "train": {k: v for k, v in settings.items() if k not in RESUMABLE_FIELDS},
             **{name: getattr(config.annotate, name) for name in SELECTION_FIELDS},
             "model_dtype": config.model_dtype or config.decode.dtype,
         },
@@ -186,7 +186,7 @@ def _require_best(folder: epath.Path, step: int) -> None:
         )
 
 
-def _hand_over(folder: epath.Path) -> None:
+def _publish_model(folder: epath.Path) -> None:
     """Makes the best model that of the iteration, and removes the optimizer's state.
 
     After SUCCESS only: no other stage takes the model of a training that is not finished, and nobody can go
@@ -282,7 +282,7 @@ def _train(
         dtypes = {"param_dtype": settings.model_dtype, "dtype": settings.dtype}
         draw = int(generator(config.seed, "adapters", iteration).integers(2**31))
         model = source.load(TRAIN, context.train_mesh, **dtypes)
-        return prepared(model, settings, jax.random.key(draw))
+        return add_lora(model, settings, jax.random.key(draw))
 
     checkpoints = TrainCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
     metrics = MetricsLog(Path(folder))
@@ -302,7 +302,7 @@ def _train(
                 evaluate=accuracy if validation else None,
                 save_best=save,
                 metrics=metrics,
-                progress=_Ticker(progress, records),
+                progress=_StepProgress(progress, records),
             )
         finally:
             metrics.close()

@@ -11,11 +11,11 @@ from ste_jax.randomness import generator
 from ste_jax.records import PreferenceExample, TrainingExample
 from ste_jax.training.settings import TrainSettings
 
-Example = TrainingExample | PreferenceExample
+PackableExample = TrainingExample | PreferenceExample
 
 
 @dataclasses.dataclass(frozen=True)
-class Packing:
+class PackingStats:
     """What the packing of a run came to; `padding` is the share of a pass's positions that hold no token, the
     empty rows of the last batch among them.
     """
@@ -43,7 +43,9 @@ class Batches:
       fingerprint: hash of the examples, their order and the seed.
     """
 
-    def __init__(self, examples: Sequence[Example], settings: TrainSettings, seed: int, iteration: int):
+    def __init__(
+        self, examples: Sequence[PackableExample], settings: TrainSettings, seed: int, iteration: int
+    ):
         self._settings = settings
         self._seed, self._iteration = seed, iteration
         self._examples = [e for e in examples if _size(e) <= settings.row_length]
@@ -80,7 +82,7 @@ class Batches:
         """Returns the ids of the examples that the batch of `step` holds."""
         return [example.id for row in self.rows(step) for example in row]
 
-    def rows(self, step: int) -> list[list[Example]]:
+    def rows(self, step: int) -> list[list[PackableExample]]:
         """Returns the examples of each row of the batch of `step`; rows that are missing are empty."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -88,7 +90,7 @@ class Batches:
         size = self._settings.batch_rows
         return self._rows[index * size : (index + 1) * size]
 
-    def _pack(self, epoch: int) -> list[list[Example]]:
+    def _pack(self, epoch: int) -> list[list[PackableExample]]:
         random = generator(self._seed, "train", self._iteration, epoch)
         shuffled = [self._examples[i] for i in random.permutation(len(self._examples))]
         # Stable, on both lengths: equals stay shuffled, and every epoch needs the same rows and targets.
@@ -117,10 +119,10 @@ class Batches:
                 digest.update(np.asarray(prompt + target, np.int32).tobytes())
         return digest.hexdigest()
 
-    def _count(self, given: int) -> Packing:
+    def _count(self, given: int) -> PackingStats:
         tokens = sum(map(_size, self._examples))
         positions = self.steps_per_epoch * self._settings.batch_rows * self._settings.row_length
-        return Packing(
+        return PackingStats(
             examples=len(self._examples),
             left_out=given - len(self._examples),
             tokens=tokens,
@@ -130,17 +132,17 @@ class Batches:
         )
 
 
-def _size(example: Example) -> int:
+def _size(example: PackableExample) -> int:
     return sum(len(prompt) + len(target) for prompt, target in example.sequences)
 
 
-def _targets(example: Example) -> int:
+def _targets(example: PackableExample) -> int:
     return sum(len(target) for _, target in example.sequences)
 
 
-def _best_fit(examples: Sequence[Example], length: int) -> list[list[Example]]:
+def _best_fit(examples: Sequence[PackableExample], length: int) -> list[list[PackableExample]]:
     """Puts each example into the fullest row that still holds it, or into a new one."""
-    rows: list[list[Example]] = []
+    rows: list[list[PackableExample]] = []
     free: list[tuple[int, int]] = []  # (free positions, row), sorted
     for example in examples:
         size = _size(example)
@@ -156,7 +158,7 @@ def _best_fit(examples: Sequence[Example], length: int) -> list[list[Example]]:
     return rows
 
 
-def _fill_row(arrays: dict[str, np.ndarray], row: Sequence[Example]) -> None:
+def _fill_row(arrays: dict[str, np.ndarray], row: Sequence[PackableExample]) -> None:
     start = target = 0
     sequences = [sequence for example in row for sequence in example.sequences]
     for segment, (prompt_ids, target_ids) in enumerate(sequences, 1):

@@ -14,7 +14,7 @@ from ste_jax.distributed import monitor, preemption
 from ste_jax.models.llama import Llama, LlamaConfig
 from ste_jax.sharding import Rules
 from ste_jax.training.batch import Batches
-from ste_jax.training.lora import trained, with_trained
+from ste_jax.training.lora import replace_trainable, trainable
 from ste_jax.training.metrics import MetricsLog
 from ste_jax.training.settings import TrainSettings
 from ste_jax.training.step import (
@@ -24,12 +24,12 @@ from ste_jax.training.step import (
     check_rows,
     init_state,
     make_optimizer,
-    place_batch,
+    put_batch,
     train_step,
 )
 
 # What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
-FREE_ON_RESUME = (
+RESUMABLE_FIELDS = (
     *("micro_rows", "attention", "remat"),
     *("evaluate_every", "checkpoint_every", "keep_checkpoints"),
 )
@@ -39,7 +39,7 @@ class DivergedError(ValueError):
     """The loss or the gradient is not a finite number any more."""
 
 
-class Progress(Protocol):
+class ProgressListener(Protocol):
     """Whoever shows how far the run is."""
 
     def advance(self, records: int = 0, tokens: int = 0) -> None:
@@ -75,13 +75,13 @@ def train(
     evaluate: Callable[[Llama, int], float] | None,
     save_best: Callable[[Llama, int], None],
     metrics: MetricsLog,
-    progress: Progress,
+    progress: ProgressListener,
 ) -> TrainResult:
     """Trains until `batches.total_steps`, or the patience ends, from the latest checkpoint if there is one.
 
     Args:
-      load_model: makes the model to start from, in `settings.model_dtype` on `mesh` and prepared (see
-        `sft.lora`); on resume it is called for its frozen part, if it has one.
+      load_model: makes the model to start from, in `settings.model_dtype` on `mesh`, with its adapters if it
+        has any (see `training.lora`); on resume it is called for the frozen part, if there is one.
       cfg: its architecture.
       batches: step -> arrays.
       settings: see `TrainSettings`.
@@ -112,23 +112,23 @@ def train(
         if resumed_from is None:
             step, state = 0, init_state(load_model(), make_optimizer(settings, total))
         else:
-            shapes = stored(on_mesh(abstract_state(cfg, rules, settings, total), mesh))
+            shapes = checkpointed(on_mesh(abstract_state(cfg, rules, settings, total), mesh))
             state, meta = checkpoints.restore(resumed_from, shapes)
             _refuse_other_run(meta["run"], run)
             if settings.lora_rank:
-                state = dataclasses.replace(state, model=with_trained(load_model(), state.model))
+                state = dataclasses.replace(state, model=replace_trainable(load_model(), state.model))
             step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
             if best_step(evaluations, total) == step:  # a kill may have come between checkpoint and model
                 save_best(state.model, step)
         metrics.begin(step)
         arrays = batches.batch(step) if step < total else {}
 
-        ended = step == total or _impatient(evaluations, settings.patience)
+        ended = step == total or _out_of_patience(evaluations, settings.patience)
         while not ended:
             # ---- update: the next batch is made while the devices work -----------------------------------
             begin = time.monotonic()
             state, values = train_step(
-                state, place_batch(arrays, rules, mesh), settings=settings, total_steps=total
+                state, put_batch(arrays, rules, mesh), settings=settings, total_steps=total
             )
             tokens = int(np.count_nonzero(arrays["segments"]))
             if step + 1 < total:
@@ -155,13 +155,13 @@ def train(
                 value = float(evaluate(state.model, step))
                 metrics.log(step, evaluation=value)
                 evaluations.append((step, value))
-            ended = step == total or _impatient(evaluations, settings.patience)
+            ended = step == total or _out_of_patience(evaluations, settings.patience)
             best = best_step(evaluations, total) == step
 
             # ---- checkpoint: before the model, which would else be of a step that a kill undoes ----------
             stop = monitor.stop_requested_anywhere(mesh)
             if stop or ended or best or step % settings.checkpoint_every == 0:
-                checkpoints.save(step, stored(state), {"run": run, "evaluations": evaluations})
+                checkpoints.save(step, checkpointed(state), {"run": run, "evaluations": evaluations})
             if best:
                 save_best(state.model, step)
             if stop and not ended:
@@ -175,19 +175,19 @@ def best_step(evaluations: Sequence[tuple[int, float]], total: int) -> int:
     return max(evaluations, key=lambda e: (e[1], -e[0]))[0] if evaluations else total
 
 
-def stored(state: TrainState) -> TrainState:
+def checkpointed(state: TrainState) -> TrainState:
     """Returns what of a state a checkpoint holds: a frozen model lies on disk already."""
-    return dataclasses.replace(state, model=trained(state.model))
+    return dataclasses.replace(state, model=trainable(state.model))
 
 
-def _impatient(evaluations: Sequence[tuple[int, float]], patience: int) -> bool:
+def _out_of_patience(evaluations: Sequence[tuple[int, float]], patience: int) -> bool:
     """Tells whether the last `patience` evaluations (0: never) are no better than the best before them."""
     values = [value for _, value in evaluations]
     return 0 < patience < len(values) and max(values[-patience:]) <= max(values[:-patience])
 
 
 def _describe(batches: Batches, settings: TrainSettings) -> dict[str, Any]:
-    fixed = {k: v for k, v in dataclasses.asdict(settings).items() if k not in FREE_ON_RESUME}
+    fixed = {k: v for k, v in dataclasses.asdict(settings).items() if k not in RESUMABLE_FIELDS}
     return {**fixed, "total_steps": batches.total_steps, "examples": batches.fingerprint}
 
 

@@ -29,7 +29,7 @@ def adapter_table(cfg: LlamaConfig, rank: int) -> dict[str, Parameter]:
     return table
 
 
-def prepared(model: Llama, settings: TrainSettings, key: jax.Array) -> Llama:
+def add_lora(model: Llama, settings: TrainSettings, key: jax.Array) -> Llama:
     """Returns the model as `settings` train it: with new adapters where they ask for them."""
     if not settings.lora_rank:
         return model
@@ -38,14 +38,14 @@ def prepared(model: Llama, settings: TrainSettings, key: jax.Array) -> Llama:
     arrays = {
         name: random_parameter(keys[name], p, model.rules, settings.param_dtype) for name, p in table.items()
     }
-    return with_trained(model, Adapters(settings.lora_alpha / settings.lora_rank, arrays))
+    return replace_trainable(model, Adapters(settings.lora_alpha / settings.lora_rank, arrays))
 
 
-def trained(model: Llama) -> Llama | Adapters:
+def trainable(model: Llama) -> Llama | Adapters:
     """Returns the part of a model that has gradients, an optimizer's state and a place in checkpoints."""
     return model if model.blocks.adapters is None else model.blocks.adapters
 
 
-def with_trained(model: Llama, part: Llama | Adapters) -> Llama:
+def replace_trainable(model: Llama, part: Llama | Adapters) -> Llama:
     """Returns the model with another such part; nothing is copied."""
     return part if isinstance(part, Llama) else model.with_adapters(part)

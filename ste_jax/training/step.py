@@ -18,7 +18,7 @@ from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
 from ste_jax.models.product import PRODUCT
 from ste_jax.models.splash import splash_attention
 from ste_jax.sharding import Rules, place
-from ste_jax.training.lora import prepared, trained, with_trained
+from ste_jax.training.lora import add_lora, replace_trainable, trainable
 from ste_jax.training.loss import target_losses, total_loss
 from ste_jax.training.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
 from ste_jax.training.settings import TrainSettings
@@ -31,7 +31,7 @@ Array = jax.Array
 class TrainState:
     """All that a step changes: `step` counts the updates made (int32).
 
-    On disk `model` is what of it is trained (see `sft.lora`).
+    On disk `model` is what of it is trained (see `training.lora`).
     """
 
     step: Array
@@ -72,7 +72,7 @@ def _is_matrix(tree: Any) -> Any:
 def init_state(model: Llama, tx: optax.GradientTransformation) -> TrainState:
     """Returns the state before the first update; the optimizer's arrays are sharded like the model's."""
     step = jnp.zeros((), jnp.int32, out_sharding=jax.P())
-    return TrainState(step=step, model=model, opt_state=jax.jit(tx.init)(trained(model)))
+    return TrainState(step=step, model=model, opt_state=jax.jit(tx.init)(trainable(model)))
 
 
 def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
@@ -104,7 +104,7 @@ def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
         )
 
 
-def place_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
+def put_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
     """Puts a batch's rows on the devices; every host knows the whole batch and hands over its own part."""
     return {name: place(array, mesh, rules.spec("batch", None)) for name, array in batch.items()}
 
@@ -123,9 +123,9 @@ def train_step(
       after the update: not finite if any parameter is not), learning_rate, target_tokens.
     """
     loss_at = _loss_of(settings, batch)
-    loss_of = jax.value_and_grad(lambda part, micro: loss_at(with_trained(state.model, part), micro))
+    loss_of = jax.value_and_grad(lambda part, micro: loss_at(replace_trainable(state.model, part), micro))
     # A pytree is all that optax asks for; its types say more.
-    tx, params = make_optimizer(settings, total_steps), cast(Any, trained(state.model))
+    tx, params = make_optimizer(settings, total_steps), cast(Any, trainable(state.model))
     if settings.micro_batches == 1:
         loss, grads = loss_of(params, batch)
     else:
@@ -140,7 +140,7 @@ def train_step(
         "learning_rate": jnp.asarray(learning_rates(settings, total_steps)(state.step), jnp.float32),
         "target_tokens": jnp.sum(batch["target_weights"]),
     }
-    model = with_trained(state.model, updated)
+    model = replace_trainable(state.model, updated)
     return TrainState(step=state.step + 1, model=model, opt_state=opt_state), metrics
 
 
@@ -189,7 +189,7 @@ def reference_log_probs(
             arrays, rows = batches.batch(step), []
             for first in range(0, settings.batch_rows, settings.micro_rows):
                 micro = {name: array[first : first + settings.micro_rows] for name, array in arrays.items()}
-                values = _log_probs(model, place_batch(micro, model.rules, mesh), settings=settings)
+                values = _log_probs(model, put_batch(micro, model.rules, mesh), settings=settings)
                 rows += multihost_utils.process_allgather(values, tiled=True).tolist()
             for row, values in zip(batches.rows(step), rows, strict=False):
                 found |= {e.id: values[2 * i : 2 * i + 2] for i, e in enumerate(row)}
@@ -252,6 +252,6 @@ def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, tota
     def make() -> TrainState:
         key = jax.random.key(0)
         model = initialize(cfg, rules, key, param_dtype=settings.model_dtype, dtype=settings.dtype)
-        return init_state(prepared(model, settings, key), make_optimizer(settings, total_steps))
+        return init_state(add_lora(model, settings, key), make_optimizer(settings, total_steps))
 
     return jax.eval_shape(make)

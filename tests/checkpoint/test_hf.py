@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from ste_jax.checkpoint.hf import read_config
+from ste_jax.checkpoint.hf import read_architecture
 from ste_jax.checkpoint.source import open_model
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.rope import RopeScaling
@@ -48,7 +48,7 @@ LLAMA_31 = {
 def config_of(tmp_path: Path, **changes: object) -> LlamaConfig:
     fields = {k: v for k, v in {**LLAMA_31, **changes}.items() if v != "absent"}
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    return read_config(tmp_path / "config.json")
+    return read_architecture(tmp_path / "config.json")
 
 
 def edit_config(folder: Path, **changes: object) -> None:

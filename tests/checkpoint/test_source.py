@@ -132,7 +132,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 
-from ste_jax.checkpoint.folder import FolderInTheMaking
+from ste_jax.checkpoint.folder import PartialModelFolder
 from ste_jax.checkpoint.source import open_model
 
 
@@ -143,9 +143,9 @@ def kill_when_the_card_is_gone(event, arguments):
 
 
 source = open_model(sys.argv[1])
-making = FolderInTheMaking(sys.argv[1])
+partial_folder = PartialModelFolder(sys.argv[1])
 sys.addaudithook(kill_when_the_card_is_gone)
-making.finish(source.card, source.tokenizer)
+partial_folder.finish(source.card, source.tokenizer)
 """
 
 

@@ -11,8 +11,8 @@ from training_cases import TINY, examples, one_device, settings, tiny_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.batch import Batches
-from ste_jax.training.loop import DivergedError, stored, train
-from ste_jax.training.lora import adapter_table, prepared
+from ste_jax.training.loop import DivergedError, checkpointed, train
+from ste_jax.training.lora import adapter_table, add_lora
 from ste_jax.training.metrics import MetricsLog, read_metrics
 from ste_jax.training.step import abstract_state
 
@@ -61,7 +61,7 @@ def final_state(folder, chosen, total, mesh=None):
     mesh = mesh or one_device()
     with contextlib.closing(TrainCheckpoints(folder / "checkpoints", keep=1)) as checkpoints:
         with jax.set_mesh(mesh):
-            shapes = stored(on_mesh(abstract_state(TINY, TRAIN, chosen, total), mesh))
+            shapes = checkpointed(on_mesh(abstract_state(TINY, TRAIN, chosen, total), mesh))
         state, meta = checkpoints.restore(checkpoints.latest_step(), shapes)
     return arrays(state), meta
 
@@ -138,7 +138,7 @@ def test_resuming_on_more_devices_equals_to_float_tolerance(tmp_path):
 def test_adapters_are_kept_alone_and_resume_bit_for_bit(tmp_path):
     """The frozen model is loaded again; what is kept of the best step is the merged model."""
     chosen = dataclasses.replace(USUAL, lora_rank=2, learning_rate=5e-2, epochs=12)
-    how = {"given": examples(12), "load": lambda mesh: prepared(tiny_model(mesh), chosen, jax.random.key(0))}
+    how = {"given": examples(12), "load": lambda mesh: add_lora(tiny_model(mesh), chosen, jax.random.key(0))}
 
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     expected = run(straight, chosen, evaluate=accuracy_of_merged, **how)

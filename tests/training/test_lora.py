@@ -10,9 +10,9 @@ from ste_jax.models.adapters import Adapters
 from ste_jax.models.llama import hidden_states
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.batch import Batches
-from ste_jax.training.lora import adapter_table, prepared, trained
+from ste_jax.training.lora import adapter_table, add_lora, trainable
 from ste_jax.training.loss import target_losses
-from ste_jax.training.step import init_state, make_optimizer, place_batch, train_step
+from ste_jax.training.step import init_state, make_optimizer, put_batch, train_step
 
 LORA = settings(
     lora_rank=3, lora_alpha=6.0, warmup_steps=0, clip_norm=1e9, learning_rate=1e-3, optimizer="sgd", b1=0.0
@@ -34,7 +34,7 @@ def adapted(mesh):
 def batch_on(mesh):
     batch = Batches(examples(16), LORA, 0, 1).batch(0)
     assert len(set(batch["target_weights"].sum(axis=1))) > 2, "micro-batches must differ in targets to tell"
-    return place_batch(batch, TRAIN, mesh)
+    return put_batch(batch, TRAIN, mesh)
 
 
 def loss(model, batch):
@@ -62,7 +62,7 @@ def test_a_sharded_step_has_the_merged_model_s_loss_and_gradients_of_adapters_on
     mesh, chosen = make_mesh((1, 2, 2), jax.devices()[:4]), dataclasses.replace(LORA, micro_rows=micro_rows)
     with jax.set_mesh(mesh):
         model = adapted(mesh)
-        before = {n: np.asarray(getattr(trained(model), n)) for n in adapter_table(TINY, 3)}
+        before = {n: np.asarray(getattr(trainable(model), n)) for n in adapter_table(TINY, 3)}
         frozen = [np.asarray(x) for x in jax.tree.leaves(tiny_model(mesh))]
         state = init_state(model, make_optimizer(chosen, 10))
         state, metrics = train_step(state, batch_on(mesh), settings=chosen, total_steps=10)
@@ -75,7 +75,7 @@ def test_a_sharded_step_has_the_merged_model_s_loss_and_gradients_of_adapters_on
         dw = gradients[name].reshape(2, flat_a.shape[1], flat_b.shape[2])
         wanted = {"a": 2.0 * dw @ flat_b.swapaxes(1, 2), "b": 2.0 * flat_a.swapaxes(1, 2) @ dw}
         for side, old in (("a", a), ("b", b)):
-            new = np.asarray(getattr(trained(state.model), f"{name}_{side}"), np.float64)
+            new = np.asarray(getattr(trainable(state.model), f"{name}_{side}"), np.float64)
             moved = (old - new) / 1e-3
             np.testing.assert_allclose(moved, wanted[side].reshape(old.shape), rtol=2e-2, atol=2e-4)
     for old, new in zip(frozen, jax.tree.leaves(state.model.with_adapters(None)), strict=True):
@@ -85,9 +85,9 @@ def test_a_sharded_step_has_the_merged_model_s_loss_and_gradients_of_adapters_on
 def test_new_adapters_change_nothing_and_have_the_matrices_axes():
     mesh = make_mesh((1, 2, 2), jax.devices()[:4])
     with jax.set_mesh(mesh):
-        model = prepared(tiny_model(mesh), LORA, jax.random.key(1))
+        model = add_lora(tiny_model(mesh), LORA, jax.random.key(1))
         merged = model.with_rules(TRAIN, mesh, "float32")
-    part = trained(model)
+    part = trainable(model)
     for name in names():
         np.testing.assert_array_equal(merged.parameter(f"blocks.{name}"), getattr(model.blocks, name)[...])
         assert not np.asarray(getattr(part, f"{name}_b")).any()

@@ -13,7 +13,7 @@ from ste_jax.models.llama import hidden_states
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.batch import Batches
 from ste_jax.training.loss import target_losses, total_loss
-from ste_jax.training.step import place_batch
+from ste_jax.training.step import put_batch
 
 
 def hidden_of(model, batch):
@@ -33,7 +33,7 @@ compiled = jax.jit(run, static_argnames="chunk")
 
 def loss_sum(model, batch, mesh, chunk):
     with jax.set_mesh(mesh):
-        return float(compiled(model, place_batch(batch, TRAIN, mesh), chunk=chunk))
+        return float(compiled(model, put_batch(batch, TRAIN, mesh), chunk=chunk))
 
 
 @jax.jit
@@ -125,7 +125,7 @@ def test_the_sum_has_the_value_and_the_gradients_of_the_losses(sizes, tied, chun
     found = []
     with jax.set_mesh(mesh):
         model = tiny_model(mesh, dtype=dtype, cfg=dataclasses.replace(TINY, tie_embeddings=tied))
-        arrays = place_batch(batch, TRAIN, mesh)
+        arrays = put_batch(batch, TRAIN, mesh)
         for loss in (run, run_at_once):
             # As in a step, where what is summed is divided by the number of targets.
             of_model = partial(lambda loss, m: loss(m, arrays, chunk) / 7.0, loss)
@@ -142,7 +142,7 @@ def test_a_frozen_unembedding_gets_no_gradient(trained, products):
     mesh = one_device()
     batch = Batches(examples(30), settings(row_length=128), 0, 1).batch(0)
     with jax.set_mesh(mesh):
-        model, arrays = tiny_model(mesh), place_batch(batch, TRAIN, mesh)
+        model, arrays = tiny_model(mesh), put_batch(batch, TRAIN, mesh)
         gradient = jax.grad(partial(total_loss, batch=arrays, chunk=8), trained)
         assert (
             str(jax.make_jaxpr(gradient)(model, hidden_of(model, arrays))).count("dot_general[") == products
@@ -158,9 +158,7 @@ def test_no_array_holds_the_logits_of_all_targets(loss):
     assert targets > 8
 
     with jax.set_mesh(mesh):
-        program = str(
-            jax.make_jaxpr(jax.grad(partial(loss, chunk=8)))(model, place_batch(batch, TRAIN, mesh))
-        )
+        program = str(jax.make_jaxpr(jax.grad(partial(loss, chunk=8)))(model, put_batch(batch, TRAIN, mesh)))
     program = re.sub(r"@(\w+|\([^)]*\))", "", program)  # shapes name the mesh axes of each size
     assert f"f32[{rows},8,64]" in program
     assert f"f32[{rows},{targets},64]" not in program

@@ -11,7 +11,7 @@ from ste_jax.models.llama import hidden_states
 from ste_jax.records import PreferenceExample
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.preference import PreferenceBatches, preference_loss
-from ste_jax.training.step import init_state, make_optimizer, place_batch, reference_log_probs, train_step
+from ste_jax.training.step import init_state, make_optimizer, put_batch, reference_log_probs, train_step
 
 DPO = settings(method="dpo", warmup_steps=0, learning_rate=1e-3, clip_norm=1e9)
 
@@ -72,7 +72,7 @@ def one_update(chosen, shape=(1, 1, 1), count=12):
     assert len({len(row) for row in batches.rows(0)}) > 1, "rows must differ in pairs to tell"
     with jax.set_mesh(mesh):
         state = init_state(tiny_model(mesh), make_optimizer(chosen, 10))
-        batch = place_batch(batches.batch(0), TRAIN, mesh)
+        batch = put_batch(batches.batch(0), TRAIN, mesh)
         state, metrics = train_step(state, batch, settings=chosen, total_steps=10)
     moments = jax.tree.leaves(state.opt_state[1][0].mu)
     return float(metrics["loss"]), [np.asarray(x) for x in moments]
@@ -143,7 +143,7 @@ def test_training_prefers_the_chosen():
     with jax.set_mesh(mesh):
         state = init_state(model, make_optimizer(chosen, 20))
         for _ in range(20):
-            batch = place_batch(batches.batch(0), TRAIN, mesh)
+            batch = put_batch(batches.batch(0), TRAIN, mesh)
             state, metrics = train_step(state, batch, settings=chosen, total_steps=20)
             losses.append(float(metrics["loss"]))
     assert losses[0] == pytest.approx(np.log(2.0), rel=1e-5)

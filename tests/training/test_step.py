@@ -19,7 +19,7 @@ from ste_jax.training.step import (
     init_state,
     learning_rates,
     make_optimizer,
-    place_batch,
+    put_batch,
     train_step,
 )
 
@@ -47,7 +47,7 @@ def stepped(chosen, shape=(1, 1, 1), targets=True):
     with jax.set_mesh(mesh):
         model = tiny_model(mesh, chosen.param_dtype, chosen.dtype)
         state = init_state(model, make_optimizer(chosen, TOTAL))
-        placed = place_batch(batch, TRAIN, mesh)
+        placed = put_batch(batch, TRAIN, mesh)
         return train_step(state, placed, settings=chosen, total_steps=TOTAL)
 
 
@@ -197,7 +197,7 @@ def test_the_step_is_traced_once(monkeypatch):
     with jax.set_mesh(mesh):
         state = init_state(tiny_model(mesh), make_optimizer(chosen, batches.total_steps))
         for step in range(4):
-            batch = place_batch(batches.batch(step), TRAIN, mesh)
+            batch = put_batch(batches.batch(step), TRAIN, mesh)
             state, _ = train_step(state, batch, settings=chosen, total_steps=batches.total_steps)
     assert len(traces) == 1
     assert int(state.step) == 4
