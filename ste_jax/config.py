@@ -3,11 +3,13 @@ anything loads.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal, TypeVar
 
 import dacite
 
+from ste_jax.config_field import JUDGING, STAGES, config_field, values_affecting
 from ste_jax.decode.engine import DecodeSettings
 from ste_jax.decode.protocol import Sampling
 from ste_jax.errors import SteError
@@ -23,6 +25,9 @@ PairMode = Literal[
 ]
 _Check = tuple[bool, str]
 
+# Version of the form of stage fingerprints. Version 1 has no number, and lacks the section `decode`.
+FINGERPRINT_SCHEMA = 2
+
 # Dotted names of fields that were renamed, with their new names. A row of `train` holds for `prefer` too.
 RENAMED: dict[str, str] = {
     "pairs.hotter": "pairs.high_temperature",
@@ -34,6 +39,10 @@ RENAMED_VALUES: dict[tuple[str, str], str] = {
     ("pairs.mode", "shortened"): "truncated",
     ("pairs.mode", "worse"): "degraded",
 }
+
+
+_select = functools.partial(config_field, affects=("select",))
+_pairs = functools.partial(config_field, affects=("pairs",))
 
 
 def _require(*checks: _Check) -> None:
@@ -64,15 +73,15 @@ class SelectConfig:
       max_new_tokens: of a label.
     """
 
-    pool: int = 0
-    size: int
-    categories: tuple[str, ...] = CATEGORIES
-    quotas: dict[str, float] = dataclasses.field(default_factory=dict)
-    min_complexity: int = 0
-    prefer_complex: bool = True
-    max_tokens: int = 1024
-    max_new_tokens: int = 48
-    filters: FilterSettings = FilterSettings()
+    pool: int = _select(0)
+    size: int = _select()
+    categories: tuple[str, ...] = _select(CATEGORIES)
+    quotas: dict[str, float] = _select(default_factory=dict)
+    min_complexity: int = _select(0)
+    prefer_complex: bool = _select(True)
+    max_tokens: int = _select(1024)
+    max_new_tokens: int = _select(48)
+    filters: FilterSettings = _select(FilterSettings())
 
     def __post_init__(self):
         unknown = sorted(set(self.quotas) - {*self.categories, "unlabelled"})
@@ -111,14 +120,16 @@ class PairsConfig:
       test: pairs held out for the evaluation of every model.
     """
 
-    mode: PairMode | tuple[PairMode, ...] = "modified"
-    max_response_tokens: int = 1024
-    max_modified_tokens: int = 256
-    sampling: Sampling = Sampling()
-    high_temperature: Sampling = Sampling(temperature=1.0, top_p=1.0)
-    checks: PairChecks = PairChecks()
-    validation: int
-    test: int
+    mode: PairMode | tuple[PairMode, ...] = _pairs("modified")
+    max_response_tokens: int = _pairs(1024)
+    max_modified_tokens: int = _pairs(256)
+    sampling: Sampling = _pairs(Sampling())
+    high_temperature: Sampling = _pairs(
+        Sampling(temperature=1.0, top_p=1.0), used=lambda section: "high_temperature" in section.modes
+    )
+    checks: PairChecks = _pairs(PairChecks())
+    validation: int = config_field(affects=("annotate", "train", "prefer"), by_content=True)
+    test: int = config_field(affects=JUDGING, by_content=True)
 
     def __post_init__(self):
         _require(
@@ -153,13 +164,13 @@ class AnnotateConfig:
       both_orders: leaves out pairs that were judged correctly in one order only.
     """
 
-    samples: int = 15
-    stop_when_correct: int = 0
-    max_new_tokens: int = 4096
-    sampling: Sampling = Sampling()
-    force_verdict: bool = False
-    max_per_example: int = 1
-    both_orders: bool = False
+    samples: int = config_field(15, affects=("annotate",))
+    stop_when_correct: int = config_field(0, affects=("annotate",))
+    max_new_tokens: int = config_field(4096, affects=JUDGING)
+    sampling: Sampling = config_field(Sampling(), affects=("annotate",))
+    force_verdict: bool = config_field(False, affects=JUDGING)
+    max_per_example: int = config_field(1, affects=("train", "prefer"))
+    both_orders: bool = config_field(False, affects=("train", "prefer"))
 
     def __post_init__(self):
         _require(
@@ -186,8 +197,8 @@ class EvaluateConfig:
       sampling: of the vote.
     """
 
-    votes: int = 0
-    sampling: Sampling = Sampling()
+    votes: int = config_field(0, affects=("votes",))
+    sampling: Sampling = config_field(Sampling(), affects=("votes",))
 
     def __post_init__(self):
         _require((self.votes >= 0, "evaluate.votes must be 0 or more"))
@@ -218,25 +229,25 @@ class RunConfig:
         `read_config`).
     """
 
-    name: str
-    seed: int = 0
-    iterations: int = 5
-    model: str
-    instructions: str
-    labelled_pairs: str = ""
-    judge_prompt: str = "standard"
-    rubric: str = ""
-    train_from: Literal["seed", "last"] = "seed"
-    model_dtype: Literal["", "float32", "bfloat16"] = ""
-    mesh: tuple[int, int, int] = (1, -1, 1)
-    train_mesh: tuple[int, ...] = ()
-    select: SelectConfig
-    pairs: PairsConfig
-    annotate: AnnotateConfig
-    train: TrainSettings
-    prefer: TrainSettings | None = None
-    evaluate: EvaluateConfig = EvaluateConfig()
-    decode: DecodeSettings = DecodeSettings()
+    name: str = config_field(affects=())
+    seed: int = config_field(0, affects=STAGES)
+    iterations: int = config_field(5, affects=())
+    model: str = config_field(affects=STAGES, by_content=True)
+    instructions: str = config_field(affects=("select",), by_content=True)
+    labelled_pairs: str = config_field("", affects=JUDGING, by_content=True)
+    judge_prompt: str = config_field("standard", affects=JUDGING, by_content=True)
+    rubric: str = config_field("", affects=JUDGING, by_content=True)
+    train_from: Literal["seed", "last"] = config_field("seed", affects=("train",), by_content=True)
+    model_dtype: Literal["", "float32", "bfloat16"] = config_field("", affects=("train", "prefer"))
+    mesh: tuple[int, int, int] = config_field((1, -1, 1), affects=())
+    train_mesh: tuple[int, ...] = config_field((), affects=())
+    select: SelectConfig = config_field(affects=("select",))
+    pairs: PairsConfig = config_field(affects=("pairs", *JUDGING))
+    annotate: AnnotateConfig = config_field(affects=JUDGING)
+    train: TrainSettings = config_field(affects=("train",))
+    prefer: TrainSettings | None = config_field(None, affects=("prefer",))
+    evaluate: EvaluateConfig = config_field(EvaluateConfig(), affects=("votes",))
+    decode: DecodeSettings = config_field(DecodeSettings(), affects=STAGES)
 
     def __post_init__(self):
         validated = self.pairs.validation > 0 or self.labelled_pairs != ""
@@ -288,6 +299,16 @@ class RunConfig:
     def trainings(self) -> dict[str, TrainSettings]:
         """The trainings of an iteration in their order, by the name of their stage."""
         return {"train": self.train} | ({"prefer": self.prefer} if self.prefer else {})
+
+
+def fingerprint_of(config: RunConfig, stage: str) -> dict[str, Any]:
+    """Returns the configuration values that the records of a stage depend on, nested by section.
+
+    A stage is stale if they differ from those that it was made with. Every field states what it affects
+    where it is declared (see `config_field`); inputs that are hashed by content are not among the values.
+    """
+    assert stage in STAGES, stage
+    return values_affecting(config, stage)
 
 
 def read_config(value: dict[str, Any]) -> RunConfig:

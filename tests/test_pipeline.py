@@ -184,7 +184,7 @@ def test_a_changed_configuration_stops_until_it_is_redone(ste: Any, finished: Pa
     assert stale.err.startswith(
         f"ste: {workdir}/iteration_1/annotate was made with other settings or inputs:\n"
     )
-    assert "\n  config.samples: 3 -> 2\n" in stale.err
+    assert "\n  config.annotate.samples: 3 -> 2\n" in stale.err
     assert "--redo=iteration_1/annotate" in stale.err
     assert parts(workdir) == parts(finished)
 
@@ -219,7 +219,7 @@ def test_what_is_kept_of_judgments_makes_training_stale_and_not_them(
     context, splits, judgments = opened(ste, copied(finished, tmp_path / "run"), **change)
     assert annotate.run(context, 1, splits.train) == judgments
     (name,) = change
-    with raises("stage_stale", f"config.{name}: ", "--redo=iteration_1/train"):
+    with raises("stage_stale", f"config.annotate.{name}: ", "--redo=iteration_1/train"):
         train.run(context, 1, judgments, splits)
 
 

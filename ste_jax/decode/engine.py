@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ste_jax.config_field import INHERITED, config_field
 from ste_jax.decode.protocol import Completion, ForcedSuffix, Group, Request, Sampling
 from ste_jax.decode.schedule import Run, Shape, Usage
 from ste_jax.decode.steps import Controls
@@ -38,15 +39,15 @@ class DecodeSettings:
       dtype: of the weights, activations and caches.
     """
 
-    sequences: int = 64
-    prefix_tokens: int = 32768
-    prefill_tokens: int = 512
-    prompts: int = 2
-    buckets: tuple[int, ...] = (128, 256, 512, 1024)
-    steps: int = 16
-    columns: int = 64
-    wave: int = 16
-    dtype: str = "float32"
+    sequences: int = config_field(64, affects=INHERITED)
+    prefix_tokens: int = config_field(32768, affects=INHERITED)
+    prefill_tokens: int = config_field(512, affects=INHERITED)
+    prompts: int = config_field(2, affects=INHERITED)
+    buckets: tuple[int, ...] = config_field((128, 256, 512, 1024), affects=INHERITED)
+    steps: int = config_field(16, affects=INHERITED)
+    columns: int = config_field(64, affects=INHERITED)
+    wave: int = config_field(16, affects=INHERITED)
+    dtype: str = config_field("float32", affects=INHERITED)
 
     def __post_init__(self):
         for name in ("sequences", "prefix_tokens", "prefill_tokens", "prompts", "steps", "columns", "wave"):

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from ste_jax.config_field import INHERITED, config_field
 from ste_jax.distributed.process import ReplicaGroup
 
 
@@ -17,8 +18,8 @@ from ste_jax.distributed.process import ReplicaGroup
 class Sampling:
     """Temperature (0: greedy) is applied before top-p."""
 
-    temperature: float = 0.7
-    top_p: float = 0.9
+    temperature: float = config_field(0.7, affects=INHERITED)
+    top_p: float = config_field(0.9, affects=INHERITED)
 
     def __post_init__(self):
         if not self.temperature >= 0.0:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ste_jax.config_field import INHERITED, config_field
 from ste_jax.extras import needs
 from ste_jax.records import Instruction
 
@@ -56,10 +57,10 @@ class FilterSettings:
     Jaccard similarity of character 5-grams from which the later of two instructions goes (1: if equal).
     """
 
-    languages: tuple[str, ...] = ("en",)
-    near_duplicate_threshold: float = 0.8
-    max_chars: int = 4000
-    personal_data: bool = True
+    languages: tuple[str, ...] = config_field(("en",), affects=INHERITED)
+    near_duplicate_threshold: float = config_field(0.8, affects=INHERITED)
+    max_chars: int = config_field(4000, affects=INHERITED)
+    personal_data: bool = config_field(True, affects=INHERITED)
 
     def __post_init__(self):
         if not 0.0 < self.near_duplicate_threshold <= 1.0:

@@ -15,8 +15,6 @@ from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment, Order
 
 Example = tuple[str, Order]
-# Fields of the section `annotate` that are arguments of `select_for_training`; they change no judgment.
-SELECTION_FIELDS = ("max_per_example", "both_orders")
 
 
 def select_for_training(

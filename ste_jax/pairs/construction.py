@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import re
 
+from ste_jax.config_field import INHERITED, config_field
 from ste_jax.judging.sanitize import sanitize
 
 Messages = list[dict[str, str]]
@@ -175,10 +176,10 @@ class PairChecks:
         right answer).
     """
 
-    max_modified_similarity: float = 0.8
-    max_response_similarity: float = 0.8
-    max_length_ratio: float = 10.0
-    drop_refusals: bool = True
+    max_modified_similarity: float = config_field(0.8, affects=INHERITED)
+    max_response_similarity: float = config_field(0.8, affects=INHERITED)
+    max_length_ratio: float = config_field(10.0, affects=INHERITED)
+    drop_refusals: bool = config_field(True, affects=INHERITED)
 
     def __post_init__(self):
         for field in ("max_modified_similarity", "max_response_similarity"):

@@ -5,13 +5,12 @@ Reads `pairs/` and the model of the iteration before, writes `iteration_k/annota
 ones too). Which of them are trained on is chosen later, and makes none of them stale.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from ste_jax.decode.protocol import Completion
 from ste_jax.judging.judge import Judge
-from ste_jax.judging.selection import SELECTION_FIELDS, select_for_training, yield_report
+from ste_jax.judging.selection import select_for_training, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
 from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
@@ -28,7 +27,6 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
     source = context.model(iteration - 1)
     fingerprint = context.fingerprint(
         "annotate",
-        {k: v for k, v in dataclasses.asdict(settings).items() if k not in SELECTION_FIELDS},
         pairs=digest([pair.to_json() for pair in pairs]),
         model=source.digest(),
         prompt=context.prompt.digest(),

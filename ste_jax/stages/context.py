@@ -2,7 +2,6 @@
 last.
 """
 
-import dataclasses
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +10,10 @@ import numpy as np
 from etils import epath
 
 from ste_jax.checkpoint.source import ModelSource, open_model
-from ste_jax.config import RunConfig
+from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
 from ste_jax.decode.engine import Engine
 from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.judging.selection import SELECTION_FIELDS
 from ste_jax.models.llama import Llama
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh, make_mesh
@@ -54,7 +52,8 @@ class Context:
     @property
     def selection(self) -> dict[str, Any]:
         """Keyword arguments of `select_for_training`, but for the seed."""
-        return {name: getattr(self.config.annotate, name) for name in SELECTION_FIELDS}
+        annotate = self.config.annotate
+        return {"max_per_example": annotate.max_per_example, "both_orders": annotate.both_orders}
 
     def iteration(self, number: int) -> epath.Path:
         """The folder of an iteration; 0 is the seed's."""
@@ -110,9 +109,12 @@ class Context:
         """Returns the keys of the samples of a record: uint32 [samples, 2]."""
         return sample_keys(self.config.seed, stage, record, samples)
 
-    def fingerprint(self, stage: str, settings: Any, **inputs: str) -> dict:
-        """Returns what a stage's records are made from: its settings, the seed and the hashes of its
-        inputs.
+    def fingerprint(self, stage: str, **inputs: str) -> dict:
+        """Returns what the records of a stage are made from.
+
+        Args:
+          stage: name from `config_field.STAGES`.
+          **inputs: hash of each input, by its name.
         """
-        values = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
-        return {"stage": stage, "seed": self.config.seed, "config": values, "inputs": inputs}
+        values = fingerprint_of(self.config, stage)
+        return {"schema_version": FINGERPRINT_SCHEMA, "stage": stage, "config": values, "inputs": inputs}

@@ -68,15 +68,8 @@ def _judge(
 ) -> None:
     folder = context.iteration(iteration) / name
     source = context.model(iteration)
-    settings = {
-        "max_new_tokens": context.config.annotate.max_new_tokens,
-        "force_verdict": context.config.annotate.force_verdict,
-        "samples": samples,
-        "sampling": vars(sampling),
-    }
     fingerprint = context.fingerprint(
-        "evaluate",
-        settings,
+        name,
         pairs=_digest_of(pairs),
         model=source.digest(),
         prompt=context.prompt.digest(),

@@ -4,7 +4,6 @@ y_w answers the instruction x; y_l is made as the modules of `ste_jax.pairs` des
 iterations. Writes `pairs/` (records: Comparison) and, below it, one record set per kind of model call.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
@@ -65,12 +64,9 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
 
 
 def made_from(context: Context) -> dict:
-    """Returns the fingerprint of the pairs; how many of them are held out later does not change them."""
-    settings = context.config.pairs
-    idle = {"validation", "test"} | ({"high_temperature"} - set(settings.modes))
+    """Returns the fingerprint of the pairs."""
     return context.fingerprint(
         "pairs",
-        {name: value for name, value in dataclasses.asdict(settings).items() if name not in idle},
         select=require_success(context.workdir / "select").content_hash,
         model=context.seed_model.digest(),
     )

@@ -34,7 +34,7 @@ def run(context: Context) -> list[Instruction]:
     read = read_instructions(config.instructions)
     source = context.seed_model
     fingerprint = context.fingerprint(
-        "select", settings, instructions=digest([i.to_json() for i in read]), model=source.digest()
+        "select", instructions=digest([i.to_json() for i in read]), model=source.digest()
     )
     records = RecordSet(folder, Instruction, fingerprint)
     if read_success(folder):

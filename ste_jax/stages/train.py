@@ -20,7 +20,6 @@ from ste_jax.decode.protocol import GREEDY
 from ste_jax.distributed import process
 from ste_jax.judging.judge import Judge, judge_now
 from ste_jax.judging.selection import (
-    SELECTION_FIELDS,
     pair_with_rejected,
     select_for_training,
     yield_report,
@@ -38,7 +37,7 @@ from ste_jax.storage.files import digest, matching, remove
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success, require_success
 from ste_jax.training.batch import Batches
-from ste_jax.training.loop import RESUMABLE_FIELDS, TrainResult, train
+from ste_jax.training.loop import TrainResult, train
 from ste_jax.training.lora import add_lora
 from ste_jax.training.metrics import MetricsLog
 from ste_jax.training.preference import PreferenceBatches
@@ -141,15 +140,9 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
 
 
 def _fingerprint(training: Training, splits: Splits) -> dict:
-    context, config = training.context, training.context.config
-    settings = dataclasses.asdict(training.settings)
+    context = training.context
     return context.fingerprint(
         training.stage,
-        {
-            "train": {k: v for k, v in settings.items() if k not in RESUMABLE_FIELDS},
-            **{name: getattr(config.annotate, name) for name in SELECTION_FIELDS},
-            "model_dtype": config.model_dtype or config.decode.dtype,
-        },
         judgments=require_success(context.iteration(training.iteration) / "annotate").content_hash,
         model=training.source.digest(),
         prompt=context.prompt.digest(),

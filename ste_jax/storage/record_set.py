@@ -75,12 +75,20 @@ def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
     """Returns True if `folder` holds this very stage, started or finished; False if nothing was started.
 
     Raises:
-      SteError: "stage_stale" if it was made from something else; the message lists the differences.
+      SteError: "stage_stale" if it was made from something else, the message lists the differences; or by
+        an older version whose fingerprints cannot be compared.
     """
     found = _stored_fingerprint(folder)
     if found is None:
         return False
     wanted = json.loads(canonical_json(fingerprint))
+    if found.get("schema_version", 1) < wanted.get("schema_version", 1):
+        raise SteError(
+            "stage_stale",
+            f"{folder} was made by an older version of ste_jax, which did not record all settings that its "
+            f"records depend on. Use another --workdir, finish the run with that version, or "
+            f"{redo_hint(folder)}",
+        )
     if found != wanted:
         changes = "\n  ".join(differences(found, wanted))
         raise SteError(

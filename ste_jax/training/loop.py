@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
+from ste_jax.config_field import values_affecting
 from ste_jax.distributed import monitor, preemption
 from ste_jax.models.llama import Llama, LlamaConfig
 from ste_jax.sharding import Rules
@@ -26,12 +27,6 @@ from ste_jax.training.step import (
     make_optimizer,
     put_batch,
     train_step,
-)
-
-# What may differ when a run goes on: it changes no batch and no schedule, sums at most in another order.
-RESUMABLE_FIELDS = (
-    *("micro_rows", "attention", "remat"),
-    *("evaluate_every", "checkpoint_every", "keep_checkpoints"),
 )
 
 
@@ -187,7 +182,7 @@ def _out_of_patience(evaluations: Sequence[tuple[int, float]], patience: int) ->
 
 
 def _describe(batches: Batches, settings: TrainSettings) -> dict[str, Any]:
-    fixed = {k: v for k, v in dataclasses.asdict(settings).items() if k not in RESUMABLE_FIELDS}
+    fixed = values_affecting(settings, "train", ("train",))
     return {**fixed, "total_steps": batches.total_steps, "examples": batches.fingerprint}
 
 

@@ -1,9 +1,11 @@
 """The settings of supervised fine-tuning, checked when they are made."""
 
 import dataclasses
+import functools
 import math
 from typing import Literal, get_args
 
+from ste_jax.config_field import INHERITED, config_field
 from ste_jax.models.splash import LANES
 
 Dtype = Literal["float32", "bfloat16"]
@@ -12,6 +14,10 @@ Attention = Literal["xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
 Schedule = Literal["cosine", "linear", "constant"]
+
+_fixed = functools.partial(config_field, affects=INHERITED)
+# May differ when a run is resumed: changes no batch and no schedule, at most the order of summation.
+_free = functools.partial(config_field, affects=())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,34 +54,34 @@ class TrainSettings:
       keep_checkpoints: how many of the latest checkpoints are kept.
     """
 
-    method: Method = "sft"
-    beta: float = 0.1
-    nll_scale: float = 1.5
-    learning_rate: float = 1e-6
-    schedule: Schedule = "cosine"
-    final_learning_rate_ratio: float = 0.2
-    warmup_steps: int = 100
-    epochs: float = 2.0
-    batch_rows: int
-    micro_rows: int
-    row_length: int = 4096
-    optimizer: Optimizer = "adamw"
-    b1: float = 0.9
-    b2: float = 0.95
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    param_dtype: Dtype = "float32"
-    dtype: Dtype = "float32"
-    moment_dtype: Dtype = "float32"
-    attention: Attention = "xla"
-    remat: Remat = "none"
-    loss_chunk: int = 256
-    evaluate_every: int = 0
-    patience: int = 0
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 1
+    method: Method = _fixed("sft")
+    beta: float = _fixed(0.1)
+    nll_scale: float = _fixed(1.5)
+    learning_rate: float = _fixed(1e-6)
+    schedule: Schedule = _fixed("cosine")
+    final_learning_rate_ratio: float = _fixed(0.2)
+    warmup_steps: int = _fixed(100)
+    epochs: float = _fixed(2.0)
+    batch_rows: int = _fixed()
+    micro_rows: int = _free()
+    row_length: int = _fixed(4096)
+    optimizer: Optimizer = _fixed("adamw")
+    b1: float = _fixed(0.9)
+    b2: float = _fixed(0.95)
+    weight_decay: float = _fixed(0.1)
+    clip_norm: float = _fixed(1.0)
+    lora_rank: int = _fixed(0)
+    lora_alpha: float = _fixed(16.0)
+    param_dtype: Dtype = _fixed("float32")
+    dtype: Dtype = _fixed("float32")
+    moment_dtype: Dtype = _fixed("float32")
+    attention: Attention = _free("xla")
+    remat: Remat = _free("none")
+    loss_chunk: int = _fixed(256)
+    evaluate_every: int = _free(0)
+    patience: int = _fixed(0)
+    checkpoint_every: int = _free(100)
+    keep_checkpoints: int = _free(1)
 
     def __post_init__(self):
         for name in ("learning_rate", "epochs", "clip_norm", "beta", "lora_alpha"):

@@ -141,7 +141,7 @@ def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path
     before = hashes(workdir)
     changed = context(ste, workdir, epochs=2.0, beta=0.5)
     assert "iteration_1/prefer" in pipeline.stage_folders(changed)
-    with raises("stage_stale", "config.train.beta", "--redo=iteration_1/prefer"):
+    with raises("stage_stale", "config.prefer.beta", "--redo=iteration_1/prefer"):
         pipeline.run_stage(changed, "prefer", 1)
     pipeline.redo(changed, "iteration_1/prefer")
     assert not (workdir / "iteration_1/prefer").exists()
