@@ -1,5 +1,5 @@
-"""Run configurations: a ConfigDict of `configs/` becomes frozen dataclasses once, with every check, before
-anything loads.
+"""Run configurations: converts a ConfigDict of `configs/` to frozen dataclasses, with all checks that need
+neither files nor devices.
 """
 
 import dataclasses
@@ -46,10 +46,10 @@ _pairs = functools.partial(config_field, affects=("pairs",))
 
 
 def _require(*checks: _Check) -> None:
-    """Raises the text of the first (good, text) that is not good."""
+    """Raises a `SteError` for the first check (is it good, message) that is not good."""
     for good, text in checks:
         if not good:
-            raise ValueError(f"config: {text}")
+            raise SteError("config_invalid", f"config: {text}")
 
 
 def _at_least_one(section: Any, name: str, *fields: str) -> list[_Check]:
@@ -60,17 +60,20 @@ def _at_least_one(section: Any, name: str, *fields: str) -> list[_Check]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectConfig:
-    """Which instructions are used.
+    """Selection of the instructions of a run.
 
     Attributes:
-      pool: instructions that the model labels, drawn at random from those that pass the filters (0: all).
-      categories: that the model chooses from; (): it labels nothing, and all instructions are alike.
-      size: instructions that are chosen.
-      quotas: weight by category; empty: balanced (see `instructions.sampler`).
-      min_complexity: leaves out what the model finds easier; 0: no bound.
-      prefer_complex: inside a category, higher complexity first.
-      max_tokens: longer instructions are left out.
-      max_new_tokens: of a label.
+      pool: Number of instructions that the model labels, drawn at random from those that pass the filters.
+        0: all of them.
+      size: Number of instructions to select.
+      categories: Categories offered to the labeler. Empty disables labeling.
+      quotas: Weight of each category among the selected instructions. Empty: balanced over the categories
+        (see `instructions.sampler`).
+      min_complexity: Minimum complexity label, from 1 to 10. 0: no minimum.
+      prefer_complex: Within a category, select instructions of higher complexity first.
+      max_tokens: Maximum length of an instruction in tokens; longer instructions are dropped.
+      max_new_tokens: Maximum length of a label in tokens.
+      filters: Filters applied before labeling.
     """
 
     pool: int = _select(0)
@@ -97,27 +100,28 @@ class SelectConfig:
                 all(0.0 <= weight < math.inf for weight in self.quotas.values()),
                 "select.quotas must be weights of 0 or more",
             ),
-            (not unknown, f"select.quotas names categories that select.categories has not: {unknown}"),
+            (not unknown, f"select.quotas has categories that are not in select.categories: {unknown}"),
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairsConfig:
-    """How response pairs are made.
+    """Construction of response pairs.
 
     Attributes:
-      mode: how the worse response y_l is made; several modes make one pair each per instruction.
+      mode: How the rejected response y_l is made. Several modes make one pair each per instruction.
         "modified": an answer to a modified instruction x', in two calls. "modified_one_call": the same in one
         call, as in the paper. "degraded": a deliberately worse answer to x, the ablation of the paper.
         "high_temperature": one more answer to x, sampled with `high_temperature`. Without further calls:
         "nearest" and "random": the answer to another instruction, the most similar one or any; "truncated":
         the beginning of the better response.
-      sampling: sampling of the better response y_w and of all other calls but those of "high_temperature".
-      high_temperature: sampling of y_l in that mode.
-      max_response_tokens: of each response.
-      max_modified_tokens: of x'.
-      validation: pairs held out for the choice of checkpoints.
-      test: pairs held out for the evaluation of every model.
+      sampling: Sampling of the better response y_w and of all other calls but those of "high_temperature".
+      high_temperature: Sampling of y_l in the mode of that name.
+      max_response_tokens: Maximum length of a response in tokens.
+      max_modified_tokens: Maximum length of x' in tokens.
+      checks: Checks that a pair must pass.
+      validation: Number of pairs held out to choose checkpoints.
+      test: Number of pairs held out to evaluate every model.
     """
 
     mode: PairMode | tuple[PairMode, ...] = _pairs("modified")
@@ -135,7 +139,7 @@ class PairsConfig:
         _require(
             (
                 0 < len(self.modes) == len(set(self.modes)),
-                f"pairs.mode must name one mode, or several different ones, not {self.mode}",
+                f"pairs.mode must be one mode or several different ones, not {self.mode}",
             ),
             *_at_least_one(self, "pairs", "max_response_tokens", "max_modified_tokens"),
             (self.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
@@ -144,24 +148,25 @@ class PairsConfig:
 
     @property
     def modes(self) -> tuple[PairMode, ...]:
-        """The modes of `mode`, one or several."""
+        """All modes of `mode`, which may be a single one."""
         return (self.mode,) if isinstance(self.mode, str) else self.mode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnnotateConfig:
-    """How judgments are sampled.
+    """Sampling of judgments, and the choice of those to train on.
 
     Attributes:
-      samples: judgments of each pair and order, at most.
-      stop_when_correct: ends an example after the wave in which it has so many correct judgments; 0: all are
-        sampled.
-      max_new_tokens: of a judgment, in annotation and in evaluation. 0, with `force_verdict`: the verdict
-        alone, without any reasoning.
-      force_verdict: appends the verdict's opening to a judgment that ended without one, and draws the
-        verdict.
-      max_per_example: correct judgments that are kept of a pair in one order.
-      both_orders: leaves out pairs that were judged correctly in one order only.
+      samples: Maximum number of judgments per pair and order.
+      stop_when_correct: Stops sampling an example once this many of its judgments are correct. 0: takes all
+        samples.
+      max_new_tokens: Maximum length of a judgment in tokens, in annotation and in evaluation. 0, which needs
+        `force_verdict`: the verdict without reasoning.
+      sampling: Sampling of the judgments.
+      force_verdict: If a judgment ends without a verdict, append the beginning of one and let the model
+        choose the letter.
+      max_per_example: Maximum number of correct judgments to train on, per pair and order.
+      both_orders: Train only on pairs that are judged correctly in both orders.
     """
 
     samples: int = config_field(15, affects=("annotate",))
@@ -190,11 +195,11 @@ class AnnotateConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """How models are evaluated: one greedy judgment of each pair and order, and a majority vote.
+    """Evaluation of models: one greedy judgment per pair and order, and optionally a majority vote.
 
     Attributes:
-      votes: samples of the majority vote; 0: no vote.
-      sampling: of the vote.
+      votes: Number of samples of the majority vote. 0: no vote.
+      sampling: Sampling of the votes.
     """
 
     votes: int = config_field(0, affects=("votes",))
@@ -206,27 +211,32 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run.
+    """Configuration of a whole run.
 
     Attributes:
-      name: for people.
-      seed: of every random draw.
-      iterations: rounds of annotation and training.
-      model: the seed: GGUF file, Hugging Face folder or hub name, or a model folder of another run.
-      instructions: a source for `data.sources.read_instructions`.
-      labelled_pairs: a file of pairs with labels, half of which choose checkpoints in the place of
-        validation pairs and
-        half of which every model is evaluated on besides the test pairs; "": none.
-      judge_prompt: a built-in prompt or a template file (see `judging.prompts`).
-      rubric: what the judge is told to look at; "": the prompt's own words.
-      train_from: each iteration starts from the "seed" (the paper) or from the "last" model.
-      model_dtype: of the parameters that an iteration leaves on disk; "": `decode.dtype`, which is what they
-        were chosen in.
-      mesh: sizes of the mesh axes data, fsdp and tensor; -1: the devices that are left.
-      train_mesh: the same for training, over the same devices; (): as `mesh`. Decoding wants as much `tensor`
-        as there are key/value heads, training as much `fsdp` as there are rows.
-      prefer: of preference training, which goes on from the fine-tuned model; None: there is none (see
+      name: Name of the run, for display.
+      seed: Seed of every random draw.
+      iterations: Number of rounds of annotation and training.
+      model: Seed model: GGUF file, Hugging Face folder or hub name, or model folder of another run.
+      instructions: Source of instructions: a file, or a name that `data.sources.read_instructions` knows.
+      labelled_pairs: File of pairs with labels. One half replaces the validation pairs; on the other half
+        every model is evaluated in addition to the test pairs. "": none.
+      judge_prompt: Built-in judge prompt or template file (see `judging.prompts`).
+      rubric: Criteria shown to the judge. "": those of the prompt.
+      train_from: Model that each iteration starts from: the "seed", as in the paper, or the "last" one.
+      model_dtype: Dtype of the parameters of the trained models on disk. "": `decode.dtype`, in which their
+        checkpoints were chosen.
+      mesh: Sizes of the mesh axes data, fsdp and tensor. -1: the remaining devices.
+      train_mesh: The same for training, over the same devices. Empty: `mesh`. For decoding, `tensor` should
+        equal the number of key/value heads; for training, `fsdp` the number of rows.
+      select: Selection of the instructions.
+      pairs: Construction of response pairs.
+      annotate: Sampling of judgments.
+      train: Fine-tuning.
+      prefer: Preference training that starts from the fine-tuned model. None: no preference training (see
         `read_config`).
+      evaluate: Evaluation of models.
+      decode: Sizes and precision of the decoding engine.
     """
 
     name: str = config_field(affects=())
@@ -257,47 +267,48 @@ class RunConfig:
             (self.instructions != "", "instructions must name a source"),
             (
                 is_mesh(self.mesh),
-                f"mesh must hold sizes of 1 or more, at most one of them -1, not {self.mesh}",
+                f"mesh must be sizes of 1 or more, at most one of them -1, not {self.mesh}",
             ),
             (
                 self.train_mesh == () or is_mesh(self.train_mesh),
-                f"train_mesh must hold three sizes as mesh does, or nothing, not {self.train_mesh}",
+                f"train_mesh must be three sizes, as mesh, or empty, not {self.train_mesh}",
             ),
             (
                 self.held_out < self.select.size * len(self.pairs.modes),
-                f"select.size ({self.select.size}) leaves no pair to train on beside {self.held_out} "
-                f"held-out ones",
+                f"select.size ({self.select.size}) leaves no pair to train on, since {self.held_out} "
+                f"are held out",
             ),
             (
                 self.train.evaluate_every == 0 or validated,
-                "train.evaluate_every wants pairs.validation or labelled_pairs to choose checkpoints by",
+                "train.evaluate_every needs pairs.validation or labelled_pairs to choose checkpoints by",
             ),
             (
                 self.train.patience == 0 or validated,
-                "train.patience wants pairs.validation or labelled_pairs to be measured by",
+                "train.patience needs pairs.validation or labelled_pairs to measure progress by",
             ),
             (
                 self.prefer is None or (self.train.method, self.prefer.method) == ("sft", "dpo"),
-                "prefer goes on by method 'dpo' from what method 'sft' made; for preference training alone "
-                "set train.method to 'dpo' and prefer.epochs to 0",
+                "prefer needs train.method 'sft' and prefer.method 'dpo'; for preference training alone, set "
+                "train.method to 'dpo' and prefer.epochs to 0",
             ),
         )
         shards = math.prod(size for size in (self.train_mesh or self.mesh)[:2] if size > 0)
         for name, settings in self.trainings.items():
             if settings.micro_rows % shards:
-                raise ValueError(
+                raise SteError(
+                    "config_invalid",
                     f"config: {name}.micro_rows ({settings.micro_rows}) is not a multiple of mesh data x "
-                    f"fsdp ({shards})"
+                    f"fsdp ({shards})",
                 )
 
     @property
     def held_out(self) -> int:
-        """Made pairs that are kept from training, at least: labelled ones take the validation's place."""
+        """Minimum number of constructed pairs that are held out; labelled pairs replace validation pairs."""
         return self.pairs.test + (0 if self.labelled_pairs else self.pairs.validation)
 
     @property
     def trainings(self) -> dict[str, TrainSettings]:
-        """The trainings of an iteration in their order, by the name of their stage."""
+        """Settings of the trainings of an iteration, in order, by the name of their stage."""
         return {"train": self.train} | ({"prefer": self.prefer} if self.prefer else {})
 
 
@@ -314,13 +325,12 @@ def fingerprint_of(config: RunConfig, stage: str) -> dict[str, Any]:
 def read_config(value: dict[str, Any]) -> RunConfig:
     """Returns the checked configuration of a nested dict (`ConfigDict.to_dict()`).
 
-    The section `prefer` holds what differs from `train`; without it, or with `epochs` 0, there is no
-    preference training. Its rows are twice as long unless it says otherwise: an example is two judgments.
+    The section `prefer` holds the fields that differ from `train`; without it, or with `epochs` 0, there is
+    no preference training. By default its rows are twice as long, since an example is two judgments.
 
     Raises:
-      SteError: "config_renamed" for a field or value under its old name.
-      ValueError: an unknown, missing or ill-typed field, or a combination that cannot work; the text names
-        it.
+      SteError: "config_renamed" for a field or value under its old name; "config_invalid" for an unknown,
+        missing or ill-typed field, or a combination that cannot work. The message names the field.
     """
     given = _with_tuples(value)
     check_renamed(given)
@@ -331,8 +341,8 @@ def read_config(value: dict[str, Any]) -> RunConfig:
     same = dataclasses.asdict(config.train) | {"method": "dpo", "row_length": 2 * config.train.row_length}
     try:
         return dataclasses.replace(config, prefer=_read(TrainSettings, same | own))
-    except ValueError as error:
-        raise ValueError(f"{error} (in the section prefer)") from error
+    except SteError as error:
+        raise SteError(error.code, f"{error} (in the section prefer)") from error
 
 
 def check_renamed(value: dict[str, Any], prefix: str = "") -> None:
@@ -372,18 +382,22 @@ def _read(kind: type[T], value: dict[str, Any]) -> T:
     try:
         return dacite.from_dict(kind, value, dacite.Config(strict=True, type_hooks={float: _number}))
     except dacite.UnexpectedDataError as error:
-        raise ValueError(f"config: {error}; see ste_jax/config.py for the fields that there are") from error
+        raise SteError("config_invalid", f"config: {error}; docs/CONFIG.md lists the fields") from error
     except dacite.DaciteError as error:
-        raise ValueError(f"config: {error}") from error
+        raise SteError("config_invalid", f"config: {error}") from error
+    except SteError:
+        raise
+    except ValueError as error:  # a check of a section
+        raise SteError("config_invalid", f"config: {error}") from error
 
 
 def _number(value: Any) -> Any:
-    """Lets an int stand where a float belongs; everything else is left for the type check."""
+    """Returns an int as a float, for fields of type float; other values are left to the type check."""
     return float(value) if type(value) is int else value
 
 
 def _with_tuples(value: Any) -> Any:
-    """Lets a list stand where a tuple belongs; a string, which would fall into letters, is left alone."""
+    """Returns a nested value with its lists as tuples; strings stay strings."""
     if isinstance(value, dict):
         return {name: _with_tuples(inner) for name, inner in value.items()}
     return tuple(value) if isinstance(value, list) else value

@@ -23,6 +23,7 @@ def run(context: Context) -> dict[str, Any]:
     """Runs what is left of a run, and returns its summary (of many hosts only on the first, else {})."""
     config = context.config
     train.check(context)
+    context.check_files()
     instructions = select.run(context)
     splits = split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
@@ -43,6 +44,7 @@ def report(context: Context) -> dict[str, Any]:
 
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     """Runs one stage (of one iteration), and returns its summary; what it reads must be finished."""
+    context.check_files()
     if stage == "select":
         select.run(context)
         return require_success(context.workdir / "select").summary

@@ -100,7 +100,7 @@ def test_defaults_are_filled_in_and_lists_become_tuples() -> None:
     [("sead", "sead"), ("annotate__smaples", "smaples"), ("select__filters__language", "language")],
 )
 def test_unknown_fields_are_refused(name: str, field: str) -> None:
-    with pytest.raises(ValueError, match=rf"config: .*{field}.*ste_jax/config\.py"):
+    with raises("config_invalid", f'"{field}"', "docs/CONFIG.md"):
         read_config(changed(**{name: 1}))
 
 
@@ -108,9 +108,7 @@ def test_unknown_fields_are_refused(name: str, field: str) -> None:
 def test_missing_fields_are_refused(section: str, field: str) -> None:
     value = changed()
     del (value[section] if section else value)[field]
-    with pytest.raises(
-        ValueError, match=f'config: missing value for field "{section and section + "."}{field}"'
-    ):
+    with raises("config_invalid", f'"{section and section + "."}{field}"'):
         read_config(value)
 
 
@@ -134,78 +132,79 @@ def test_missing_fields_are_refused(section: str, field: str) -> None:
         ("train__learning_rate", "1e-6"),
         ("train__remat", "half"),
         ("decode__buckets", ("128",)),
+        ("decode__dtype", "float16"),
         ("decode", 7),
     ],
 )
 def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
-    # `field` or one of its parents is named.
-    with pytest.raises(ValueError, match=rf"config: .*\"{name.split('__')[0]}"):
+    # The field or one of its parents is named.
+    with raises("config_invalid", f'"{name.split("__")[0]}'):
         read_config(changed(**{name: wrong}))
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    ("changes", "field"),
     [
-        ({"iterations": 0}, "iterations must be 1 or more, not 0"),
-        ({"model": ""}, "model must name a model"),
-        ({"instructions": ""}, "instructions must name a source"),
-        ({"select__pool": -1}, "select.pool must be 0 or more"),
-        ({"select__pool": 63}, r"select.pool \(63\) is smaller than select.size \(64\)"),
+        ({"iterations": 0}, "iterations"),
+        ({"model": ""}, "model"),
+        ({"instructions": ""}, "instructions"),
+        ({"select__pool": -1}, "select.pool"),
+        ({"select__pool": 63}, "select.pool"),
         ({"select__size": 0, "select__pool": 0}, "select.size"),
-        ({"select__max_tokens": 0}, "select.max_tokens must be 1 or more, not 0"),
-        ({"select__max_new_tokens": 0}, "select.max_new_tokens must be 1 or more"),
-        ({"select__min_complexity": 11}, "select.min_complexity must be from 0 to 10"),
-        ({"select__min_complexity": -1}, "select.min_complexity must be from 0 to 10"),
-        ({"select__quotas": {"Cooking": 1.0}}, r"select.quotas .* select.categories has not: \['Cooking'\]"),
-        ({"select__quotas": {"Cooking": 1.0, "unlabelled": 1.0}}, r"categories has not: \['Cooking'\]"),
-        ({"pairs__test": 0}, "pairs.test must be 1 or more"),
-        ({"pairs__validation": -1, "train__evaluate_every": 0}, "pairs.validation must be 0 or more"),
-        ({"pairs__test": 56}, r"select.size \(64\) leaves no pair to train on beside 64 held-out"),
-        ({"pairs__validation": 0}, "train.evaluate_every wants pairs.validation or labelled_pairs"),
+        ({"select__max_tokens": 0}, "select.max_tokens"),
+        ({"select__max_new_tokens": 0}, "select.max_new_tokens"),
+        ({"select__min_complexity": 11}, "select.min_complexity"),
+        ({"select__min_complexity": -1}, "select.min_complexity"),
+        ({"select__quotas": {"Cooking": 1.0}}, "select.quotas"),
+        ({"select__quotas": {"Cooking": 1.0, "unlabelled": 1.0}}, "select.quotas"),
+        ({"pairs__test": 0}, "pairs.test"),
+        ({"pairs__validation": -1, "train__evaluate_every": 0}, "pairs.validation"),
+        ({"pairs__test": 56}, "select.size"),
+        ({"pairs__validation": 0}, "train.evaluate_every"),
         (
             {"pairs__validation": 0, "train__evaluate_every": 0, "train__patience": 2},
-            "train.patience wants pairs.validation or labelled_pairs",
+            "train.patience",
         ),
-        ({"pairs__max_response_tokens": 0}, "pairs.max_response_tokens must be 1 or more"),
-        ({"pairs__max_modified_tokens": -3}, "pairs.max_modified_tokens must be 1 or more, not -3"),
-        ({"annotate__samples": 0}, "annotate.samples must be 1 or more"),
-        ({"annotate__stop_when_correct": 5}, r"stop_when_correct must be from 0 to annotate.samples \(4\)"),
-        ({"annotate__stop_when_correct": -1}, "annotate.stop_when_correct must be from 0"),
-        ({"annotate__max_per_example": 0}, "annotate.max_per_example must be 1 or more"),
-        ({"annotate__max_new_tokens": -1}, "annotate.max_new_tokens must be 1 or more, or 0 with"),
+        ({"pairs__max_response_tokens": 0}, "pairs.max_response_tokens"),
+        ({"pairs__max_modified_tokens": -3}, "pairs.max_modified_tokens"),
+        ({"annotate__samples": 0}, "annotate.samples"),
+        ({"annotate__stop_when_correct": 5}, "annotate.stop_when_correct"),
+        ({"annotate__stop_when_correct": -1}, "annotate.stop_when_correct"),
+        ({"annotate__max_per_example": 0}, "annotate.max_per_example"),
+        ({"annotate__max_new_tokens": -1}, "annotate.max_new_tokens"),
         (
             {"annotate__max_new_tokens": 0, "annotate__force_verdict": False},
-            "annotate.max_new_tokens must be 1 or more, or 0 with force_verdict, not 0",
+            "annotate.max_new_tokens",
         ),
-        ({"pairs__mode": ()}, "pairs.mode must name one mode, or several different ones"),
+        ({"pairs__mode": ()}, "pairs.mode"),
         (
             {"pairs__mode": ("degraded", "degraded")},
-            "pairs.mode must name one mode, or several different ones",
+            "pairs.mode",
         ),
-        ({"evaluate__votes": -1}, "evaluate.votes must be 0 or more"),
-        ({"mesh": (0, 1, 1)}, r"mesh must hold sizes of 1 or more"),
-        ({"mesh": (-1, -1, 1)}, r"at most one of them -1"),
-        ({"train_mesh": (-1, -1, 1)}, r"train_mesh must hold three sizes as mesh does, or nothing"),
-        ({"train_mesh": (1, 1)}, r"train_mesh must hold three sizes as mesh does, or nothing"),
-        ({"select__quotas": {"Coding": -1.0}}, r"select.quotas must be weights of 0 or more"),
-        ({"mesh": (2, 3, 1)}, r"train.micro_rows \(2\) is not a multiple of mesh data x fsdp \(6\)"),
-        ({"annotate__sampling": {"temperature": -0.1}}, "temperature must be 0 or more"),
-        ({"pairs__sampling": {"top_p": 0.0}}, "top_p must be above 0"),
-        ({"decode__wave": 65}, r"decode.wave \(65\) is larger than decode.sequences \(64\)"),
-        ({"decode__buckets": (256, 128)}, "decode.buckets must be rising"),
-        ({"decode__columns": 0}, "decode.columns must be 1 or more"),
-        ({"train__batch_rows": 3}, "batch_rows 3 is not a multiple of micro_rows 2"),
-        ({"train__epochs": 0.0}, "train: epochs must be a number above 0"),
-        ({"select__filters__max_chars": 0}, "filters: max_chars must be 1 or more"),
-        ({"pairs__checks": {"max_length_ratio": 0.5}}, "pair checks: max_length_ratio must be 1 or more"),
+        ({"evaluate__votes": -1}, "evaluate.votes"),
+        ({"mesh": (0, 1, 1)}, "mesh"),
+        ({"mesh": (-1, -1, 1)}, "mesh"),
+        ({"train_mesh": (-1, -1, 1)}, "train_mesh"),
+        ({"train_mesh": (1, 1)}, "train_mesh"),
+        ({"select__quotas": {"Coding": -1.0}}, "select.quotas"),
+        ({"mesh": (2, 3, 1)}, "train.micro_rows"),
+        ({"annotate__sampling": {"temperature": -0.1}}, "temperature"),
+        ({"pairs__sampling": {"top_p": 0.0}}, "top_p"),
+        ({"decode__wave": 65}, "decode.wave"),
+        ({"decode__buckets": (256, 128)}, "decode.buckets"),
+        ({"decode__columns": 0}, "decode.columns"),
+        ({"train__batch_rows": 3}, "batch_rows"),
+        ({"train__epochs": 0.0}, "epochs"),
+        ({"select__filters__max_chars": 0}, "max_chars"),
+        ({"pairs__checks": {"max_length_ratio": 0.5}}, "max_length_ratio"),
     ],
 )
-def test_what_cannot_work_is_refused(changes: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_what_cannot_work_is_refused(changes: dict[str, Any], field: str) -> None:
+    with raises("config_invalid", field):
         read_config(changed(**changes))
 
 
-def test_labelled_pairs_take_the_place_of_validation_pairs() -> None:
+def test_labelled_pairs_replace_validation_pairs() -> None:
     config = read_config(changed(labelled_pairs="ours.jsonl", pairs__validation=0, pairs__test=63))
     assert config.pairs.test == config.select.size - 1
 
@@ -257,11 +256,11 @@ def test_ill_typed_overrides_are_refused(overridden: Callable[..., RunConfig], o
 
 @old_loader
 def test_overrides_reach_the_checks(overridden: Callable[..., RunConfig]) -> None:
-    with pytest.raises(ValueError, match=r"config: iterations must be 1 or more"):
+    with raises("config_invalid", "iterations"):
         overridden("--config.iterations=0")
 
 
-def test_preference_training_differs_from_fine_tuning_where_it_says_so() -> None:
+def test_preference_training_overrides_single_fields_of_fine_tuning() -> None:
     config = read_config(changed(prefer={"epochs": 1, "learning_rate": 5e-7}))
     assert list(config.trainings) == ["train", "prefer"]
     assert config.prefer == dataclasses.replace(
@@ -271,23 +270,25 @@ def test_preference_training_differs_from_fine_tuning_where_it_says_so() -> None
         learning_rate=5e-7,
         row_length=2 * config.train.row_length,
     )
-    for none in ({}, {"epochs": 0.0, "learning_rate": 5e-7}):
-        assert read_config(changed(prefer=none)) == read_config(changed())
+    for unused in ({}, {"epochs": 0.0, "learning_rate": 5e-7}):
+        assert read_config(changed(prefer=unused)) == read_config(changed())
     assert list(read_config(changed()).trainings) == ["train"]
 
 
 @pytest.mark.parametrize(
-    ("prefer", "more", "message"),
+    ("prefer", "more", "places"),
     [
-        ({"learning_rate": -1.0}, {}, r"train: learning_rate must be .* \(in the section prefer\)"),
-        ({"learning_rat": 1.0}, {}, r"learning_rat.*see ste_jax/config.py.*\(in the section prefer\)"),
-        ({"epochs": 1.0}, {"train__method": "dpo"}, "from what method 'sft' made"),
-        ({"method": "sft"}, {}, "prefer goes on by method 'dpo'"),
-        ({"micro_rows": 1}, {"mesh": (1, 2, 1), "train__micro_rows": 2}, r"prefer.micro_rows \(1\)"),
+        ({"learning_rate": -1.0}, {}, ("learning_rate", "section prefer")),
+        ({"learning_rat": 1.0}, {}, ("learning_rat", "section prefer")),
+        ({"epochs": 1.0}, {"train__method": "dpo"}, ("train.method",)),
+        ({"method": "sft"}, {}, ("prefer.method",)),
+        ({"micro_rows": 1}, {"mesh": (1, 2, 1), "train__micro_rows": 2}, ("prefer.micro_rows",)),
     ],
 )
-def test_preference_training_is_checked_like_fine_tuning(prefer: dict, more: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_preference_training_is_checked_like_fine_tuning(
+    prefer: dict, more: dict, places: tuple[str, ...]
+) -> None:
+    with raises("config_invalid", *places):
         read_config(changed(prefer=prefer, **more))
 
 

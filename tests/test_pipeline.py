@@ -229,11 +229,11 @@ def test_the_model_of_an_unfinished_training_is_no_model(ste: Any, finished: Pat
     context, splits, judgments = opened(ste, workdir)
     success, made = workdir / "iteration_1/train/SUCCESS.json", weights(workdir)
     success.rename(tmp_path / "away")
-    with pytest.raises(ValueError, match="model is missing or not finished; run `ste train --iteration=1`"):
+    with raises("stage_unfinished", "ste train --iteration=1"):
         context.model(1)
     (tmp_path / "away").rename(success)
     (workdir / "iteration_1/model").rename(workdir / "iteration_1/train/best-2")
-    with pytest.raises(ValueError, match="model is missing or not finished; run `ste train --iteration=1`"):
+    with raises("stage_unfinished", "ste train --iteration=1"):
         context.model(1)
     train.run(context, 1, judgments, splits)
     assert weights(workdir) == made

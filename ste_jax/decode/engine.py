@@ -7,7 +7,7 @@ wherever and whenever it runs: its tokens depend on its own key and prompt alone
 import bisect
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -47,7 +47,7 @@ class DecodeSettings:
     steps: int = config_field(16, affects=INHERITED)
     columns: int = config_field(64, affects=INHERITED)
     wave: int = config_field(16, affects=INHERITED)
-    dtype: str = config_field("float32", affects=INHERITED)
+    dtype: Literal["float32", "bfloat16"] = config_field("float32", affects=INHERITED)
 
     def __post_init__(self):
         for name in ("sequences", "prefix_tokens", "prefill_tokens", "prompts", "steps", "columns", "wave"):

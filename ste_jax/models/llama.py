@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from ste_jax.errors import SteError
 from ste_jax.models.adapters import Adapters
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.product import product
@@ -111,10 +112,10 @@ def parameter_table(cfg: LlamaConfig) -> dict[str, Parameter]:
 
 
 def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
-    """Refuses a mesh that cannot carry the parameters evenly.
+    """Checks that a mesh divides the parameters evenly.
 
     Raises:
-      ValueError: names the parameter, its axis and the mesh axis.
+      SteError: "mesh_invalid"; the message names the parameter, its axis and the mesh axis.
     """
     for name, parameter in parameter_table(cfg).items():
         for size, axis, entry in zip(
@@ -124,9 +125,10 @@ def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int
             for mesh_axis in (entry,) if isinstance(entry, str) else entry or ():
                 parts *= mesh_shape[mesh_axis]
             if size % parts:
-                raise ValueError(
+                raise SteError(
+                    "mesh_invalid",
                     f"mesh: {name} has {size} along {axis!r}, which {parts} devices of mesh axis {entry!r} "
-                    "do not divide; choose a smaller size for that mesh axis"
+                    "do not divide; choose a smaller size for that mesh axis",
                 )
 
 

@@ -1,6 +1,4 @@
-"""What every stage of a run has at hand: configuration, folders, models, and the engine that was opened
-last.
-"""
+"""State that the stages of a run share: configuration, folders, models, and the current engine."""
 
 from functools import cached_property
 from typing import Any
@@ -11,17 +9,24 @@ from etils import epath
 
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
+from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.decode.engine import Engine
+from ste_jax.errors import SteError
 from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.models.llama import Llama
+from ste_jax.models.llama import Llama, check_divisible
 from ste_jax.randomness import sample_keys
-from ste_jax.sharding import DECODE, decode_mesh, make_mesh
+from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.success import read_success
 
 
 class Context:
-    """A run in its workdir."""
+    """A run: its configuration and its workdir.
+
+    Args:
+      config: configuration of the run.
+      workdir: folder of the run.
+    """
 
     def __init__(self, config: RunConfig, workdir: epath.Path):
         self.config = config
@@ -30,22 +35,22 @@ class Context:
 
     @cached_property
     def mesh(self) -> jax.sharding.Mesh:
-        """The mesh that models are sampled from: of many hosts each has its own."""
+        """Mesh for decoding. With several processes, each replica group has its own."""
         return decode_mesh(self.config.mesh)
 
     @cached_property
     def train_mesh(self) -> jax.sharding.Mesh:
-        """The mesh of training, over all devices of all hosts."""
+        """Mesh for training, over the devices of all processes."""
         return make_mesh(self.config.train_mesh or self.config.mesh)
 
     @cached_property
     def prompt(self) -> JudgePrompt:
-        """The judge prompt, the same for sampling, training and evaluation."""
+        """Judge prompt of annotation, training and evaluation."""
         return load_prompt(self.config.judge_prompt, self.config.rubric)
 
     @property
     def judging(self) -> JudgeSettings:
-        """How judgments are made, the same in every stage."""
+        """Settings of judging, the same in every stage."""
         annotate = self.config.annotate
         return JudgeSettings(self.prompt, annotate.max_new_tokens, annotate.force_verdict, self.config.seed)
 
@@ -56,39 +61,58 @@ class Context:
         return {"max_per_example": annotate.max_per_example, "both_orders": annotate.both_orders}
 
     def iteration(self, number: int) -> epath.Path:
-        """The folder of an iteration; 0 is the seed's."""
+        """Returns the folder of an iteration; 0 is the seed model."""
         return self.workdir / f"iteration_{number}"
 
     @cached_property
     def seed_model(self) -> ModelSource:
-        """The model that the run starts from."""
+        """Model that the run starts from."""
         return self.opened(self.config.model)
 
     def model(self, iteration: int) -> ModelSource:
-        """The model that an iteration made; 0 is the seed.
+        """Returns the model that an iteration trained; 0 is the seed model.
 
         Raises:
-          ValueError: there is none yet, its last training is not finished, or it was trained with another
-            judge prompt or parser.
+          SteError: "stage_unfinished" if its last training is not finished; see also `opened`.
         """
         if iteration == 0:
             return self.seed_model
         folder, stage = self.iteration(iteration), list(self.config.trainings)[-1]
         if not (read_success(folder / stage) and (folder / "model").exists()):
-            raise ValueError(
+            raise SteError(
+                "stage_unfinished",
                 f"{folder / 'model'} is missing or not finished; run `ste {stage} --iteration={iteration}` "
-                "first"
+                "first",
             )
         return self.opened(folder / "model")
 
     def opened(self, path: epath.Path | str) -> ModelSource:
-        """The model in a file or folder, which suits the judge prompt."""
+        """Opens a model and checks that it can be used with the configuration. Reads no weights.
+
+        Raises:
+          SteError: the model cannot be opened, it was trained with another judge prompt or parser, or the
+            mesh axis `tensor` does not divide it ("mesh_invalid").
+        """
         source = open_model(str(path))
         check_prompt(source, self.prompt)
+        for rules, sizes in ((DECODE, self.config.mesh), (TRAIN, self.config.train_mesh)):
+            # An axis of -1 follows from the devices: it is checked when weights are loaded.
+            known = {axis: max(1, size) for axis, size in zip(MESH_AXES, sizes, strict=False)}
+            if known:
+                check_divisible(source.architecture, rules, known)
         return source
 
+    def check_files(self) -> None:
+        """Reads the files that are needed only in later stages.
+
+        Raises:
+          SteError: a file is missing or invalid.
+        """
+        if self.config.labelled_pairs:
+            read_labelled_pairs(self.config.labelled_pairs)
+
     def engine(self, source: ModelSource) -> Engine:
-        """Returns the engine of a model; the one opened before is let go."""
+        """Returns the engine of a model, and releases that of another one."""
         digest = source.digest()
         if self._engine is None or self._engine[0] != digest:
             self._engine = None
@@ -102,7 +126,7 @@ class Context:
         return Engine(model, self.mesh, self.config.decode, source.tokenizer.stop_ids)
 
     def release(self) -> None:
-        """Lets the engine and its weights go: training needs the memory."""
+        """Releases the engine and its weights, to free memory for training."""
         self._engine = None
 
     def keys(self, stage: str, record: str, samples: int) -> np.ndarray:
@@ -110,7 +134,7 @@ class Context:
         return sample_keys(self.config.seed, stage, record, samples)
 
     def fingerprint(self, stage: str, **inputs: str) -> dict:
-        """Returns what the records of a stage are made from.
+        """Returns the fingerprint of a stage: all that its records depend on.
 
         Args:
           stage: name from `config_field.STAGES`.

@@ -1,0 +1,37 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from errors import raises
+
+from ste_jax import pipeline
+from ste_jax.stages.context import Context
+
+MakeContext = Callable[..., Context]
+
+
+@pytest.mark.parametrize("changes", [{"mesh": (1, 1, 4)}, {"train_mesh": (1, 1, 4)}])
+def test_a_mesh_that_does_not_divide_the_model_is_refused_when_it_is_opened(
+    make_context: MakeContext, changes: dict
+) -> None:
+    context = make_context(**changes)  # a model of two key/value heads
+    with raises("mesh_invalid", "tensor", "kv_heads"):
+        context.seed_model  # noqa: B018
+    assert make_context(mesh=(1, -1, 2)).seed_model.architecture.num_kv_heads == 2
+
+
+@pytest.mark.parametrize("start", [pipeline.run, lambda context: pipeline.run_stage(context, "select", 1)])
+def test_labelled_pairs_are_read_before_any_stage(
+    make_context: MakeContext, tmp_path: Path, start: Callable[[Context], object]
+) -> None:
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_text('{"instruction": "i", "response_a": "a", "response_b": "b"}\n')
+    context = make_context(labelled_pairs=str(labelled))
+    with pytest.raises(ValueError, match=str(labelled)):
+        start(context)
+    assert not list(Path(context.workdir).iterdir())
+
+
+def test_the_model_of_an_iteration_that_was_not_trained(make_context: MakeContext) -> None:
+    with raises("stage_unfinished", "iteration_1", "ste train --iteration=1"):
+        make_context().model(1)
