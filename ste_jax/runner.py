@@ -18,6 +18,7 @@ def run_requests(
     *,
     label: str,
     only: Collection[str] | None = None,
+    show_progress: bool = True,
     suffix: ForcedSuffix | None = None,
     stop_request_when: Callable[[str, tuple[Completion, ...]], bool] | None = None,
 ) -> None:
@@ -33,6 +34,7 @@ def run_requests(
       to_records: returns the records of the completions of one request.
       label: name of the progress bar.
       only: ids of the requests to run; None runs all.
+      show_progress: whether to print a progress bar.
       suffix: tokens forced onto samples without an answer, see the engine.
       stop_request_when: ends a request early, see the engine.
 
@@ -50,7 +52,7 @@ def run_requests(
     waiting = waiting if only is None else waiting & set(only)
     sink.work.total, sink.work.done = len(owned), len(done)
     total = len(owned) if only is None else len(waiting)
-    with Progress(label, total, total - len(waiting)) as progress:
+    with Progress(label, total, total - len(waiting), shown=show_progress) as progress:
 
         def on_tokens(generated: int) -> None:
             progress.advance(tokens=generated)

@@ -1,15 +1,15 @@
-"""What is done of a run, what is left and how fast it goes, read from the workdir alone."""
+"""Progress of a run, read from its workdir alone: what is finished, what is left, and the speed."""
 
 from etils import epath
 from rich.table import Table
 from rich.text import Text
 
-from ste_jax.storage.record_set import read_work
+from ste_jax.storage.record_set import STARTED, read_work
 from ste_jax.storage.success import read_success
 
 
 def render_status(workdir: epath.Path, folders: list[str]) -> Table:
-    """Returns the table of `ste status`: a line a stage, with the model calls inside it."""
+    """Returns the table of `ste status`: a row for each stage and for each set of model calls inside it."""
     # Text, not str: rich would read square brackets as markup.
     table = Table(title=Text(str(workdir)), title_justify="left")
     table.add_column("stage")
@@ -19,15 +19,15 @@ def render_status(workdir: epath.Path, folders: list[str]) -> Table:
     for name in folders:
         table.add_row(*map(Text, _row(workdir / name, name)))
         for inner in sorted((workdir / name).iterdir()) if (workdir / name).exists() else []:
-            if (inner / "STARTED.json").exists():
+            if (inner / STARTED).exists():
                 table.add_row(*map(Text, _row(inner, f"  {name}/{inner.name}")))
     return table
 
 
 def _row(folder: epath.Path, label: str) -> list[str]:
     work, success = read_work(folder), read_success(folder)
-    state = "finished" if success else "begun" if (folder / "STARTED.json").exists() else "to do"
-    if state == "to do":
+    state = "finished" if success else "started" if (folder / STARTED).exists() else "pending"
+    if state == "pending":
         return [label, state] + [""] * 6
     done = success.count if success else work.done
     left = 0 if success else max(0, work.total - work.done)

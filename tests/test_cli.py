@@ -200,7 +200,7 @@ def test_help_of_a_command_lists_its_flags(ends: Callable[[str], tuple[int, str,
 def test_the_status_before_anything_is_done(ends: Callable[[str], tuple[int, str, str]]) -> None:
     code, out, _ = ends("status")
     assert code == 0
-    assert out.count("to do") == 9
+    assert out.count("pending") == 9
 
 
 def test_the_status_names_its_workdir_as_it_is(ends: Callable[[str], tuple[int, str, str]]) -> None:

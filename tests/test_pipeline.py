@@ -155,10 +155,10 @@ def test_the_status_of_a_killed_run(survivor: Survivor) -> None:
     assert states["select"][:3] == ["finished", "12", "0"]
     assert states["select/labels"][:3] == ["finished", "14", "0"]
     state, done, left, *_ = states["iteration_1/annotate"]
-    assert state == "begun"
+    assert state == "started"
     assert 0 < int(done) < 14
     assert int(done) + int(left) == 14
-    assert states["iteration_2/evaluate"] == ["to", "do"]
+    assert states["iteration_2/evaluate"] == ["pending"]
 
 
 def _words(line: str) -> list[str]:
