@@ -33,13 +33,13 @@ class Progress:
       total: number of all requests.
       done: number of requests that were finished before.
       unit: short name of what is counted.
-      shown: whether to print anything.
+      disable: whether to print nothing.
 
     Attributes:
       tokens: number of tokens generated so far.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0, unit: str = "rec", *, shown: bool = True):
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "rec", *, disable: bool = False):
         self.tokens = 0
         terminal = sys.stderr.isatty()
         self._seconds = _TERMINAL_SECONDS if terminal else _LOG_SECONDS
@@ -54,7 +54,7 @@ class Progress:
             dynamic_ncols=terminal,
             mininterval=self._seconds,
             maxinterval=self._seconds,
-            disable=not shown,
+            disable=disable,
         )
 
     def advance(self, records: int = 0, tokens: int = 0) -> None:

@@ -52,7 +52,7 @@ def run_requests(
     waiting = waiting if only is None else waiting & set(only)
     sink.work.total, sink.work.done = len(owned), len(done)
     total = len(owned) if only is None else len(waiting)
-    with Progress(label, total, total - len(waiting), shown=show_progress) as progress:
+    with Progress(label, total, total - len(waiting), disable=not show_progress) as progress:
 
         def on_tokens(generated: int) -> None:
             progress.advance(tokens=generated)

@@ -18,11 +18,11 @@ class Stream(io.StringIO):
         return self._terminal
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, shown: bool = True) -> str:
+def printed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, disable: bool = False) -> str:
     """Returns what 50 steps of 10 tokens print."""
     stream = Stream(terminal)
     monkeypatch.setattr(sys, "stderr", stream)
-    with Progress("annotate 1", 50, shown=shown) as bar:
+    with Progress("annotate 1", 50, disable=disable) as bar:
         for _ in range(50):
             bar.advance(tokens=10)
             bar.advance(records=1)
@@ -50,5 +50,5 @@ def test_a_terminal_gets_one_line_that_is_redrawn(monkeypatch: pytest.MonkeyPatc
     assert "50/50" in text.split("\r")[-1]
 
 
-def test_nothing_is_printed_if_it_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert printed(monkeypatch, terminal=False, shown=False) == ""
+def test_nothing_is_printed_if_it_is_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, terminal=False, disable=True) == ""

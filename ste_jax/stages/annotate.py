@@ -5,7 +5,6 @@ Reads `pairs/` and the model of the iteration before, writes `iteration_k/annota
 ones too). Which of them are trained on is chosen later, and makes none of them stale.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from ste_jax.decode.protocol import Completion
@@ -15,7 +14,7 @@ from ste_jax.records import ORDERS, Comparison, Judgment, Order
 from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest
-from ste_jax.storage.readers import read_records
+from ste_jax.storage.readers import StoredRecords, read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success
 
@@ -58,7 +57,7 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
         stop_request_when=stop_request_when if settings.stop_when_correct else None,
     )
 
-    def summarize(made: Iterator[Judgment]) -> dict[str, Any]:
+    def summarize(made: StoredRecords[Judgment]) -> dict[str, Any]:
         judgments = list(made)
         kept = select_for_training(judgments, pairs, seed=context.config.seed, **context.selection)
         report = yield_report(judgments, kept, pairs, both_orders=settings.both_orders)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,6 +23,16 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """Returns the sha256 of the canonical JSON text of a value, in hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def digest_all(values: Iterable[Any]) -> str:
+    """Returns `digest(list(values))` without holding the list or its text."""
+    hasher, separator = hashlib.sha256(b"["), b""
+    for value in values:
+        hasher.update(separator + canonical_json(value).encode())
+        separator = b","
+    hasher.update(b"]")
+    return hasher.hexdigest()
 
 
 def write_atomically(path: epath.Path, text: str) -> None:

@@ -1,8 +1,10 @@
 """Reading the records of finished record sets, streaming and with verified hashes."""
 
 import hashlib
+from array import array
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar, overload
 
 from etils import epath
 
@@ -26,6 +28,86 @@ def iter_records(folder: epath.Path, kind: type[R]) -> Iterator[R]:
     return iter_parts(folder, require_success(folder), kind)
 
 
+class StoredRecords(Generic[R]):
+    """The records of a set as a collection that streams from disk each time it is iterated over.
+
+    Args:
+      folder: of the record set.
+      success: its description.
+      kind: the record class.
+    """
+
+    def __init__(self, folder: epath.Path, success: Success, kind: type[R]):
+        self._folder, self._success, self._kind = folder, success, kind
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+        return self._success.count
+
+    def __iter__(self) -> Iterator[R]:
+        """Yields the records in order; see `iter_records`."""
+        return iter_parts(self._folder, self._success, self._kind)
+
+
+class IndexedRecords(Sequence[R]):
+    """The records of a finished set as a sequence that reads each one from disk when it is used.
+
+    It holds eight bytes for each record. All parts are verified when it is made.
+
+    Args:
+      folder: of the record set.
+      kind: the record class.
+
+    Raises:
+      SteError: see `iter_records`.
+    """
+
+    def __init__(self, folder: epath.Path, kind: type[R]):
+        self._folder, self._kind = folder, kind
+        self._success = require_success(folder)
+        _check_kind(folder, self._success, kind)
+        self._paths: list[epath.Path] = []
+        # Number of the first record of each part, and the offset of every line.
+        self._firsts: list[int] = []
+        self._offsets = array("Q")
+        for part in _listed_parts(folder, self._success):
+            path = folder / part.name
+            if self._success.parts is not None:
+                _verify(path, part)
+            self._paths.append(path)
+            self._firsts.append(len(self._offsets))
+            offset = 0
+            for _, line in _lines(path):
+                self._offsets.append(offset)
+                offset += len(line)
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        """Returns a record, or the list of a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        part = bisect_right(self._firsts, number) - 1
+        with self._paths[part].open("rb") as file:
+            file.seek(self._offsets[number])
+            line = file.readline()
+        where = f"{self._paths[part]}, line {number - self._firsts[part] + 1}"
+        return parse_record(line, where, self._kind, self._success.schema_version, redo_hint(self._folder))
+
+    def __iter__(self) -> Iterator[R]:
+        """Yields all records, in order."""
+        return iter_parts(self._folder, self._success, self._kind)
+
+
 def read_records(folder: epath.Path, kind: type[R]) -> list[R]:
     """Returns the records of a finished set, in order; see `iter_records`."""
     return list(iter_records(folder, kind))
@@ -44,8 +126,7 @@ def iter_parts(
     folder: epath.Path, success: Success, kind: type[R], indices: Collection[int] | None = None
 ) -> Iterator[R]:
     """Yields the records in the parts that `success` lists; see `iter_records` and `read_some`."""
-    if success.kind not in (None, kind.__name__):
-        raise SteError("data_invalid", f"{folder} holds {success.kind} records, not {kind.__name__}")
+    _check_kind(folder, success, kind)
     first = 0
     for part in _listed_parts(folder, success):
         here = range(first, first + part.records)
@@ -79,6 +160,11 @@ def parse_record(line: bytes, where: str, kind: type[R], version: int, hint: str
         return kind.from_json(migrate(kind.__name__, value, version))
     except SteError as error:
         raise SteError(error.code, f"{where}: {error}; {hint}") from error
+
+
+def _check_kind(folder: epath.Path, success: Success, kind: type[Record]) -> None:
+    if success.kind not in (None, kind.__name__):
+        raise SteError("data_invalid", f"{folder} holds {success.kind} records, not {kind.__name__}")
 
 
 def _listed_parts(folder: epath.Path, success: Success) -> Sequence[Part]:

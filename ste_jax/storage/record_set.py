@@ -10,7 +10,7 @@ parts, streaming from the journals of all. No process ever holds all records.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from etils import epath
@@ -31,7 +31,7 @@ from ste_jax.storage.files import (
 )
 from ste_jax.storage.journal import Entry, Journal
 from ste_jax.storage.migration import migrate_journal
-from ste_jax.storage.readers import iter_parts, parse_record
+from ste_jax.storage.readers import StoredRecords, parse_record
 from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.storage.sink import JournaledSink, Work
 from ste_jax.storage.success import (
@@ -46,7 +46,7 @@ from ste_jax.storage.success import (
 
 R = TypeVar("R", bound=Record)
 # What `RecordSet.finish` stores as summary: a value, or a function of all records, in order.
-Summary = Mapping[str, Any] | Callable[[Iterator[R]], Mapping[str, Any]]
+Summary = Mapping[str, Any] | Callable[[StoredRecords[R]], Mapping[str, Any]]
 
 STARTED = "STARTED.json"
 PROGRESS = "PROGRESS"
@@ -179,7 +179,8 @@ class RecordSet(JournaledSink, Generic[R]):
 
         Args:
           request_ids: all requests of the set in their final order, the same on every process.
-          summary: stored in SUCCESS.json. A function is called on process zero with all records, in order.
+          summary: stored in SUCCESS.json. A function is called on process zero with all records, which
+            stream from disk.
 
         Raises:
           RuntimeError: a request was never added: a defect of the calling program.
@@ -224,7 +225,7 @@ class RecordSet(JournaledSink, Generic[R]):
             work=dataclasses.asdict(read_work(self._folder)),
         )
         if callable(summary):
-            summary = summary(iter_parts(self._folder, success, self._kind))
+            summary = summary(StoredRecords(self._folder, success, self._kind))
         value = dataclasses.asdict(dataclasses.replace(success, summary=dict(summary)))
         write_atomically(self._folder / SUCCESS, json.dumps(value, indent=1, ensure_ascii=False))
         if (self._folder / "journal").exists():

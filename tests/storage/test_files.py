@@ -8,6 +8,7 @@ from etils import epath
 from ste_jax.storage.files import (
     canonical_json,
     digest,
+    digest_all,
     read_json,
     remove,
     remove_temporaries,
@@ -18,6 +19,11 @@ from ste_jax.storage.files import (
 def test_canonical_json_is_one_text_a_value() -> None:
     assert canonical_json({"b": [1, 2.5], "a": "é\u2028"}) == '{"a":"é\u2028","b":[1,2.5]}'
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+@pytest.mark.parametrize("values", [[], [1], [{"b": "\u2028", "a": None}, [], "x"]])
+def test_digests_of_streams_are_those_of_lists(values: list) -> None:
+    assert digest_all(iter(values)) == digest(values)
 
 
 def test_writing_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import json
 import random
 import shutil
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from etils import epath
 from ste_jax.errors import SteError
 from ste_jax.records import Generation, Instruction
 from ste_jax.storage import record_set, sink
-from ste_jax.storage.readers import read_records, read_some
+from ste_jax.storage.readers import IndexedRecords, iter_records, read_records, read_some
 from ste_jax.storage.record_set import RecordSet, read_work
 from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
@@ -288,3 +289,50 @@ def test_other_records_are_stored_as_well(tmp_path: Path) -> None:
     assert read_records(epath.Path(tmp_path), Instruction) == [one]
     (line,) = (tmp_path / "part-00000-of-00001.jsonl").read_bytes().decode().split("\n")[:-1]
     assert json.loads(line) == dataclasses.asdict(one)
+
+
+def test_no_step_holds_all_records(tmp_path: Path) -> None:
+    folder, count = epath.Path(tmp_path), 4000
+    ids = [f"r{i:05d}" for i in range(count)]
+    tracemalloc.start()
+    try:
+        records = opened(tmp_path)
+        for id_ in ids:
+            records.add(id_, [Generation(id=id_, text=id_ * 800, tokens=[], finish="stop")])
+        records.finish(ids, lambda stored: {"characters": sum(len(record.text) for record in stored)})
+        assert sum(len(record.text) for record in iter_records(folder, Generation)) == 4800 * count
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The texts are 19 MB; journal positions and what waits to be flushed take 2 to 4 MB.
+    assert peak < 6e6
+    assert require_success(folder).summary == {"characters": 4800 * count}
+
+
+def test_memory_sinks_keep_records_by_request() -> None:
+    kept = sink.MemorySink()
+    assert not kept.is_done("a")
+    kept.add("a", answers(2), prompt_tokens=3, generated_tokens=4)
+    kept.add("b", [])
+    kept.flush()
+    assert kept.is_done("a")
+    assert kept.is_done("b")
+    assert kept.records == {"a": answers(2), "b": []}
+    assert kept.work == Work(done=2, prompt_tokens=3, generated_tokens=4)
+
+
+def test_indexed_records_are_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_set, "_PART_RECORDS", 10)
+    finished(tmp_path, answers(25))
+    found, folder = IndexedRecords(epath.Path(tmp_path), Generation), epath.Path(tmp_path)
+    assert len(found) == 25
+    assert [found[i] for i in (0, 9, 10, 24, -1)] == [answers(25)[i] for i in (0, 9, 10, 24, 24)]
+    assert found[8:12] == answers(25)[8:12]
+    assert list(found) == answers(25)
+    with pytest.raises(IndexError):
+        found[25]
+    with raises("data_invalid", str(tmp_path)):
+        IndexedRecords(folder, Instruction)
+    (tmp_path / "part-00002-of-00003.jsonl").write_text("")
+    with raises("data_damaged", "part-00002"):
+        IndexedRecords(folder, Generation)
