@@ -1,0 +1,270 @@
+"""Judges as reward functions of RL trainers: one number per completion, one batch of comparisons per call.
+
+`RewardFunction` has the signature that TRL, tunix and MaxText call. `for_verl` and `for_areal` give those of
+verl and AReaL.
+"""
+
+import functools
+import hashlib
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ste_jax.data.messages import flatten_messages
+from ste_jax.errors import SteError
+
+
+class Result(Protocol):
+    """Result of a comparison, as far as rewards need it."""
+
+    @property
+    def probability_a(self) -> float | None:
+        """Probability that response A is better, None if the judge abstained without numbers."""
+        ...
+
+
+class Comparer(Protocol):
+    """A judge, as far as rewards need it."""
+
+    def compare_many(self, pairs: Iterable[Mapping[str, Any]], **options: Any) -> Iterable[Result]:
+        """Yields the result of each pair, in order."""
+        ...
+
+
+class RewardFunction:
+    """Reward of completions by a judge, called with (prompts, completions, **columns).
+
+    With a baseline column the reward is the probability that the completion beats the baseline of its row.
+    Without, it is the mean probability to beat another completion of the same prompt in the batch, 0.5
+    against an identical one; a single completion of a prompt gets `on_abstain`. Prompts and completions are
+    text or lists of messages. Identical comparisons are made once. Calls from several threads are served in
+    turn.
+
+    Attributes:
+      judge: the judge.
+      baseline: column with the response to beat, or None.
+      reference: column with a correct answer that the judge is shown, or None.
+      on_abstain: reward of a completion that the judge could not compare.
+      options: further keyword arguments of `Judge.compare_many`, such as `votes` or `rubric`.
+    """
+
+    __name__ = "judge_reward"
+
+    def __init__(
+        self,
+        judge: Comparer,
+        *,
+        baseline: str | None = None,
+        reference: str | None = None,
+        on_abstain: float = 0.5,
+        **options: Any,
+    ):
+        self.judge, self.baseline, self.reference = judge, baseline, reference
+        self.on_abstain, self.options = float(on_abstain), options
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        names = {"baseline": self.baseline, "reference": self.reference, "on_abstain": self.on_abstain}
+        return functools.partial(RewardFunction, self.judge, **names, **self.options), ()
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """Returns the reward of each completion.
+
+        Args:
+          prompts: one per completion: text or messages.
+          completions: text or messages.
+          **columns: columns of the data set, one value per completion, and anything else that a trainer
+            passes. Only the columns named as baseline and reference are read.
+
+        Raises:
+          SteError: if a column is missing or holds anything but text, or lengths differ.
+        """
+        n = len(completions)
+        instructions = _texts("prompts", prompts, n)
+        responses = _texts("completions", completions, n)
+        references = self._column(self.reference, columns, n) or [None] * n
+        rows = list(zip(instructions, responses, references, strict=True))
+        baselines = self._column(self.baseline, columns, n)
+        games = _groups(rows) if baselines is None else _against(rows, baselines)
+        probabilities = self._compare({game for row in games for game in row if game is not None})
+        wins = [[0.5 if game is None else probabilities[game] for game in row] for row in games]
+        if callable(log_metric := columns.get("log_metric")):  # TRL
+            values = [win for row in wins for win in row]
+            log_metric(f"{self.__name__}/abstained", values.count(None) / max(len(values), 1))
+        return [self._mean(row) for row in wins]
+
+    def _mean(self, wins: Sequence[float | None]) -> float:
+        values = [self.on_abstain if win is None else win for win in wins]
+        return sum(values) / len(values) if values else self.on_abstain
+
+    def _compare(self, games: set["_Game"]) -> "dict[_Game, float | None]":
+        """Returns the probability that the first response wins, by comparison and by its mirror image."""
+        # Sorted, so that prompts with a common beginning follow each other.
+        distinct = sorted({min(game, _mirrored(game)) for game in games})
+        if not distinct:
+            return {}
+        with self._lock:
+            results = list(self.judge.compare_many(map(_pair, distinct), **self.options))
+        found: dict[_Game, float | None] = {}
+        for game, result in zip(distinct, results, strict=True):
+            p = result.probability_a
+            found[game], found[_mirrored(game)] = p, None if p is None else 1.0 - p
+        return found
+
+    def _column(self, name: str | None, columns: Mapping[str, Any], n: int) -> list[str] | None:
+        if name is None:
+            return None
+        if name not in columns:
+            raise SteError(
+                "data_invalid", f"reward: the column {name} is missing; there are {sorted(columns)}"
+            )
+        return _texts(name, columns[name], n)
+
+    def for_verl(self, *, instruction: str = "question", batch: bool = False) -> Callable[..., Any]:
+        """Returns a `compute_score` for verl, which passes no prompt but the columns of `extra_info`.
+
+        Args:
+          instruction: key of `extra_info` with the instruction.
+          batch: False for (data_source, solution_str, ground_truth, extra_info) -> float, which needs a
+            baseline; True for the reward manager "batch", which passes lists. Columns are `ground_truth` and
+            the keys of `extra_info`.
+
+        Raises:
+          SteError: without a baseline and `batch`, since there is nothing to compare with.
+        """
+        if not batch:
+            self._require_baseline("for_verl")
+        return functools.partial(_verl_batch if batch else _verl, self, instruction)
+
+    def for_areal(self) -> Callable[..., float]:
+        """Returns the function (prompt, completions, prompt_ids, completion_ids, **columns) that AReaL calls.
+
+        AReaL calls it in other processes: each of them loads the judge when it is first called.
+
+        Raises:
+          SteError: without a baseline, since AReaL passes one completion per call.
+        """
+        self._require_baseline("for_areal")
+        return functools.partial(_areal, self)
+
+    def _require_baseline(self, name: str) -> None:
+        if self.baseline is None:
+            raise SteError(
+                "argument_invalid",
+                f"{name}: a completion alone has nothing to be compared with; set baseline",
+            )
+
+
+def make_reward_function(
+    judge: Comparer,
+    *,
+    baseline: str | None = None,
+    reference: str | None = None,
+    on_abstain: float = 0.5,
+    **options: Any,
+) -> RewardFunction:
+    """Returns the reward function of a judge; see `RewardFunction` for the arguments."""
+    return RewardFunction(judge, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
+
+
+# A comparison: instruction, response A, response B, reference ("": none).
+_Game = tuple[str, str, str, str]
+
+
+def _against(rows: Sequence[tuple[str, str, str | None]], baselines: Sequence[str]) -> list[list[_Game]]:
+    return [[(i, a, b, ref or "")] for (i, a, ref), b in zip(rows, baselines, strict=True)]
+
+
+def _groups(rows: Sequence[tuple[str, str, str | None]]) -> list[list[_Game | None]]:
+    """Returns the comparisons of each row with the others of its prompt, None with an identical response."""
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, (instruction, _, reference) in enumerate(rows):
+        members[instruction, reference or ""].append(index)
+    games: list[list[_Game | None]] = [[] for _ in rows]
+    for (instruction, reference), indices in members.items():
+        for i, j in itertools.permutations(indices, 2):
+            a, b = rows[i][1], rows[j][1]
+            games[i].append(None if a == b else (instruction, a, b, reference))
+    return games
+
+
+def _mirrored(game: _Game) -> _Game:
+    instruction, a, b, reference = game
+    return instruction, b, a, reference
+
+
+def _id(game: _Game) -> str:
+    return hashlib.sha256("\x1f".join(game).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _pair(game: _Game) -> dict[str, str]:
+    instruction, a, b, reference = game
+    pair = {"id": _id(game), "instruction": instruction, "response_a": a, "response_b": b}
+    return pair | ({"reference": reference} if reference else {})
+
+
+def _texts(name: str, values: Sequence[Any], n: int) -> list[str]:
+    if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
+        found = (
+            len(values)
+            if hasattr(values, "__len__") and not isinstance(values, str)
+            else type(values).__name__
+        )
+        raise SteError(
+            "data_invalid", f"reward: {name} must be a list of {n}, one per completion, not {found}"
+        )
+    return [_text(value, f"reward: {name}[{index}]") for index, value in enumerate(values)]
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, list | tuple):
+        return flatten_messages(value, where)
+    if not isinstance(value, str):
+        raise SteError("data_invalid", f"{where} must be text or messages, not {type(value).__name__}")
+    return str(value)  # of a numpy.str_ too
+
+
+def _verl(
+    reward: RewardFunction,
+    instruction: str,
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> float:
+    return _verl_batch(
+        reward, instruction, [data_source], [solution_str], [ground_truth], [extra_info or {}]
+    )[0]
+
+
+def _verl_batch(
+    reward: RewardFunction,
+    instruction: str,
+    data_sources: Sequence[str],
+    solution_strs: Sequence[str],
+    ground_truths: Sequence[Any],
+    extra_infos: Sequence[Mapping[str, Any]],
+    **_: Any,
+) -> list[float]:
+    missing = [index for index, info in enumerate(extra_infos) if instruction not in info]
+    if missing:
+        raise SteError("data_invalid", f"reward: extra_info[{missing[0]}] has no key {instruction!r}")
+    columns: dict[str, Any] = {}
+    for name in {reward.baseline, reward.reference} - {None, "ground_truth"}:
+        columns[str(name)] = [info.get(name) for info in extra_infos]
+    columns["ground_truth"] = list(ground_truths)
+    return reward([info[instruction] for info in extra_infos], list(solution_strs), **columns)
+
+
+def _areal(
+    reward: RewardFunction,
+    prompt: str,
+    completions: str,
+    prompt_ids: Any,
+    completion_ids: Any,
+    **columns: Any,
+) -> float:
+    return reward([prompt], [completions], **{name: [value] for name, value in columns.items()})[0]
