@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import choix
@@ -86,11 +86,47 @@ def rank_responses(
     Raises:
       SteError: if there is no response, one is not text, or `max_comparisons` is too small for the method.
     """
-    schedule = schedule_of(responses, seed, method, max_comparisons)
+    (result,) = rank_many(
+        [(responses, schedule_of(responses, seed, method, max_comparisons))],
+        lambda games: win_probabilities([(i, j) for _, i, j in games]),
+    )
+    return result
+
+
+def rank_many(
+    rankings: Sequence[tuple[Sequence[str], "Schedule"]],
+    win_probabilities: Callable[[list[tuple[int, int, int]]], Sequence[float | None]],
+) -> list[RankResult]:
+    """Ranks several lists of responses in lockstep: each call has the current round of all of them.
+
+    Args:
+      rankings: the responses and the schedule of each list.
+      win_probabilities: as in `rank_responses`, but of triples (number of the list, i, j).
+    """
+    rounds = {number: _rounds(*ranking) for number, ranking in enumerate(rankings)}
+    results: dict[int, RankResult] = {}
+    answers: dict[int, list[float | None] | None] = dict.fromkeys(rounds)
+    while answers:
+        games: dict[int, list[tuple[int, int]]] = {}
+        for number, answer in answers.items():
+            try:
+                games[number] = rounds[number].send(answer)
+            except StopIteration as end:
+                results[number] = end.value
+        flat = [(number, i, j) for number, pairs in games.items() for i, j in pairs]
+        given = iter(win_probabilities(flat) if flat else ())
+        answers = {number: list(itertools.islice(given, len(pairs))) for number, pairs in games.items()}
+    return [results[number] for number in range(len(rankings))]
+
+
+def _rounds(
+    responses: Sequence[str], schedule: "Schedule"
+) -> Generator[list[tuple[int, int]], list[float | None] | None, RankResult]:
+    """Yields the index pairs of each round, is sent their probabilities, and returns the result."""
     games = _Games(len(schedule.indices))
     for pairs in _ROUNDS[schedule.method](games, schedule.budget):
-        shown = [(schedule.indices[i], schedule.indices[j]) for i, j in pairs]
-        games.add(pairs, win_probabilities(shown))
+        answer = yield [(schedule.indices[i], schedule.indices[j]) for i, j in pairs]
+        games.add(pairs, answer or [])
     return _result(responses, schedule, games)
 
 

@@ -50,8 +50,6 @@ class RewardFunction:
       options: further keyword arguments of `Judge.compare_many`, such as `votes` or `rubric`.
     """
 
-    __name__ = "judge_reward"
-
     def __init__(
         self,
         judge: Comparer,
@@ -63,6 +61,8 @@ class RewardFunction:
     ):
         self.judge, self.baseline, self.reference = judge, baseline, reference
         self.on_abstain, self.options = float(on_abstain), options
+        # Trainers log under this name.
+        self.__name__ = f"judge_against_{baseline}" if baseline else "judge_within_group"
         self._lock = threading.Lock()
 
     def __reduce__(self):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from ste_jax.judging.ranking import rank_responses
+from ste_jax.judging.ranking import rank_many, rank_responses, schedule_of
 from tests.errors import raises
 
 
@@ -237,3 +237,21 @@ def test_bad_arguments_are_refused_before_any_comparison():
         rank_responses(["a"], _never, seed=0, max_comparisons=-1)
     with pytest.raises(ValueError, match=r"1\.5"):
         rank_responses(["a", "b"], lambda pairs: [1.5], seed=0)
+
+
+def test_several_lists_share_the_calls_of_their_rounds():
+    lists, expected, referees = [], [], []
+    for n in (1, 3, 5, 8, 2):
+        texts, _, p = _planted(n, n, 1.0)
+        referees.append(Referee(texts, p))
+        lists.append((texts, schedule_of(texts, 0)))
+        expected.append(rank_responses(texts, referees[-1](texts), seed=0))
+    calls = []
+
+    def answer(games):
+        calls.append(games)
+        return [referees[k].p[lists[k][0][i], lists[k][0][j]] for k, i, j in games]
+
+    assert rank_many(lists, answer) == expected
+    assert len(calls) == max(len(referee.rounds) for referee in referees)
+    assert rank_many([], answer) == []

@@ -109,7 +109,7 @@ def test_abstentions_become_numbers_and_are_logged():
     reward = make_reward_function(LongerWins(), baseline="b", on_abstain=0.25)
     logged = {}
     assert reward(["q", "q"], ["?", "a"], b=["x", "a"], log_metric=logged.__setitem__) == [0.25, 0.5]
-    assert logged == {"judge_reward/abstained": 0.5}
+    assert logged == {"judge_against_b/abstained": 0.5}
     group = make_reward_function(LongerWins(), on_abstain=0.25)
     assert group(["q"] * 3, ["?", "a", "bb"])[0] == 0.25
     assert group(["q"], ["a"]) == [0.25]
@@ -130,7 +130,9 @@ def test_options_reach_the_judge():
 
 def test_trainers_find_what_they_look_for():
     reward = make_reward_function(LongerWins())
-    assert isinstance(reward.__name__, str)  # TRL and tunix log by it
+    # TRL and tunix log under it: two functions of one run must differ.
+    assert reward.__name__ == "judge_within_group"
+    assert make_reward_function(LongerWins(), baseline="b").__name__ == "judge_against_b"
     assert set(inspect.signature(reward).parameters) == {"prompts", "completions", "columns"}  # tunix
     assert reward(prompts=np.array(["q", "q"]), completions=["a", "b"]) == [0.5, 0.5]
     assert reward([], []) == []
