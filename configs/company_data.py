@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.annotate.stop_when_correct = 1  # one correct judgment is kept anyway: do not pay for the others
     c.decode.sequences = 480
     c.decode.prefix_tokens = 262144
-    c.decode.wave = 5
+    c.decode.samples_per_slot = 5
 
     if arg == "runlocal":
         _PAPER["shrink"](c)

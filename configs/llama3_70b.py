@@ -98,9 +98,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.decode.prefix_tokens = 2 * 4096 * slice_["slots"]  # two prompts a slot
     c.decode.prefill_tokens = 4096
     c.decode.buckets = (1024, 2048, 4096)
-    c.decode.steps = 32
-    c.decode.columns = 128  # fills a tile of the TPU's memory
-    c.decode.wave = 15
+    c.decode.decode_steps_per_sync = 32
+    c.decode.suffix_chunk = 128  # fills a tile of the TPU's memory
+    c.decode.samples_per_slot = 15
     c.decode.dtype = "bfloat16"
 
     if slice_.get("rank"):
@@ -124,6 +124,7 @@ def shrink(c: ConfigDict) -> None:
     c.train.warmup_steps, c.train.epochs = 1, 1.0
     c.evaluate.votes = 4
     c.decode.sequences, c.decode.prefix_tokens, c.decode.prefill_tokens = 32, 16384, 512
-    c.decode.buckets, c.decode.columns, c.decode.wave = (256, 512, 1024), 32, 4
-    c.decode.steps = 8
+    c.decode.buckets = (256, 512, 1024)
+    c.decode.suffix_chunk, c.decode.samples_per_slot = 32, 4
+    c.decode.decode_steps_per_sync = 8
     c.decode.dtype = "float32"

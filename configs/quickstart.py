@@ -76,6 +76,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.decode = ConfigDict()
     c.decode.sequences = 64
     c.decode.buckets = (256, 512)
-    c.decode.steps = 8
-    c.decode.wave = 4
+    c.decode.decode_steps_per_sync = 8
+    c.decode.samples_per_slot = 4
     return c

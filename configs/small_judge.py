@@ -75,7 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.decode = ConfigDict()
     c.decode.sequences = 64
     c.decode.buckets = (64, 96, 128, 160, 192, 224, 256, 320)
-    c.decode.steps = 6
-    c.decode.columns = 16
-    c.decode.wave = 3
+    c.decode.decode_steps_per_sync = 6
+    c.decode.suffix_chunk = 16
+    c.decode.samples_per_slot = 3
     return c

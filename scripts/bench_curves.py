@@ -1,11 +1,11 @@
-"""Measures what a sample costs and holds: over samples a prompt, prompt length, and prompts in flight.
+"""Measures time and memory of a sample over samples per prompt, prompt length, and prompts in flight.
 
   python scripts/bench_curves.py --model=MODEL --out=FOLDER
 
-Every point is a process of `bench_decode.py` (float32, 32 new tokens a sample, the second call is timed).
-Writes `curves.csv` and `curves.png` and prints Markdown tables. `counted` are the bytes of the caches by
-their shapes: one copy of each prompt and the own tokens of each sample; `grown` is the peak memory above the
-first row's, to be held against the growth of `counted`.
+Each point runs `bench_decode.py` in a separate process (float32, 32 new tokens per sample, the second call is
+timed). Writes `curves.csv` and `curves.png` and prints Markdown tables. `counted` is the size of the caches
+computed from their shapes: one copy of each prompt and the generated tokens of each sample. `grown` is the
+increase of peak memory over the first row, to compare with the increase of `counted`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from matplotlib import pyplot as plt
 
 MIB = 2**20
 NEW_TOKENS = 32
-# (prompts, prompt length, samples) of each curve, and which of them varies.
+# Points (prompts, prompt length, samples) by the name of the quantity that varies.
 CURVES = {
     "samples": [(1, 512, n) for n in (1, 2, 4, 8, 16, 32, 64)],
     "prompt length": [(1, n, 16) for n in (128, 256, 512, 1024, 2048, 4096)],
@@ -37,13 +37,13 @@ CURVES = {
 
 
 def cache_bytes(cfg: LlamaConfig, prompts: int, length: int, samples: int) -> int:
-    """Counts the bytes of the caches in float32: each prompt once, those of each sample."""
+    """Returns the bytes of the caches in float32: each prompt once, and the tokens of each sample."""
     token = 4 * 2 * cfg.num_layers * cfg.num_kv_heads * cfg.head_dim
     return token * prompts * ((length - 1) + samples * NEW_TOKENS)
 
 
 def measure(model: str, prompts: list[list[int]], samples: int) -> dict:
-    """Returns what `bench_decode.py` says of these prompts."""
+    """Returns the result of `bench_decode.py` on these prompts."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(prompts, file)
         file.flush()
@@ -67,7 +67,7 @@ def measure_curve(model: str, cfg: LlamaConfig, curve: str, make) -> list[dict]:
             "prompts": prompts,
             "length": length,
             "samples": samples,
-            "seconds_a_sample": round(seconds / made, 3),
+            "seconds_per_sample": round(seconds / made, 3),
             "tokens_per_s": found["output_tokens_per_s"],
             "peak_mib": found["peak_rss_mib"],
             "grown_mib": found["peak_rss_mib"] - first["peak_mib"],
@@ -80,21 +80,21 @@ def measure_curve(model: str, cfg: LlamaConfig, curve: str, make) -> list[dict]:
 
 
 def plot(rows: list[dict], path: Path) -> None:
-    """Draws seconds a sample, and peak memory beside what the formula adds to the first point's."""
+    """Plots the time per sample, and the peak memory with the one expected from the size of the caches."""
     axes = {"samples": "samples", "prompt length": "length", "prompts in flight": "prompts"}
     figure, grid = plt.subplots(2, len(CURVES), figsize=(11, 6), sharey="row", layout="constrained")
     for column, (curve, axis) in enumerate(axes.items()):
         points = [row for row in rows if row["curve"] == curve]
         sizes = [p[axis] for p in points]
         counted = [points[0]["peak_mib"] + p["counted_growth_mib"] for p in points]
-        grid[0][column].plot(sizes, [p["seconds_a_sample"] for p in points], marker="o")
+        grid[0][column].plot(sizes, [p["seconds_per_sample"] for p in points], marker="o")
         grid[1][column].plot(sizes, [p["peak_mib"] for p in points], marker="o", label="measured")
-        grid[1][column].plot(sizes, counted, linestyle="--", label="first point and counted caches")
+        grid[1][column].plot(sizes, counted, linestyle="--", label="first point plus counted caches")
         for panel in (grid[0][column], grid[1][column]):
             panel.set_xscale("log", base=2)
             panel.set_xticks(sizes, labels=map(str, sizes))
             panel.set_xlabel(curve)
-    for row, label in zip(grid, ("seconds a sample", "peak memory, MiB"), strict=True):
+    for row, label in zip(grid, ("seconds per sample", "peak memory, MiB"), strict=True):
         row[0].set_ylabel(label)
         row[0].set_ylim(bottom=0)
     grid[1][0].legend()
@@ -102,7 +102,7 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures, writes and prints."""
+    """Measures the curves and writes the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""Times the engine on real work: judgments of labelled pairs, stop ids on, lengths mixed.
+"""Measures the speed of the engine on judgments of labelled pairs, with stop ids and mixed lengths.
 
   python scripts/bench_judging.py --model=MODEL --pairs=FILE.jsonl [--pairs=...] --prompts=64 --samples=8
 
-Files hold `instruction, response_a, response_b, label` a line. Prompts come from the files in turn; those
-that do not fit 1,024 tokens are left out. Prints one JSON object: seconds, slot occupancy (the share of slot
-steps that fed a running sample), tokens.
+Each line of a file has the fields `instruction, response_a, response_b, label`. Prompts are taken from the
+files in turn; those of more than 1,024 tokens are skipped. Prints a JSON object with the seconds, the
+occupancy (the fraction of slot steps in which a sample was running) and the counts of the engine.
 """
 
 import argparse
@@ -19,24 +19,24 @@ import numpy as np
 from bench_decode import SAMPLING, make_requests, open_engine
 
 from ste_jax.checkpoint.source import open_model
-from ste_jax.decode.engine import DecodeSettings
+from ste_jax.decode.settings import DecodeSettings
 from ste_jax.judging.judge import Judge, JudgeSettings
 from ste_jax.judging.prompts import load_prompt
 from ste_jax.records import Comparison
 
 
-def read_prompts(judge: Judge, files: list[Path], wanted: int, most: int) -> list[tuple[int, ...]]:
-    """Returns judge prompts of pairs, the files in turn."""
+def read_prompts(judge: Judge, files: list[Path], count: int, max_tokens: int) -> list[tuple[int, ...]]:
+    """Returns the judge prompts of the first pairs, taken from the files in turn."""
     rows = itertools.chain.from_iterable(itertools.zip_longest(*[f.read_text().splitlines() for f in files]))
     prompts = []
     for row in (json.loads(line) for line in rows if line):
         texts = {name: row[name] for name in ("instruction", "response_a", "response_b")}
         ids = judge.prompt_ids(Comparison(id="", prompt_id="", label="A", **texts), "as_given")
-        if len(ids) <= most:
+        if len(ids) <= max_tokens:
             prompts.append(ids)
-        if len(prompts) == wanted:
+        if len(prompts) == count:
             return prompts
-    raise SystemExit(f"the files have only {len(prompts)} prompts of up to {most} tokens")
+    raise SystemExit(f"the files have only {len(prompts)} prompts of up to {max_tokens} tokens")
 
 
 def main() -> None:
@@ -50,17 +50,25 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=256)
-    parser.add_argument("--sequences", type=int, default=32, help="samples in flight")
-    parser.add_argument("--wave", type=int, default=4, help="samples of a slot in flight")
-    parser.add_argument("--places", type=int, default=2, help="prompts that a slot holds")
-    parser.add_argument("--steps", type=int, default=8, help="between two looks of the host")
+    parser.add_argument("--sequences", type=int, default=32, help="number of samples in flight")
+    parser.add_argument(
+        "--samples-per-slot", type=int, default=4, help="number of samples of a slot in flight"
+    )
+    parser.add_argument("--prompts-per-slot", type=int, default=2, help="number of prompts that a slot holds")
+    parser.add_argument(
+        "--decode-steps-per-sync", type=int, default=8, help="steps between synchronizations with the host"
+    )
     a = parser.parse_args()
 
     source = open_model(a.model)
     judging = JudgeSettings(load_prompt(a.judge_prompt), a.new_tokens, force_verdict=False, seed=0)
     prompts = read_prompts(Judge(judging, source.tokenizer), a.pairs, a.prompts, 1024)
     settings = DecodeSettings(
-        sequences=a.sequences, prompts=a.places, buckets=(512, 1024), steps=a.steps, wave=a.wave
+        sequences=a.sequences,
+        prompts_per_slot=a.prompts_per_slot,
+        buckets=(512, 1024),
+        decode_steps_per_sync=a.decode_steps_per_sync,
+        samples_per_slot=a.samples_per_slot,
     )
     engine = open_engine(source, settings, source.tokenizer.stop_ids)
     requests = make_requests(prompts, a.samples, a.new_tokens)

@@ -1,11 +1,11 @@
-"""Times what else samples on a CPU, on the same ids and weights: transformers, or llama.cpp.
+"""Measures the speed of other libraries on CPU with the same prompts and weights: transformers or llama.cpp.
 
   python scripts/bench_peers.py --peer=llama.cpp --model=MODEL.gguf --prompts=FILE --samples=16
 
 Arguments and output are those of `bench_decode.py`; the weights are a GGUF file. transformers computes in
-float32 and samples the prompts one after the other, llama.cpp with the weights as they are in the file, each
-prompt read once for all its samples. Needs `pip install torch==2.13.0 gguf accelerate`, or
-`llama-cpp-python==0.3.36`.
+float32 and processes the prompts one after the other. llama.cpp computes with the quantized weights of the
+file and reads each prompt once for all of its samples. Requires
+`pip install torch==2.13.0 gguf accelerate` or `pip install llama-cpp-python==0.3.36`.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 TEMPERATURE, TOP_P = 0.7, 0.9
-# (prompt ids, new tokens) -> None: makes the samples of one prompt.
+# (prompt ids, new tokens) -> None: generates the samples of one prompt.
 Sampler = Callable[[list[int], int], None]
 
 
 def open_transformers(path: Path, samples: int) -> Sampler:
-    """Returns a sampler of `generate` in float32."""
+    """Returns a sampler that calls `generate` in float32."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -31,7 +31,7 @@ def open_transformers(path: Path, samples: int) -> Sampler:
     @torch.inference_mode()
     def sample(prompt: list[int], new_tokens: int) -> None:
         ids = torch.tensor([prompt])
-        made = model.generate(
+        sequences = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=True,
@@ -42,13 +42,13 @@ def open_transformers(path: Path, samples: int) -> Sampler:
             max_new_tokens=new_tokens,
             pad_token_id=0,
         )
-        assert made.shape == (samples, len(prompt) + new_tokens)
+        assert sequences.shape == (samples, len(prompt) + new_tokens)
 
     return sample
 
 
 def open_llama_cpp(path: Path, samples: int) -> Sampler:
-    """Returns a sampler of batched decoding after one reading of the prompt, all cores."""
+    """Returns a sampler that reads the prompt once and decodes in batches on all cores."""
     import llama_cpp as lib
 
     lib.llama_backend_init()
@@ -75,8 +75,8 @@ def open_llama_cpp(path: Path, samples: int) -> Sampler:
 
     def feed(context, batch, rows: list[tuple[int, int, int, bool]]) -> None:
         batch.n_tokens = len(rows)
-        for i, (token, position, sequence, wanted) in enumerate(rows):
-            batch.token[i], batch.pos[i], batch.logits[i] = token, position, wanted
+        for i, (token, position, sequence, has_logits) in enumerate(rows):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, position, has_logits
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
         if lib.llama_decode(context, batch):
             raise RuntimeError("llama_decode failed")

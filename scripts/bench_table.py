@@ -1,11 +1,11 @@
-"""Measures the engine beside its peers and the limit of the arithmetic, by turns on one machine.
+"""Compares the speed of the engine with other libraries and with the arithmetic limit of the machine.
 
   python scripts/bench_table.py --model=MODEL.gguf [--prompts=FILE] [--peers-python=.peers/bin/python]
 
-Prints a Markdown table: medians over the rounds, and the range. Every measurement is a process of its own:
-`bench_decode.py`, `bench_peers.py`, and float32 products of XLA for the rate behind the limit. Without
-`--prompts`, 4 prompts of 512 tokens are made of the starter instructions. A peer that is not installed in
-`--peers-python` is named and left out.
+Prints a Markdown table with the median and the range over the rounds. Each measurement runs in a separate
+process (`bench_decode.py` or `bench_peers.py`), the libraries in alternation; the limit uses the measured
+speed of float32 matrix products of XLA. Without `--prompts`, four prompts of 512 tokens are cut from the
+starter instructions. A library that is not installed in `--peers-python` is reported and skipped.
 """
 
 import argparse
@@ -29,29 +29,29 @@ PEERS = ("transformers", "llama.cpp")
 
 
 def make_prompts(tokenizer: Tokenizer, count: int, length: int) -> list[list[int]]:
-    """Returns prompts of real text: the starter instructions, cut into pieces."""
+    """Returns prompts of `length` tokens, cut from the starter instructions."""
     lines = (resources.files("ste_jax") / "data/starter_instructions.jsonl").read_text().splitlines()
     ids = tokenizer.encode_plain("\n".join(json.loads(line)["instruction"] for line in lines))
     return [ids[i * length : (i + 1) * length] for i in range(count)]
 
 
 def forward_flops(cfg: LlamaConfig, prompts: list[list[int]], samples: int, new_tokens: int) -> float:
-    """Counts what must be multiplied: each prompt once and without logits, each new token with logits."""
+    """Returns the necessary FLOPs: each prompt once without logits, and each new token with logits."""
     layers, logits = matrix_parameters(cfg), cfg.vocab_size * cfg.hidden_size
     flops = 0.0
     for length in map(len, prompts):
         flops += length * (2 * layers + attention_flops(cfg, length))
-        # A new token sees all before it, where those of a prompt see half of it on average.
-        each = 2 * (layers + logits) + 2 * attention_flops(cfg, length + new_tokens / 2)
-        flops += samples * new_tokens * each
+        # A new token attends to all tokens before it, a token of the prompt to half of the prompt on average.
+        per_token = 2 * (layers + logits) + 2 * attention_flops(cfg, length + new_tokens / 2)
+        flops += samples * new_tokens * per_token
     return flops
 
 
 def run(command: list[str]) -> dict | None:
-    """Returns the JSON object that a script prints, or None if a library is missing."""
+    """Returns the JSON object that a script prints, or None if its library is not installed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode and "ModuleNotFoundError" in done.stderr:
-        print(f"left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        print(f"skipped: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -59,14 +59,14 @@ def run(command: list[str]) -> dict | None:
 
 
 def measure(a: argparse.Namespace, prompts: Path) -> dict[str, list[dict]]:
-    """Runs everybody by turns, and returns their results by name."""
-    same = [f"--model={a.model}", f"--prompts={prompts}"]
-    same += [f"--samples={a.samples}", f"--new-tokens={a.new_tokens}"]
-    ours = [sys.executable, str(HERE / "bench_decode.py"), *same, "--repeats=2", "--json"]
+    """Runs the libraries in alternation and returns their results by name."""
+    arguments = [f"--model={a.model}", f"--prompts={prompts}"]
+    arguments += [f"--samples={a.samples}", f"--new-tokens={a.new_tokens}"]
+    engine = [sys.executable, str(HERE / "bench_decode.py"), *arguments, "--repeats=2", "--json"]
     commands = {
-        peer: [a.peers_python, str(HERE / "bench_peers.py"), f"--peer={peer}", *same] for peer in PEERS
+        peer: [a.peers_python, str(HERE / "bench_peers.py"), f"--peer={peer}", *arguments] for peer in PEERS
     }
-    commands["ste_jax"] = ours
+    commands["ste_jax"] = engine
     results: dict[str, list[dict]] = {name: [] for name in commands}
     for number in range(a.rounds):
         for name, command in commands.items():
@@ -81,8 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="a GGUF file, which all can read")
-    parser.add_argument("--prompts", type=Path, help="a list of lists of token ids")
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
+    parser.add_argument("--prompts", type=Path, help="JSON list of lists of token ids")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)

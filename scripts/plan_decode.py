@@ -1,16 +1,17 @@
-"""Compiles decoding for TPU slices that are not here: the largest batch that fits, and a roofline.
+"""Compiles decoding for TPU slices ahead of time: the largest batch that fits, and a roofline.
 
   ALLOW_MULTIPLE_LIBTPU_LOAD=1 JAX_PLATFORMS=cpu python scripts/plan_decode.py --slice=v6e-8 --slice=v5p-8
 
-Needs the TPU compiler (`pip install -e '.[plan]'`), no TPU. The programs are the engine's own, Llama-3-70B in
-bfloat16. Prints Markdown tables: peaks are the compiler's; the roofline is counted.
+Requires the TPU compiler (`pip install -e '.[plan]'`) but no TPU. The programs are those of the engine, with
+Llama-3-70B in bfloat16. Prints Markdown tables; peak memory is reported by the compiler, the roofline is
+computed from sizes and published speeds.
 """
 
 import argparse
 import sys
 
-from ste_jax.decode.engine import DecodeSettings, decode_shape
-from ste_jax.decode.schedule import Shape
+from ste_jax.decode.settings import DecodeSettings
+from ste_jax.decode.shape import Shape, decode_shape
 from ste_jax.models.presets import PRESETS
 from ste_jax.plan.compile import Compiled
 from ste_jax.plan.decode import (
@@ -28,30 +29,30 @@ ROOFLINE_SLICES = ("v5e-16", "v5p-8", "v6e-8")
 
 
 def largest(slice_: str, model: str, shape_of, start: int) -> tuple[int, Compiled, Compiled]:
-    """Returns the most groups whose decoding and prefill both fit, found by compiling, and both programs."""
+    """Returns the largest number of slots that fits, found by compiling, and its two compiled programs."""
     cfg, mesh = PRESETS[model], slice_mesh(slice_)
     topology = parse_topology(slice_)
     chip, chips = topology.chip, topology.chips
 
-    def fits(groups: int) -> tuple[Compiled, Compiled] | None:
-        shape = shape_of(groups)
+    def fits(slots: int) -> tuple[Compiled, Compiled] | None:
+        shape = shape_of(slots)
         decode = compile_decode(cfg, mesh, shape)
         prefill = compile_prefill(cfg, mesh, shape)
         room, peak = chip.hbm - suffix_bytes(cfg, shape) / chips, prefill.peak_bytes
         good = decode.peak_bytes is not None and peak is not None and peak <= room
-        print(f"{slice_}: {groups} groups {'fit' if good else 'do not fit'}", file=sys.stderr, flush=True)
+        print(f"{slice_}: {slots} slots {'fit' if good else 'do not fit'}", file=sys.stderr, flush=True)
         return (decode, prefill) if good else None
 
     low, high, best = 0, None, None
-    groups = start
+    slots = start
     while high is None or high - low > 1:
-        if found := fits(groups):
-            low, best = groups, found
+        if found := fits(slots):
+            low, best = slots, found
         else:
-            high = groups
-        groups = low + 1 if high is None else (low + high) // 2
+            high = slots
+        slots = low + 1 if high is None else (low + high) // 2
     if best is None:
-        raise SystemExit(f"{slice_}: not even one group fits")
+        raise SystemExit(f"{slice_}: a single slot does not fit")
     return low, *best
 
 
@@ -63,25 +64,32 @@ def main() -> None:
     parser.add_argument("--slice", action="append", required=True)
     parser.add_argument("--model", default="llama3_70b", choices=sorted(PRESETS))
     parser.add_argument("--prompt", type=int, default=2560)
-    parser.add_argument("--suffix", type=int, default=1280, help="a multiple of --columns")
-    parser.add_argument("--columns", type=int, default=128)
-    parser.add_argument("--wave", type=int, default=15)
-    parser.add_argument("--prompts", type=int, default=1, help="places of a slot")
-    parser.add_argument("--start", type=int, default=16, help="groups to try first")
+    parser.add_argument(
+        "--suffix", type=int, default=1280, help="generated tokens of a sample, a multiple of --suffix-chunk"
+    )
+    parser.add_argument("--suffix-chunk", type=int, default=128)
+    parser.add_argument("--samples-per-slot", type=int, default=15)
+    parser.add_argument("--prompts-per-slot", type=int, default=1)
+    parser.add_argument("--start", type=int, default=16, help="number of slots to try first")
     a = parser.parse_args()
 
-    def shape_of(groups: int) -> Shape:
+    def shape_of(slots: int) -> Shape:
         settings = DecodeSettings(
-            sequences=groups * a.wave,
-            prefix_tokens=groups * a.prompts * a.prompt,
+            sequences=slots * a.samples_per_slot,
+            prefix_tokens=slots * a.prompts_per_slot * a.prompt,
             prefill_tokens=a.prompt,
-            prompts=a.prompts,
-            columns=a.columns,
-            wave=a.wave,
+            prompts_per_slot=a.prompts_per_slot,
+            suffix_chunk=a.suffix_chunk,
+            samples_per_slot=a.samples_per_slot,
         )
-        requests = groups * a.prompts
-        sizes = {"longest": a.prompt, "requests": requests, "samples": a.wave, "new_tokens": a.suffix}
-        return decode_shape(settings, (a.prompt,), **sizes)
+        return decode_shape(
+            settings,
+            (a.prompt,),
+            longest=a.prompt,
+            requests=slots * a.prompts_per_slot,
+            samples=a.samples_per_slot,
+            new_tokens=a.suffix,
+        )
 
     cfg = PRESETS[a.model]
     print("| slice | sequences | decode peak GiB | prefill peak and suffixes GiB | HBM limit GiB |")
@@ -89,11 +97,12 @@ def main() -> None:
     for slice_ in a.slice:
         topology = parse_topology(slice_)
         chip, chips = topology.chip, topology.chips
-        groups, decode, prefill = largest(slice_, a.model, shape_of, a.start)
-        beside = suffix_bytes(cfg, shape_of(groups)) / chips
+        slots, decode, prefill = largest(slice_, a.model, shape_of, a.start)
+        beside = suffix_bytes(cfg, shape_of(slots)) / chips
         peaks = [(decode.peak_bytes or 0) / GIB, ((prefill.peak_bytes or 0) + beside) / GIB]
         print(
-            f"| {slice_} | {groups * a.wave} | {peaks[0]:.2f} | {peaks[1]:.2f} | {chip.hbm / GIB:.2f} |",
+            f"| {slice_} | {slots * a.samples_per_slot} | {peaks[0]:.2f} | {peaks[1]:.2f} | "
+            f"{chip.hbm / GIB:.2f} |",
             flush=True,
         )
 
@@ -105,18 +114,18 @@ def main() -> None:
         for shared in (False, True):
             room = 0.9 * chip.hbm * chips - 2 * cfg.parameter_count
             prefix, suffix = a.prompt * token_bytes(cfg), a.suffix * token_bytes(cfg)
-            groups = int(room / (prefix * (1 if shared else a.wave) + suffix * a.wave))
+            slots = int(room / (prefix * (1 if shared else a.samples_per_slot) + suffix * a.samples_per_slot))
             r = roofline(
                 cfg,
                 chip,
                 chips,
-                sequences=groups * a.wave,
-                wave=a.wave,
+                sequences=slots * a.samples_per_slot,
+                samples_per_slot=a.samples_per_slot,
                 prompt=2500,
                 suffix=400,
                 shared=shared,
             )
-            prefix_kept = "shared" if shared else "a copy each"
+            prefix_kept = "shared" if shared else "one per sample"
             numbers = f"{r.weight_bytes / 1e9:.0f} | {r.cache_bytes / 1e9:.0f} | {r.flops / 1e12:.1f}"
             speed = f"{r.seconds * 1e3:.1f} | {r.tokens_per_chip:.0f}"
             print(f"| {slice_} | {prefix_kept} | {r.sequences} | {numbers} | {speed} |")

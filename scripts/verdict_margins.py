@@ -24,7 +24,7 @@ from ste_jax.metrics.stats import bootstrap_interval, difference_interval, sign_
 from ste_jax.models.llama import Llama, hidden_states
 from ste_jax.records import ORDERS, Comparison
 from ste_jax.report.formats import interval, p_value, percent, signed
-from ste_jax.sharding import TRAIN, make_mesh, place
+from ste_jax.sharding import TRAIN, make_mesh, put_on_mesh
 
 Array = jax.Array
 # Positions of a row end at a multiple of this, so that few programs are compiled.
@@ -62,7 +62,7 @@ def margins(source: ModelSource, items: Sequence[Comparison], prompt: str) -> np
             tokens, length = np.zeros((size, longest), np.int32), np.ones(size, np.int32)
             for at, i in enumerate(some):
                 tokens[at, : len(rows[i])], length[at] = rows[i], len(rows[i])
-            arrays = (place(tokens, mesh, jax.P(None, None)), place(length, mesh, jax.P(None)))
+            arrays = (put_on_mesh(tokens, mesh, jax.P(None, None)), put_on_mesh(length, mesh, jax.P(None)))
             found[some] = np.asarray(log_odds(model, *arrays, choices=suffix.allowed_ids))[: len(some)]
     return found.reshape(len(items), len(ORDERS))
 

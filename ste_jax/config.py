@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 import dacite
 
 from ste_jax.config_field import JUDGING, STAGES, config_field, values_affecting
-from ste_jax.decode.engine import DecodeSettings
 from ste_jax.decode.protocol import Sampling
+from ste_jax.decode.settings import DecodeSettings
 from ste_jax.errors import SteError
 from ste_jax.instructions.filters import FilterSettings
 from ste_jax.instructions.labels import CATEGORIES
@@ -30,6 +30,10 @@ FINGERPRINT_SCHEMA = 2
 
 # Dotted names of fields that were renamed, with their new names. A row of `train` holds for `prefer` too.
 RENAMED: dict[str, str] = {
+    "decode.columns": "decode.suffix_chunk",
+    "decode.prompts": "decode.prompts_per_slot",
+    "decode.steps": "decode.decode_steps_per_sync",
+    "decode.wave": "decode.samples_per_slot",
     "pairs.hotter": "pairs.high_temperature",
 }
 

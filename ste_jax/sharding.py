@@ -1,8 +1,8 @@
-"""The device mesh, the logical axis names and the one table that maps the second to the first.
+"""The device mesh, and the tables that map logical axis names to its axes.
 
-Every parameter and activation names its axes logically ("embed", "kv_heads", ...); a `Rules` table says
-which mesh axis carries each. There is one table for training and one for decoding; nothing else in the
-project names a mesh axis.
+Parameters and activations name their axes logically ("embed", "kv_heads", ...); a `Rules` table maps each
+name to mesh axes. There is a table for training and a table for decoding; nothing else in the project names
+a mesh axis.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, PartitionSpec
 
+from ste_jax.errors import SteError
+
 MESH_AXES = ("data", "fsdp", "tensor")
 MeshAxes: TypeAlias = str | tuple[str, ...] | None
 AnyMesh: TypeAlias = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -25,8 +27,12 @@ AnyMesh: TypeAlias = jax.sharding.Mesh | jax.sharding.AbstractMesh
 class Rules:
     """Mesh axes of each logical axis; `None` is replicated.
 
-    `batch` is the first axis of every activation (rows in training, groups in decoding); `embed` is the
-    model axis of parameters, which activations never shard.
+    Attributes:
+      batch: first axis of every activation: rows in training, slots in decoding.
+      embed: model axis of parameters; activations do not shard it.
+      kv_heads: key/value heads.
+      mlp: hidden axis of the feed-forward layers.
+      vocab: vocabulary.
     """
 
     batch: MeshAxes = ("data", "fsdp")
@@ -39,7 +45,7 @@ class Rules:
         """Returns the partition of an array whose axes have these logical names (None: replicated).
 
         Raises:
-          ValueError: two axes of one array would lie on one mesh axis.
+          ValueError: Two axes of the array would be sharded over the same mesh axis.
         """
         entries = [getattr(self, name) if name else None for name in names]
         used = [axis for entry in entries if entry for axis in ([entry] if isinstance(entry, str) else entry)]
@@ -49,43 +55,42 @@ class Rules:
 
 
 TRAIN = Rules()
-# Decoding reads every weight at every step: they are never gathered over fsdp, which only spreads groups.
+# Decoding reads all weights in every step, so they are not sharded over fsdp, which divides the slots alone.
 DECODE = Rules(embed=None)
 
 
 def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-    """Returns the explicit mesh (data, fsdp, tensor) of `shape`; one axis may be -1: what is left of the
-    devices. Of several TPU slices `data` is the axis that crosses from one to the next.
+    """Returns an explicit mesh (data, fsdp, tensor). With several TPU slices, `data` spans the slices.
 
     Args:
-      shape: sizes of data, fsdp and tensor.
-      devices: to choose from; None: those of the run, of many hosts all of them.
+      shape: sizes of data, fsdp and tensor; one of them may be -1, which uses all remaining devices.
+      devices: devices to choose from; None uses all devices of the run.
 
     Raises:
-      ValueError: the shape does not fit the number of devices, or `data` the number of slices.
+      SteError: The shape does not fit the number of devices, or `data` does not fit the number of slices.
     """
     sizes = _run_sizes(shape) if devices is None else mesh_sizes(shape, len(devices))
     devices = list(jax.devices() if devices is None else devices)
-    placed = _place(sizes, devices[: math.prod(sizes)])
-    return jax.sharding.Mesh(placed, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
+    grid = _arrange_devices(sizes, devices[: math.prod(sizes)])
+    return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 
 def decode_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
-    """Returns the mesh that this process decodes on: of `shape`, or of many hosts its part of it.
+    """Returns the mesh that this process decodes on: of `shape`, or its part of it with several hosts.
 
-    Each host decodes on its own devices, `tensor` of which hold a model; hosts that have fewer decode in
-    replica groups of as few as hold one.
+    Each host decodes on its own devices, every `tensor` of which hold a copy of the model. Hosts with fewer
+    devices form replica groups of as few hosts as hold a copy.
 
     Raises:
-      ValueError: see `make_mesh`; or neither of `tensor` and the devices of a host divides the other.
+      SteError: See `make_mesh`; or neither of `tensor` and the number of devices of a host divides the other.
     """
     if jax.process_count() == 1:
         return make_mesh(shape)
-    return _replica_meshes(_run_sizes(shape)[-1])[jax.process_index()]
+    return replica_meshes(_run_sizes(shape)[-1])[jax.process_index()]
 
 
-@functools.cache  # asked for every parameter
-def _replica_meshes(tensor: int) -> list[jax.sharding.Mesh]:
+@functools.cache  # called for every parameter
+def replica_meshes(tensor: int) -> list[jax.sharding.Mesh]:
     """Returns the mesh that each process decodes on."""
     groups = replica_groups(jax.devices(), tensor)
     meshes = [make_mesh((1, len(group) // tensor, tensor), group) for group in groups]
@@ -93,41 +98,25 @@ def _replica_meshes(tensor: int) -> list[jax.sharding.Mesh]:
 
 
 def replica_groups(devices: Sequence[Any], tensor: int) -> list[list[Any]]:
-    """Returns the devices of hosts that decode together: of one, or of neighbours that hold a model together.
+    """Returns the devices of each replica group: of one host, or of adjacent hosts that share a model.
 
     Raises:
-      ValueError: they do not divide into such.
+      SteError: The hosts cannot be divided into such groups.
     """
     hosts = len({device.process_index for device in devices})
-    here = len(devices) // hosts
-    size = max(1, tensor // here)
-    if max(here, tensor) % min(here, tensor) or hosts % size:
-        raise ValueError(
-            f"mesh: decoding shares a model between {tensor} devices, which {hosts} hosts of {here} do not "
-            "divide into; change the last number of mesh"
+    per_host = len(devices) // hosts
+    size = max(1, tensor // per_host)
+    if max(per_host, tensor) % min(per_host, tensor) or hosts % size:
+        raise SteError(
+            "mesh_invalid",
+            f"mesh: decoding shards a model over {tensor} devices, but {hosts} hosts of {per_host} devices "
+            "cannot be divided into groups of that size; change the last number of mesh",
         )
     return [[d for d in devices if d.process_index // size == group] for group in range(hosts // size)]
 
 
-def for_decoding(array: jax.Array, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> jax.Array:
-    """Returns an array as `spec` lays it out on `mesh`, the `decode_mesh` of this process.
-
-    All processes call it together: what others hold of the array comes over the network. `spec` must lay a
-    whole copy on each of their meshes.
-    """
-    if jax.process_count() == 1:
-        return jax.device_put(array, jax.NamedSharding(mesh, spec))
-    meshes = dict.fromkeys(_replica_meshes(mesh.devices.shape[-1]))
-    everywhere = jax.sharding.Mesh(
-        np.concatenate([own.devices for own in meshes], axis=1), MESH_AXES, axis_types=mesh.axis_types
-    )
-    copies = jax.device_put(array, jax.NamedSharding(everywhere, spec))
-    parts = [shard.data for shard in copies.addressable_shards]
-    return jax.make_array_from_single_device_arrays(array.shape, jax.NamedSharding(mesh, spec), parts)
-
-
-def place(array: np.ndarray, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> jax.Array:
-    """Puts an array that every process of `mesh` has on its devices."""
+def put_on_mesh(array: np.ndarray, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> jax.Array:
+    """Returns an array of any shape and dtype on a mesh, all of which every process of the mesh passes."""
     sharding = jax.NamedSharding(mesh, spec)
     if not mesh.is_multi_process:
         return jax.device_put(array, sharding)
@@ -135,62 +124,73 @@ def place(array: np.ndarray, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> ja
 
 
 def is_mesh(shape: Sequence[int]) -> bool:
-    """Says whether these are three sizes, at most one of them -1."""
+    """Returns True if `shape` has three positive sizes, at most one of which may be -1 instead."""
     return len(shape) == len(MESH_AXES) and shape.count(-1) <= 1 and all(s >= 1 or s == -1 for s in shape)
 
 
 def mesh_sizes(shape: Sequence[int], devices: int) -> tuple[int, ...]:
-    """Returns the sizes of a mesh over a number of devices, -1 filled in.
+    """Returns the sizes of a mesh over a number of devices, with -1 replaced.
 
     Raises:
-      ValueError: the shape is not one, wants more devices, or -1 would leave some of them over.
+      SteError: The shape is malformed, needs more devices, or -1 would leave devices unused.
     """
     if not is_mesh(shape):
-        raise ValueError(f"mesh: wants three sizes {MESH_AXES}, at most one of them -1, not {tuple(shape)}")
+        raise SteError(
+            "mesh_invalid",
+            f"mesh: expected three sizes {MESH_AXES}, at most one of them -1, not {tuple(shape)}",
+        )
     known = math.prod(size for size in shape if size != -1)
     if known > devices:
-        raise ValueError(f"mesh: {tuple(shape)} needs {known} devices, {devices} are here")
+        raise SteError("mesh_invalid", f"mesh: {tuple(shape)} needs {known} devices, but there are {devices}")
     if -1 in shape and devices % known:
-        raise ValueError(
-            f"mesh: the sizes beside the -1 of {tuple(shape)} make {known}, which does not divide the "
-            f"{devices} devices; choose others"
+        raise SteError(
+            "mesh_invalid",
+            f"mesh: the sizes of {tuple(shape)} other than -1 have the product {known}, which does not "
+            f"divide the {devices} devices",
         )
     return tuple(devices // known if size == -1 else size for size in shape)
 
 
 def whole_mesh_sizes(shape: Sequence[int], devices: int, where: str) -> tuple[int, ...]:
-    """Returns the sizes as `mesh_sizes` does, of a mesh that leaves no device idle.
+    """Returns the sizes of a mesh that uses all devices.
+
+    Args:
+      shape: see `mesh_sizes`.
+      devices: number of devices.
+      where: name of the devices in error messages.
 
     Raises:
-      ValueError: see `mesh_sizes`; or it leaves some of the devices of `where` idle.
+      SteError: See `mesh_sizes`; or the mesh leaves devices idle.
     """
     sizes = mesh_sizes(shape, devices)
     if math.prod(sizes) < devices:
-        raise ValueError(
+        raise SteError(
+            "mesh_invalid",
             f"mesh: {sizes} uses {math.prod(sizes)} of the {devices} devices of {where}; set mesh to sizes "
-            f"whose product is {devices}, or one of them to -1 (train_mesh likewise)"
+            f"whose product is {devices}, or one of them to -1 (train_mesh likewise)",
         )
     return sizes
 
 
 def _run_sizes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns the sizes of a mesh over the devices of the run; each of many hosts must have a part in it."""
+    """Returns the sizes of a mesh over the devices of the run, all of which several hosts must use."""
     processes = jax.process_count()
     if processes == 1:
         return mesh_sizes(shape, jax.device_count())
     return whole_mesh_sizes(shape, jax.device_count(), f"{processes} hosts")
 
 
-def _place(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
-    """Lays devices out so that neighbours on an axis of the mesh are neighbours on the chips' network."""
+def _arrange_devices(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Returns the devices as an array in which neighbors along an axis are neighbors on the chip network."""
     slices = len({getattr(device, "slice_index", None) for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
     data, *inner = sizes
     if data % slices:
-        raise ValueError(
+        raise SteError(
+            "mesh_invalid",
             f"mesh: {slices} slices, but a data axis of {data}; make it a multiple of {slices}: only data "
-            "may cross the network between slices"
+            "may cross the network between slices",
         )
     return mesh_utils.create_hybrid_device_mesh(
         (data // slices, *inner), (slices, 1, 1), devices, allow_split_physical_axes=True

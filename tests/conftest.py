@@ -87,7 +87,7 @@ def get_config(arg=""):
     c.train.evaluate_every, c.train.checkpoint_every = 2, 2
     c.prefer = ConfigDict({{"epochs": 0.0, "learning_rate": 5e-4}})
     c.evaluate = ConfigDict({{"votes": 0}})
-    c.decode = ConfigDict({{"sequences": 12, "buckets": (640,), "columns": 16, "wave": 3}})
+    c.decode = ConfigDict({{"sequences": 12, "buckets": (640,), "suffix_chunk": 16, "samples_per_slot": 3}})
     return c
 """
 _TOPICS = (

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ste_jax.decode.resharding import reshard_model
 from ste_jax.models.llama import (
     Llama,
     LlamaConfig,
@@ -166,7 +167,7 @@ def test_a_model_moves_from_the_mesh_of_training_to_that_of_decoding() -> None:
     training, decoding = make_mesh((1, 8, 1)), make_mesh((1, 2, 4))
     with jax.set_mesh(training):
         model = random_model(training, TRAIN)
-        moved = model.with_rules(DECODE, decoding, "float32")
+        moved = reshard_model(model, decoding, "float32")
     assert moved.blocks.w_gate[...].sharding == NamedSharding(decoding, DECODE.spec(None, "embed", "mlp"))
     for name in parameter_table(CFG):
         np.testing.assert_array_equal(np.asarray(moved.parameter(name)), np.asarray(model.parameter(name)))

@@ -1,37 +1,43 @@
-"""Key/value caches of decoding: prompts in the places of slots, and what their samples made.
+"""Key/value caches of decoding: a prefix cache of prompts and a suffix cache of generated tokens.
 
-Keys are laid out with their positions last, values with the head dim last: both products of attention then
-run along memory, on CPU and on TPU. A prompt lies in pages that end at the lengths that programs are compiled
-for, the own tokens of samples in segments, each as long as those before it together: what is short leaves the
-later ones unread. A sample's n-th own token always lies in column n, whenever it ran and beside whom, so that
-its sums run in the same order.
+Keys are laid out with their positions last, values with the head dim last, so that both contractions of
+attention run along memory on CPU and on TPU. The prefix is divided into pages that end at the bucket lengths,
+the suffix into segments, each as long as those before it together: pages and segments that no sample in
+flight has reached are not read. The n-th token that a sample feeds always lies at position n of its suffix,
+whenever it ran and whatever ran with it, so that its sums run in the same order.
 Axes: L layers, B slots, M prompts of a slot, T samples of a slot, K kv heads, H head dim, P positions of a
-page, S columns of a segment.
+page, S positions of a segment.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Float, Int32
 
 from ste_jax.models.llama import Llama
 
 Array = jax.Array
-# Keys [L,B,K,T,H,S] and values [L,B,K,T,S,H].
-Segment = tuple[Array, Array]
+Page: TypeAlias = tuple[Float[Array, "L B M K H P"], Float[Array, "L B M K P H"]]
+SuffixSegment: TypeAlias = tuple[Float[Array, "L B K T H S"], Float[Array, "L B K T S H"]]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """Pages, each keys [L,B,M,K,H,P] and values [L,B,M,K,P,H], and the lengths of prompts, int32 [B,M]."""
+    """Keys and values of the prompts of all slots.
 
-    pages: Any
-    length: Array
+    Attributes:
+      pages: keys [L, B, M, K, H, P] and values [L, B, M, K, P, H] of each page; P differs between pages.
+      length: number of positions of each prompt, int32 [B, M].
+    """
+
+    pages: tuple[Page, ...]
+    length: Int32[Array, "B M"]
 
     def upto(self, positions: int) -> "Prefix":
         """Returns the pages that hold the first positions."""
@@ -40,24 +46,21 @@ class Prefix:
         return Prefix(kept, self.length)
 
 
-def empty_prefix(model: Llama, slots: int, prompts: int, pages: Sequence[int]) -> Prefix:
-    """Returns pages of zeros of the given lengths for `prompts` prompts in each of `slots` slots."""
+def empty_prefix(model: Llama, slots: int, prompts_per_slot: int, pages: Sequence[int]) -> Prefix:
+    """Returns a prefix cache of zeros with pages of the given numbers of positions."""
     K, H = model.cfg.num_kv_heads, model.cfg.head_dim
-    axes = ("batch", None, "kv_heads", None, None)
+    axes, B, M = ("batch", None, "kv_heads", None, None), slots, prompts_per_slot
     return Prefix(
-        pages=tuple(
-            _zeros(model, [(slots, prompts, K, H, page), (slots, prompts, K, page, H)], axes)
-            for page in pages
-        ),
-        length=jnp.zeros((slots, prompts), jnp.int32, out_sharding=model.rules.spec("batch", None)),
+        pages=tuple(_zeros(model, [(B, M, K, H, P), (B, M, K, P, H)], axes) for P in pages),
+        length=jnp.zeros((B, M), jnp.int32, out_sharding=model.rules.spec("batch", None)),
     )
 
 
-def empty_segment(model: Llama, slots: int, samples: int, columns: int) -> Segment:
-    """Returns zeros for `samples` samples in each of `slots` slots."""
+def empty_segment(model: Llama, slots: int, samples_per_slot: int, positions: int) -> SuffixSegment:
+    """Returns a segment of zeros: keys [L, B, K, T, H, S] and values [L, B, K, T, S, H]."""
     K, H = model.cfg.num_kv_heads, model.cfg.head_dim
-    axes = ("batch", "kv_heads", None, None, None)
-    return _zeros(model, [(slots, K, samples, H, columns), (slots, K, samples, columns, H)], axes)
+    axes, B, T, S = ("batch", "kv_heads", None, None, None), slots, samples_per_slot, positions
+    return _zeros(model, [(B, K, T, H, S), (B, K, T, S, H)], axes)
 
 
 def _zeros(model: Llama, shapes: list[tuple[int, ...]], axes: tuple[str | None, ...]) -> tuple[Array, Array]:
@@ -68,21 +71,21 @@ def _zeros(model: Llama, shapes: list[tuple[int, ...]], axes: tuple[str | None, 
 
 
 def insert_prompts(
-    prefix: Prefix, keys: Array, values: Array, length: Array, slots: Array, places: Array
+    prefix: Prefix, keys: Array, values: Array, length: Array, slots: Array, prompt_index: Array
 ) -> Prefix:
-    """Puts prompts into the place of others.
+    """Returns the prefix cache with b prompts written over others.
 
     Args:
-      prefix: of B slots.
-      keys: of b prompts, [L,b,K,H,P]; P is where one of the pages ends.
-      values: [L,b,K,P,H].
-      length: int32 [b].
-      slots: int32 [b], where each goes; B drops it.
-      places: int32 [b], in the place of which of the slot's prompts.
+      prefix: cache of B slots.
+      keys: keys of the new prompts [L, b, K, H, P]; P is the end of one of the pages.
+      values: values of the new prompts [L, b, K, P, H].
+      length: number of positions of each new prompt, int32 [b].
+      slots: slot that each new prompt is written to, int32 [b]; B drops the prompt.
+      prompt_index: index of the prompt of that slot which is overwritten, int32 [b].
     """
 
     def insert(old: Array, new: Array) -> Array:
-        at = old.at[:, slots, places]
+        at = old.at[:, slots, prompt_index]
         return at.set(new.astype(old.dtype), mode="drop", out_sharding=jax.typeof(old).sharding)
 
     pages, start = [], 0
@@ -92,58 +95,58 @@ def insert_prompts(
             k, v = insert(k, keys[..., start:end]), insert(v, values[..., start:end, :])
         pages.append((k, v))
         start = end
-    spec = jax.typeof(prefix.length).sharding
-    return Prefix(tuple(pages), prefix.length.at[slots, places].set(length, mode="drop", out_sharding=spec))
+    at, spec = prefix.length.at[slots, prompt_index], jax.typeof(prefix.length).sharding
+    return Prefix(tuple(pages), at.set(length, mode="drop", out_sharding=spec))
 
 
-def write_columns(
-    suffix: Sequence[Segment], keys: Array, values: Array, columns: Array
-) -> tuple[Segment, ...]:
-    """Writes a step's keys and values, each sample's into a column of its own.
+def write_suffix(
+    suffix: Sequence[SuffixSegment], keys: Array, values: Array, positions: Array
+) -> tuple[SuffixSegment, ...]:
+    """Returns the suffix cache with the keys and values of a step written, each sample's at its own position.
 
     Args:
       suffix: segments.
-      keys: [L,B,T,K,H].
-      values: [L,B,T,K,H].
-      columns: int32 [B,T], counted over all segments; one that none of them has is not written.
+      keys: new keys [L, B, T, K, H].
+      values: new values [L, B, T, K, H].
+      positions: int32 [B, T], counted over all segments; one outside all segments is not written.
     """
 
     keys, values = jnp.einsum("LBTKH->LBKTH", keys), jnp.einsum("LBTKH->LBKTH", values)
     written, start = [], 0
     for k, v in suffix:
         size = v.shape[-2]
-        inside = (columns >= start) & (columns < start + size)
-        at = jnp.where(inside, columns - start, size)
+        inside = (positions >= start) & (positions < start + size)
+        at = jnp.where(inside, positions - start, size)
         written.append(_write_segment(k, v, keys.astype(k.dtype), values.astype(v.dtype), at))
         start += size
     return tuple(written)
 
 
-def _write_segment(k: Array, v: Array, keys: Array, values: Array, columns: Array) -> Segment:
-    """Writes [L,B,K,T,H] into the columns [B,T] of a segment; a column of S is not written.
+def _write_segment(k: Array, v: Array, keys: Array, values: Array, positions: Array) -> SuffixSegment:
+    """Writes [L, B, K, T, H] at the positions [B, T] of a segment; position S is not written.
 
-    Sample by sample, and on every device its own: as one scatter, XLA would copy the segment on TPU.
+    Every device writes its samples one after the other: of one scatter, XLA would copy the segment on TPU.
     """
 
-    def write(k: Array, v: Array, keys: Array, values: Array, columns: Array) -> Segment:
+    def write(k: Array, v: Array, keys: Array, values: Array, positions: Array) -> SuffixSegment:
         L, B, K, T, H, S = k.shape
 
-        def one(i: Array, kv: Segment) -> Segment:
+        def write_sample(i: Array, kv: SuffixSegment) -> SuffixSegment:
             b, t = i // T, i % T
-            column = columns[b, t]
+            position = positions[b, t]
 
             def put(cache: Array, new: Array, axis: int) -> Array:
                 start = [jnp.int32(0), b, jnp.int32(0), t, jnp.int32(0), jnp.int32(0)]
-                start[axis] = jnp.minimum(column, S - 1)
+                start[axis] = jnp.minimum(position, S - 1)
                 new = jnp.expand_dims(jax.lax.dynamic_slice(new, start[:5], (L, 1, K, 1, H)), axis)
                 old = jax.lax.dynamic_slice(cache, start, new.shape)
-                new = jax.lax.dynamic_update_slice(cache, jnp.where(column < S, new, old), start)
+                new = jax.lax.dynamic_update_slice(cache, jnp.where(position < S, new, old), start)
                 return with_layout_constraint(new, Layout(tuple(range(6))))
 
             return put(kv[0], keys, 5), put(kv[1], values, 4)
 
-        return jax.lax.fori_loop(0, B * T, one, (k, v))
+        return jax.lax.fori_loop(0, B * T, write_sample, (k, v))
 
-    arrays = (k, v, keys, values, columns)
+    arrays = (k, v, keys, values, positions)
     specs = tuple(jax.typeof(x).sharding.spec for x in arrays)
     return jax.shard_map(write, in_specs=specs, out_specs=specs[:2])(*arrays)

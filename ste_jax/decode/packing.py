@@ -1,51 +1,58 @@
-"""What one prefill reads: prompts side by side in rows, without padding between them.
+"""Packing of prompts for a prefill: prompts follow each other in rows without padding between them.
 
-What a prompt begins with is not read again if another one of its row begins so: the two orders of a pair
-have their instruction in common, and all judge prompts of a call their opening.
+A common beginning of prompts in one row is computed once: the two orders of a pair share their instruction,
+and all judge prompts share the beginning of the template.
 Axes: b rows, R positions of a row, n prompts of a row, P positions of a prompt.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int32
+
+Ids = np.ndarray | jax.Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Prompts in rows; all int32.
+    """Prompts in rows: input of `steps.prefill`.
 
     Attributes:
-      tokens: [b, R].
-      positions: [b, R], of each token in its prompts.
-      at: [b, n, P], where in the row each position of each prompt lies.
-      back: [b, R], a prompt and position that lies there, as a number below n * P.
-      length: [b, n], of the prompts; what lies `at` later positions is anything.
-      slots: [b, n], where the prompts go; one that no slot has: nowhere.
-      places: [b, n], in the place of which of the slot's prompts.
+      tokens: token ids of the rows, int32 [b, R].
+      positions: position of each token in its prompts, int32 [b, R].
+      gather_index: index in the row of each position of each prompt, int32 [b, n, P]; positions after the
+        end of a prompt hold any index.
+      scatter_index: for each token of a row, one prompt and position that it belongs to, as the flat index
+        prompt * P + position, int32 [b, R].
+      length: number of positions of each prompt, int32 [b, n].
+      slots: slot that each prompt is written to, int32 [b, n]; the number of slots drops the prompt.
+      prompt_index: index of the prompt of that slot which is overwritten, int32 [b, n].
     """
 
-    tokens: Any
-    positions: Any
-    at: Any
-    back: Any
-    length: Any
-    slots: Any
-    places: Any
+    tokens: Int32[Ids, "b R"]
+    positions: Int32[Ids, "b R"]
+    gather_index: Int32[Ids, "b n P"]
+    scatter_index: Int32[Ids, "b R"]
+    length: Int32[Ids, "b n"]
+    slots: Int32[Ids, "b n"]
+    prompt_index: Int32[Ids, "b n"]
 
 
 class Packing:
-    """Rows that are being filled.
+    """Rows of a prefill while they are filled.
 
     Args:
-      rows: their number.
-      positions: of a row.
-      prompts: the most of a row.
-      longest: positions of a prompt, at most.
-      slots: how many there are.
+      rows: number of rows.
+      positions: number of positions of a row.
+      prompts: largest number of prompts of a row.
+      longest: largest number of positions of a prompt.
+      slots: number of slots.
+
+    Attributes:
+      packed: the rows, as NumPy arrays.
     """
 
     def __init__(self, *, rows: int, positions: int, prompts: int, longest: int, slots: int):
@@ -55,50 +62,51 @@ class Packing:
         self.packed = Packed(
             tokens=zeros(rows, positions),
             positions=zeros(rows, positions),
-            at=zeros(rows, prompts, longest),
-            back=zeros(rows, positions),
+            gather_index=zeros(rows, prompts, longest),
+            scatter_index=zeros(rows, positions),
             length=zeros(rows, prompts),
             slots=np.full((rows, prompts), slots, np.int32),
-            places=zeros(rows, prompts),
+            prompt_index=zeros(rows, prompts),
         )
         self._prompts: list[list[np.ndarray]] = [[] for _ in range(rows)]
         self._filled = [0] * rows
 
     def add(self, prompt: Sequence[int]) -> tuple[int, int] | None:
-        """Puts a prompt into the row that has most of it already.
+        """Adds a prompt to the row that shares the longest beginning with it.
 
         Returns:
-          the row and the number of the prompt in it, or None: no row has room.
+          The packed index of the prompt (row, number in the row), or None if no row has room.
         """
         ids, best = np.asarray(prompt, np.int32), None
         for row, others in enumerate(self._prompts):
-            head, other = max(((_common(ids, ids_), i) for i, ids_ in enumerate(others)), default=(0, 0))
-            fits = self._filled[row] + len(ids) - head <= self.packed.tokens.shape[1]
-            if fits and len(others) < self.packed.at.shape[1] and (best is None or head > best[1]):
-                best = row, head, other
-        return self._put(ids, *best) if best else None
+            common, other = max(((_common_prefix(ids, o), i) for i, o in enumerate(others)), default=(0, 0))
+            fits = self._filled[row] + len(ids) - common <= self.packed.tokens.shape[1]
+            has_room = fits and len(others) < self.packed.gather_index.shape[1]
+            if has_room and (best is None or common > best[1]):
+                best = row, common, other
+        return self._append(ids, *best) if best else None
 
-    def send(self, seat: tuple[int, int], slot: int, place: int) -> None:
-        """Says where the prompt of a row and number goes."""
-        self.packed.slots[seat], self.packed.places[seat] = slot, place
+    def assign(self, packed_index: tuple[int, int], slot: int, prompt_index: int) -> None:
+        """Sets the slot and the prompt of that slot which a packed prompt overwrites."""
+        self.packed.slots[packed_index], self.packed.prompt_index[packed_index] = slot, prompt_index
 
-    def _put(self, ids: np.ndarray, row: int, head: int, other: int) -> tuple[int, int]:
+    def _append(self, ids: np.ndarray, row: int, common: int, other: int) -> tuple[int, int]:
         packed, number = self.packed, len(self._prompts[row])
-        start, its_own = self._filled[row], np.arange(head, len(ids))
-        end = start + len(its_own)
-        packed.tokens[row, start:end] = ids[head:]
-        packed.positions[row, start:end] = its_own
-        packed.at[row, number, :head] = packed.at[row, other, :head]
-        packed.at[row, number, head : len(ids)] = np.arange(start, end)
-        packed.back[row, start:end] = number * packed.at.shape[2] + its_own
+        start, new = self._filled[row], np.arange(common, len(ids))
+        end = start + len(new)
+        packed.tokens[row, start:end] = ids[common:]
+        packed.positions[row, start:end] = new
+        packed.gather_index[row, number, :common] = packed.gather_index[row, other, :common]
+        packed.gather_index[row, number, common : len(ids)] = np.arange(start, end)
+        packed.scatter_index[row, start:end] = number * packed.gather_index.shape[2] + new
         packed.length[row, number] = len(ids)
         self._prompts[row].append(ids)
         self._filled[row] = end
         return row, number
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Returns how many ids two prompts begin with alike."""
+def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """Returns the length of the common prefix of two prompts."""
     size = min(len(a), len(b))
     different = np.flatnonzero(a[:size] != b[:size])
     return int(different[0]) if len(different) else size

@@ -1,7 +1,7 @@
-"""What a stage asks of a decoding backend, and what it gets back: `generate(requests) -> iterator of groups`.
+"""Interface of decoding backends: `generate(requests)` yields groups.
 
-A request is one prompt and the number of samples wanted of it; a group is all the samples of one request,
-delivered together when the last of them has ended. Groups arrive in any order.
+A request is a prompt with the keys of its samples. A group holds all samples of one request and is yielded
+when the last of them has ended. Groups are yielded in any order.
 """
 
 import dataclasses
@@ -12,20 +12,30 @@ import numpy as np
 
 from ste_jax.config_field import INHERITED, config_field
 from ste_jax.distributed.process import ReplicaGroup
+from ste_jax.errors import SteError
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Temperature (0: greedy) is applied before top-p."""
+    """Sampling settings of a call.
+
+    Attributes:
+      temperature: divisor of the logits, applied before top-p; 0 is greedy decoding.
+      top_p: probability of the nucleus that tokens are drawn from, in (0, 1].
+    """
 
     temperature: float = config_field(0.7, affects=INHERITED)
     top_p: float = config_field(0.9, affects=INHERITED)
 
     def __post_init__(self):
         if not self.temperature >= 0.0:
-            raise ValueError(f"sampling: temperature must be 0 or more, not {self.temperature}")
+            raise SteError(
+                "config_invalid", f"sampling: temperature must be 0 or more, not {self.temperature}"
+            )
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"sampling: top_p must be above 0 and at most 1, not {self.top_p}")
+            raise SteError(
+                "config_invalid", f"sampling: top_p must be above 0 and at most 1, not {self.top_p}"
+            )
 
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0)
@@ -45,10 +55,22 @@ class ForcedSuffix:
     allowed_ids: tuple[int, ...]
     should_force: Callable[[tuple[int, ...]], bool]
 
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens of the suffix."""
+        return len(self.prefix_ids) + 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """`n` samples of `prompt`; sample i draws from the raw key `keys[i]` (uint32 [n, 2])."""
+    """A prompt and the keys of its samples.
+
+    Attributes:
+      id: unique id.
+      prompt: token ids, at least one.
+      keys: raw threefry keys of the n samples, uint32 [n, 2].
+      max_new_tokens: largest number of tokens of a sample, a forced suffix not counted.
+    """
 
     id: str
     prompt: tuple[int, ...]
@@ -84,9 +106,13 @@ class Completion:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The samples of the request `id`, by sample number.
+    """The samples of a request.
 
-    They are fewer than `Request.n` if `stop_request_when` ended the request or if it failed with `error`.
+    Attributes:
+      id: id of the request.
+      completions: samples 0, 1, ...; fewer than `Request.n` if `stop_request_when` ended the request or if it
+        failed.
+      error: the exception of a request that failed.
     """
 
     id: str
@@ -95,7 +121,7 @@ class Group:
 
 
 class Limits(Protocol):
-    """Whoever knows what can be served, be there a model yet or not."""
+    """An object that knows which requests can be served; it need not have a model."""
 
     def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
         """Returns why a request of this size cannot be served, or None."""
@@ -103,7 +129,7 @@ class Limits(Protocol):
 
 
 class Backend(Limits, Protocol):
-    """A local engine or a server that can sample.
+    """A local engine or a remote server that samples from a model.
 
     Attributes:
       replica_group: processes that share this backend; a stage gives it the requests assigned to them.
@@ -122,19 +148,21 @@ class Backend(Limits, Protocol):
         stop_request_when: Callable[[str, tuple[Completion, ...]], bool] | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Group]:
-        """Yields a group for every request that is not `done`.
+        """Yields a group for every request that is not in `done`.
 
         A request that cannot be served, or for which `stop_request_when` or `suffix.should_force` raises,
         gives a group with an error; the other requests go on.
 
         Args:
-          requests: all that the stage has, so that the shapes of a restart are those of the first start.
+          requests: all requests, those in `done` included: the shapes of compiled programs follow from all of
+            them, so that a restart computes the same bits.
           sampling: temperature and top-p.
-          done: ids of requests that were served before a restart.
+          done: ids of requests that an earlier start has finished.
           suffix: tokens forced onto samples that end without an answer.
           choices: ids whose log-probabilities are recorded in `Completion.choice_logprobs`.
           stop_request_when: called with (request id, the first m samples) as soon as they have ended, for
             m = 1, 2, ...; True ends the request with these m samples, whatever others are in flight.
-          on_tokens: told the number of new tokens, as they are made; what it raises ends the call.
+          on_tokens: called with the number of new tokens after every synchronization; an exception ends the
+            call.
         """
         ...

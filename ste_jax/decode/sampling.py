@@ -1,10 +1,13 @@
-"""Drawing the next token: temperature, then top-p, without sorting the vocabulary or gathering it.
+"""Sampling of the next token with temperature and top-p, without sorting or gathering the vocabulary.
 
-Nucleus sampling is Holtzman et al. 2019 (arXiv 1904.09751): the smallest set of most likely tokens whose
-mass reaches top_p. It is done by rejection: a token is drawn in proportion to its mass and accepted if the
-tokens likelier than it weigh less than top_p; if not, it and all that are not likelier are out, and the next
-round draws among the rest. What is accepted follows the nucleus exactly; a round costs two passes.
-A vocabulary that lies on several devices stays there: only sums of blocks and one block a sample leave them.
+Nucleus sampling follows Holtzman et al. 2019 (arXiv 1904.09751): it draws from the smallest set of most
+likely tokens whose probability reaches top_p. Here it is done by rejection. A round draws a token in
+proportion to its probability and accepts it if the likelier tokens together stay below top_p; otherwise this
+token and all that are not likelier are excluded from the next round. Accepted tokens follow the nucleus
+distribution exactly; a round takes two passes over the vocabulary.
+A vocabulary that is sharded over devices stays there: only sums over blocks and one block per sample are
+communicated.
+Axes: B slots, T samples of a slot, V vocabulary, C choices.
 """
 
 import math
@@ -19,22 +22,29 @@ _BLOCK = 256
 
 
 def _pick(mass: Array, target: Array) -> tuple[Array, Array]:
-    """Returns the first index of [..., n] at which the running sum passes `target`, and the sum before it."""
+    """Returns the first index at which the running sum of the mass exceeds a target, and the sum before it.
+
+    Args:
+      mass: float32 [..., n].
+      target: float32 [...].
+
+    Returns:
+      int32 [...] and float32 [...].
+    """
     running = jnp.cumsum(mass, axis=-1)
     n = mass.shape[-1]
     passed = running > target[..., None]
-    last = (
-        n - 1 - jnp.argmax(jnp.flip(mass, axis=-1) > 0, axis=-1)
-    )  # where rounding leaves nothing that passes
+    # The last index with mass is taken if rounding leaves no sum above the target.
+    last = n - 1 - jnp.argmax(jnp.flip(mass, axis=-1) > 0, axis=-1)
     index = jnp.where(jnp.any(passed, axis=-1), jnp.argmax(passed, axis=-1), last)
-    here = jnp.arange(n).reshape((1,) * (mass.ndim - 1) + (n,)) == index[..., None]
-    return index, jnp.sum(jnp.where(here, running - mass, 0.0), axis=-1)
+    is_index = jnp.arange(n).reshape((1,) * (mass.ndim - 1) + (n,)) == index[..., None]
+    return index, jnp.sum(jnp.where(is_index, running - mass, 0.0), axis=-1)
 
 
 def _in_blocks(mass: Array) -> tuple[Array, Array]:
-    """Returns mass [B, T, V] as blocks [B, T, n, _BLOCK], and the first id of each, int32 [n].
+    """Returns mass [B, T, V] as n blocks [B, T, n, _BLOCK], and the first id of each block, int32 [n].
 
-    Each device's share of the vocabulary is padded by itself, so that no id changes its device.
+    The part of the vocabulary on each device is padded separately, so that no id moves to another device.
     """
     B, T, V = mass.shape
     sharding = jax.typeof(mass).sharding
@@ -51,8 +61,14 @@ def _in_blocks(mass: Array) -> tuple[Array, Array]:
 
 
 class _Round(NamedTuple):
-    """State of the rejection: what is drawn among is heavier than `floor` [B, T]; `sums` [B, T, n] are the
-    blocks' masses of it.
+    """State of the rejection sampling.
+
+    Attributes:
+      number: number of the round, int32 [].
+      floor: only tokens with a larger mass are still drawn, float32 [B, T].
+      sums: mass of these tokens in each block, float32 [B, T, n].
+      index: id drawn last, int32 [B, T].
+      accepted: whether that id was accepted, bool [B, T].
     """
 
     number: Array
@@ -63,12 +79,12 @@ class _Round(NamedTuple):
 
 
 def draw_nucleus(mass: Array, seeds: Array, top_p: Array) -> Array:
-    """Draws from the nucleus: int32 [B, T].
+    """Draws ids from the nucleus, int32 [B, T].
 
     Args:
-      mass: unnormalised, float32 [B, T, V].
-      seeds: threefry keys [B, T]; round r draws with r folded in.
-      top_p: scalar in (0, 1].
+      mass: unnormalised probabilities, float32 [B, T, V].
+      seeds: threefry keys [B, T]; round r folds r into them.
+      top_p: float32 [] in (0, 1].
     """
     blocks, starts = _in_blocks(mass)
     rows = jax.typeof(blocks).sharding.spec[:2]
@@ -94,7 +110,7 @@ def draw_nucleus(mass: Array, seeds: Array, top_p: Array) -> Array:
         drawn = jnp.sum(jnp.where(jnp.arange(_BLOCK)[None, None] == offset[..., None], inside, 0.0), axis=-1)
         sums = sums_above(drawn)
         above = jnp.sum(sums, axis=-1)
-        # The heaviest is always in. Masses that are not numbers have nothing above them: they end the loop.
+        # The token with the largest mass is always accepted. NaN compares false, so it ends the loop, too.
         accepted = state.accepted | (above < limit) | ~(above > 0.0)
         return _Round(
             number=state.number + 1,
@@ -115,7 +131,7 @@ def draw_nucleus(mass: Array, seeds: Array, top_p: Array) -> Array:
 
 
 def most_likely(logits: Array) -> Array:
-    """Returns the first id of the highest logit, int32 [B, T], of float32 [B, T, V]."""
+    """Returns the id of the largest logit, the first of equal ones, int32 [B, T], of float32 [B, T, V]."""
     ids = jax.lax.broadcasted_iota(jnp.int32, (1, 1, logits.shape[-1]), 2)
     highest = logits == jnp.max(logits, axis=-1, keepdims=True)
     return jnp.min(jnp.where(highest, ids, logits.shape[-1]), axis=-1)
@@ -124,7 +140,7 @@ def most_likely(logits: Array) -> Array:
 def log_probs(logits: Array, ids: Array) -> Array:
     """Returns the log-probabilities of some tokens, float32 [B, T, C].
 
-    They are taken from the softmax over the whole vocabulary, wherever its parts lie.
+    The softmax runs over the whole vocabulary, which may be sharded over devices.
 
     Args:
       logits: float32 [B, T, V].
@@ -144,9 +160,9 @@ def draw(logits: Array, keys: Array, positions: Array, temperature: Array, top_p
     Args:
       logits: float32 [B, T, V]; -inf excludes a token.
       keys: raw threefry keys of the samples, uint32 [B, T, 2].
-      positions: int32 [B, T], folded into the keys: every position draws anew.
-      temperature: scalar; 0 takes the most likely token.
-      top_p: scalar in (0, 1].
+      positions: int32 [B, T], folded into the keys, so that draws differ between positions.
+      temperature: float32 []; 0 takes the most likely token.
+      top_p: float32 [] in (0, 1].
     """
 
     def sample() -> Array:

@@ -1,4 +1,8 @@
-"""The two device programs of decoding: prefill of prompts, and some steps of all samples in flight."""
+"""The two device programs of decoding: the prefill of prompts, and some steps of all samples in flight.
+
+Axes: B slots, M prompts of a slot, T samples of a slot, V vocabulary, C choices, E stop ids, O forced ids;
+see `cache` and `packing` for the axes of their arrays.
+"""
 
 import dataclasses
 from functools import partial
@@ -6,46 +10,55 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt32
 
-from ste_jax.decode.attention import Part, attend_parts
-from ste_jax.decode.cache import Prefix, Segment, insert_prompts, write_columns
+from ste_jax.decode.attention import KVSegment, attend_segments
+from ste_jax.decode.cache import Prefix, SuffixSegment, insert_prompts, write_suffix
 from ste_jax.decode.packing import Packed
 from ste_jax.decode.sampling import draw, log_probs
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama
 
 Array = jax.Array
+HostOrDevice = np.ndarray | jax.Array
 
 RUNNING, STOPPED, EXHAUSTED, CHOSEN = range(4)
 NOT_FORCED = -1
 NO_TOKEN = -1
-NO_COLUMN = -1
+NO_POSITION = -1
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Samples:
-    """State of every sample [B, T]; small, and owned by the host between calls.
+class SamplingState:
+    """State of every sample; small, and kept by the host between calls.
 
-    `token` is fed next, at `position`; `budget` counts the tokens that it may still make. `forced` is
-    NOT_FORCED, or the number of tokens of the forced suffix that were generated already. `status` is RUNNING,
-    STOPPED (stop id), EXHAUSTED (budget) or CHOSEN (end of the forced suffix). `own` counts the tokens that
-    it fed, `place` says which of the prompts of its slot it goes on from.
+    Attributes:
+      token: id that is fed next, int32 [B, T].
+      position: its position in the sequence, int32 [B, T].
+      budget: number of tokens that the sample may still generate, int32 [B, T].
+      forced: number of generated tokens of the forced suffix, or NOT_FORCED, int32 [B, T].
+      status: RUNNING, STOPPED (by a stop id), EXHAUSTED (budget) or CHOSEN (end of the forced suffix),
+        int32 [B, T].
+      keys: raw threefry key of the sample, uint32 [B, T, 2].
+      suffix_length: number of tokens that the sample has fed, which are its suffix cache, int32 [B, T].
+      prompt_index: index of its prompt among those of its slot, int32 [B, T].
     """
 
-    token: Any
-    position: Any
-    budget: Any
-    forced: Any
-    status: Any
-    keys: Any
-    own: Any
-    place: Any
+    token: Int32[HostOrDevice, "B T"]
+    position: Int32[HostOrDevice, "B T"]
+    budget: Int32[HostOrDevice, "B T"]
+    forced: Int32[HostOrDevice, "B T"]
+    status: Int32[HostOrDevice, "B T"]
+    keys: UInt32[HostOrDevice, "B T 2"]
+    suffix_length: Int32[HostOrDevice, "B T"]
+    prompt_index: Int32[HostOrDevice, "B T"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Controls:
+class SamplingParams:
     """Sampling parameters of all requests of a call.
 
     Attributes:
@@ -57,140 +70,141 @@ class Controls:
       choices: int32 [C], ids whose log-probabilities are recorded; their number is part of the program.
     """
 
-    temperature: Array
-    top_p: Array
-    stop_ids: Array
-    prefix_ids: Array
-    is_allowed: Array
-    choices: Array
+    temperature: Float32[Array, ""]
+    top_p: Float32[Array, ""]
+    stop_ids: Int32[Array, " E"]
+    prefix_ids: Int32[Array, " O"]
+    is_allowed: Bool[Array, " V"]
+    choices: Int32[Array, " C"]
 
 
 class Generated(NamedTuple):
     """Output of some decoding steps.
 
     Attributes:
-      tokens: int32 [B, T, steps], the id that each sample generated in each step, or NO_TOKEN.
-      logprobs: float32 [B, T, steps, C], log-probabilities of the choices in each step in which the sample
-        was running; None without choices.
-      running: int32 [B, T], number of steps in which each sample was running; they come first.
-      steps: int32 [], number of steps taken.
+      tokens: id that each sample generated in each step, or NO_TOKEN, int32 [B, T, steps].
+      logprobs: log-probabilities of the choices in each step in which the sample was running,
+        float32 [B, T, steps, C]; None without choices.
+      running: number of steps in which each sample was running, the first ones, int32 [B, T].
+      steps: number of steps taken, int32 [].
     """
 
-    tokens: Array
-    logprobs: Array | None
-    running: Array
-    steps: Array
+    tokens: Int32[HostOrDevice, "B T steps"]
+    logprobs: Float32[HostOrDevice, "B T steps C"] | None
+    running: Int32[HostOrDevice, "B T"]
+    steps: Int32[HostOrDevice, ""]
 
 
 @partial(jax.jit, donate_argnames="prefix")
 def prefill(model: Llama, prefix: Prefix, packed: Packed) -> Prefix:
-    """Reads prompts into their slots and places.
+    """Computes the keys and values of prompts and returns the prefix cache that holds them.
 
-    All of a layer but attention is computed once for each position of the rows; attention sees every prompt
-    by itself. The positions of a prompt are as many as where a page of the prefix ends.
+    Everything in a layer but attention is computed once for each position of the rows; attention sees each
+    prompt separately. P, the positions of a prompt in `packed`, is the end of one of the pages.
     """
-    b, n, P = packed.at.shape
-    length, slots, places = (
-        jax.lax.reshape(x, (b * n,)) for x in (packed.length, packed.slots, packed.places)
+    b, n, P = packed.gather_index.shape
+    length, slots, prompt_index = (
+        jax.lax.reshape(x, (b * n,)) for x in (packed.length, packed.slots, packed.prompt_index)
     )
     segments = (jnp.arange(P)[None] < length[:, None]).astype(jnp.int32)
 
     def attend(q: Array, k: Array, v: Array, _: Any) -> Array:
-        q, k, v = (_taken(x, packed.at) for x in (q, k, v))
-        return _taken(causal_attention(q, k, v, segments), packed.back)
+        q, k, v = (_take(x, packed.gather_index) for x in (q, k, v))
+        return _take(causal_attention(q, k, v, segments), packed.scatter_index)
 
     _, layers = model.run_layers(model.embed_tokens(packed.tokens), packed.positions, attend)
-    k, v = (jax.vmap(_taken, (0, None))(x, packed.at) for x in layers)
+    k, v = (jax.vmap(_take, (0, None))(x, packed.gather_index) for x in layers)
     k, v = jnp.einsum("LBTKH->LBKHT", k), jnp.einsum("LBTKH->LBKTH", v)
-    return insert_prompts(prefix, k, v, length, slots, places)
+    return insert_prompts(prefix, k, v, length, slots, prompt_index)
 
 
-def _taken(x: Array, index: Array) -> Array:
-    """Returns what lies at an index of each row: each device takes from its own rows.
+def _take(x: Array, index: Array) -> Array:
+    """Returns the entries of each row at an index; each device takes from its own rows.
 
-    From rows [b, R, ...] at [b, n, P] to prompts [b * n, P, ...], or from those at [b, R] back to rows.
+    From rows [b, R, ...] and an index [b, n, P] to prompts [b * n, P, ...], or from prompts and an index
+    [b, R] to rows.
     """
     size = index.shape[-1]
-    if x.shape[:2] == (index.size // size, size):  # a row is a prompt
+    if x.shape[:2] == (index.size // size, size):  # each row holds one prompt
         return x
 
     def take(x: Array, index: Array) -> Array:
-        rows, tail = len(index), x.shape[2:]
-        x = jax.vmap(lambda row, index: row[index])(x.reshape(rows, -1, *tail), index)
-        return x.reshape(-1, size, *tail)
+        rows, rest = len(index), x.shape[2:]
+        x = jax.vmap(lambda row, index: row[index])(x.reshape(rows, -1, *rest), index)
+        return x.reshape(-1, size, *rest)
 
     spec = jax.typeof(x).sharding.spec
     return jax.shard_map(take, in_specs=(spec, jax.typeof(index).sharding.spec), out_specs=spec)(x, index)
 
 
-def _advance(samples: Samples, drawn: Array, controls: Controls) -> tuple[Samples, Array]:
-    """Returns the samples after a step, and the ids that they made in it (NO_TOKEN: none), [B, T]."""
-    running = samples.status == RUNNING
-    in_suffix = samples.forced >= 0
-    in_prefix = in_suffix & (samples.forced < len(controls.prefix_ids))
-    if len(controls.prefix_ids):
-        index = jnp.clip(samples.forced, 0, len(controls.prefix_ids) - 1)
-        forced = controls.prefix_ids.at[index].get(out_sharding=jax.typeof(index).sharding)
+def _advance(state: SamplingState, drawn: Array, params: SamplingParams) -> tuple[SamplingState, Array]:
+    """Returns the state after a step, and the ids generated in it, int32 [B, T] (NO_TOKEN: none)."""
+    running = state.status == RUNNING
+    in_suffix = state.forced >= 0
+    in_prefix = in_suffix & (state.forced < len(params.prefix_ids))
+    if len(params.prefix_ids):
+        index = jnp.clip(state.forced, 0, len(params.prefix_ids) - 1)
+        forced = params.prefix_ids.at[index].get(out_sharding=jax.typeof(index).sharding)
         drawn = jnp.where(in_prefix, forced, drawn)
-    stop = jnp.any(drawn[..., None] == controls.stop_ids[None, None], axis=-1) & ~in_suffix
-    made = running & ~stop
-    budget = samples.budget - (made & ~in_suffix).astype(jnp.int32)
+    stop = jnp.any(drawn[..., None] == params.stop_ids[None, None], axis=-1) & ~in_suffix
+    generated = running & ~stop
+    budget = state.budget - (generated & ~in_suffix).astype(jnp.int32)
     status = jnp.where(stop, STOPPED, jnp.where(~in_suffix & (budget <= 0), EXHAUSTED, RUNNING))
     status = jnp.where(in_suffix & ~in_prefix, CHOSEN, status)
     after = dataclasses.replace(
-        samples,
-        token=jnp.where(made, drawn, samples.token),
-        position=samples.position + running.astype(jnp.int32),
-        own=samples.own + running.astype(jnp.int32),
+        state,
+        token=jnp.where(generated, drawn, state.token),
+        position=state.position + running.astype(jnp.int32),
+        suffix_length=state.suffix_length + running.astype(jnp.int32),
         budget=budget,
-        forced=samples.forced + (running & in_suffix).astype(jnp.int32),
-        status=jnp.where(running, status, samples.status),
+        forced=state.forced + (running & in_suffix).astype(jnp.int32),
+        status=jnp.where(running, status, state.status),
     )
-    return after, jnp.where(made, drawn, NO_TOKEN)
+    return after, jnp.where(generated, drawn, NO_TOKEN)
 
 
-def _visible_in_pages(prefix: Prefix, place: Array) -> list[Array]:
-    """Returns what samples [B, T] see of each page: bool [B, M, T, P]."""
+def _visible_in_pages(prefix: Prefix, prompt_index: Array) -> list[Array]:
+    """Returns which positions of each page samples [B, T] see: bool [B, M, T, P]."""
     M = prefix.length.shape[1]
-    its_own = place[:, None, :, None] == jnp.arange(M)[None, :, None, None]
+    is_prompt = prompt_index[:, None, :, None] == jnp.arange(M)[None, :, None, None]
     visible, start = [], 0
     for _, values in prefix.pages:
         end = start + values.shape[-2]
-        real = jnp.arange(start, end)[None, None, None] < prefix.length[:, :, None, None]
-        visible.append(its_own & real)
+        is_filled = jnp.arange(start, end)[None, None, None] < prefix.length[:, :, None, None]
+        visible.append(is_prompt & is_filled)
         start = end
     return visible
 
 
-def _visible_in_segments(suffix: tuple[Segment, ...], own: Array) -> list[Array]:
-    """Returns what samples [B, T] see of each segment: bool [B, 1, T, S]."""
+def _visible_in_segments(suffix: tuple[SuffixSegment, ...], suffix_length: Array) -> list[Array]:
+    """Returns which positions of each segment samples [B, T] see: bool [B, 1, T, S]."""
     visible, start = [], 0
     for _, values in suffix:
         end = start + values.shape[-2]
-        visible.append(jnp.arange(start, end)[None, None, None] < own[:, None, :, None])
+        visible.append(jnp.arange(start, end)[None, None, None] < suffix_length[:, None, :, None])
         start = end
     return visible
 
 
 def _step_logits(
-    model: Llama, prefix: Prefix, suffix: tuple[Segment, ...], samples: Samples
+    model: Llama, prefix: Prefix, suffix: tuple[SuffixSegment, ...], state: SamplingState
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Feeds each sample's token: float32 logits [B, T, V], and the new keys and values [L, B, T, K, H]."""
-    in_pages = _visible_in_pages(prefix, samples.place)
-    in_segments = _visible_in_segments(suffix, samples.own)
-    itself = jnp.ones_like(samples.token, bool)[:, None, :, None]
+    """Returns float32 logits [B, T, V] after the next token, and its keys and values [L, B, T, K, H]."""
+    in_pages = _visible_in_pages(prefix, state.prompt_index)
+    in_segments = _visible_in_segments(suffix, state.suffix_length)
+    new_key = jnp.ones_like(state.token, bool)[:, None, :, None]
 
     def attend(q: Array, k: Array, v: Array, caches: Any) -> Array:
         pages, segments = caches
         k, v = jnp.einsum("BTKH->BKTH", k)[..., None], jnp.einsum("BTKH->BKTH", v)[:, :, :, None]
-        parts = [Part(keys, values, seen) for (keys, values), seen in zip(pages, in_pages, strict=True)]
-        for (keys, values), seen in zip([*segments, (k, v)], [*in_segments, itself], strict=True):
-            parts.append(Part(keys, values, seen, own=True))
+        kv = [KVSegment(keys, values, seen) for (keys, values), seen in zip(pages, in_pages, strict=True)]
+        for (keys, values), seen in zip([*segments, (k, v)], [*in_segments, new_key], strict=True):
+            kv.append(KVSegment(keys, values, seen, is_suffix=True))
         scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
-        return attend_parts(scaled, parts).astype(model.dtype)
+        return attend_segments(scaled, kv).astype(model.dtype)
 
     caches = (prefix.pages, suffix)
-    x, layers = model.run_layers(model.embed_tokens(samples.token), samples.position, attend, caches)
+    x, layers = model.run_layers(model.embed_tokens(state.token), state.position, attend, caches)
     return model.unembed_hidden(model.normalize(x)), layers
 
 
@@ -198,50 +212,53 @@ def _step_logits(
 def decode(
     model: Llama,
     prefix: Prefix,
-    suffix: tuple[Segment, ...],
-    samples: Samples,
-    controls: Controls,
+    suffix: tuple[SuffixSegment, ...],
+    state: SamplingState,
+    params: SamplingParams,
     steps: int,
-) -> tuple[tuple[Segment, ...], Samples, Generated]:
-    """Makes up to `steps` tokens of every running sample.
+) -> tuple[tuple[SuffixSegment, ...], SamplingState, Generated]:
+    """Generates up to `steps` tokens of every running sample.
 
     Args:
-      model: under decoding rules.
-      prefix: of B slots; the pages that the prompts in flight need are enough.
-      suffix: segments of the samples' own tokens, enough for `steps` more.
-      samples: where the samples stand.
-      controls: what holds for all of them.
-      steps: after which the host looks.
+      model: model under decoding rules.
+      prefix: prefix cache of B slots, with at least the pages that the prompts in flight need.
+      suffix: suffix cache with room for `steps` more tokens of every sample.
+      state: state of the samples.
+      params: sampling parameters of all samples.
+      steps: largest number of steps; fewer are taken if no sample is running any more.
 
     Returns:
-      The suffix, the samples, and what they generated.
+      The suffix cache, the state, and the generated tokens.
     """
-    B, T = samples.token.shape
+    B, T = state.token.shape
     tokens = jnp.full((B, T, steps), NO_TOKEN, jnp.int32, out_sharding=model.rules.spec("batch", None, None))
     logprobs = None
-    if C := len(controls.choices):
+    if C := len(params.choices):
         spec = model.rules.spec("batch", None, None, None)
         logprobs = jnp.zeros((B, T, steps, C), jnp.float32, out_sharding=spec)
 
     def unfinished(carry):
-        _, samples, generated = carry
-        return (generated.steps < steps) & jnp.any(samples.status == RUNNING)
+        _, state, generated = carry
+        return (generated.steps < steps) & jnp.any(state.status == RUNNING)
 
     def advance(carry):
-        suffix, samples, (tokens, logprobs, ran, step) = carry
-        running = samples.status == RUNNING
-        logits, (keys, values) = _step_logits(model, prefix, suffix, samples)
-        now = (jnp.arange(steps) == step)[None, None]
-        if logprobs is not None:
-            logprobs = jnp.where(now[..., None], log_probs(logits, controls.choices)[:, :, None], logprobs)
-        if len(controls.prefix_ids):
-            is_last = samples.forced == len(controls.prefix_ids)
-            logits = jnp.where(is_last[..., None] & ~controls.is_allowed[None, None], -jnp.inf, logits)
-        drawn = draw(logits, samples.keys, samples.position, controls.temperature, controls.top_p)
-        suffix = write_columns(suffix, keys, values, jnp.where(running, samples.own, NO_COLUMN))
-        samples, ids = _advance(samples, drawn, controls)
-        tokens = jnp.where(now, ids[..., None], tokens)
-        return suffix, samples, Generated(tokens, logprobs, ran + running.astype(jnp.int32), step + 1)
+        suffix, state, (tokens, logprobs, ran, step) = carry
+        running = state.status == RUNNING
+        logits, (keys, values) = _step_logits(model, prefix, suffix, state)
+        is_step = (jnp.arange(steps) == step)[None, None]
+        with jax.named_scope("sampling"):
+            if logprobs is not None:
+                new = log_probs(logits, params.choices)[:, :, None]
+                logprobs = jnp.where(is_step[..., None], new, logprobs)
+            if len(params.prefix_ids):
+                is_last = state.forced == len(params.prefix_ids)
+                logits = jnp.where(is_last[..., None] & ~params.is_allowed[None, None], -jnp.inf, logits)
+            drawn = draw(logits, state.keys, state.position, params.temperature, params.top_p)
+        with jax.named_scope("cache"):
+            suffix = write_suffix(suffix, keys, values, jnp.where(running, state.suffix_length, NO_POSITION))
+        state, ids = _advance(state, drawn, params)
+        tokens = jnp.where(is_step, ids[..., None], tokens)
+        return suffix, state, Generated(tokens, logprobs, ran + running.astype(jnp.int32), step + 1)
 
-    start = Generated(tokens, logprobs, jnp.zeros_like(samples.own), jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, (suffix, samples, start))
+    start = Generated(tokens, logprobs, jnp.zeros_like(state.suffix_length), jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, (suffix, state, start))

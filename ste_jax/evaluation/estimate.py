@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 from ste_jax.decode.protocol import Request
-from ste_jax.decode.schedule import Shape, reads
+from ste_jax.decode.schedule import plan_prefills
+from ste_jax.decode.shape import Shape
 
 _LADDER = (
     *(128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
@@ -28,7 +29,7 @@ def buckets_below(context: int) -> tuple[int, ...]:
     return (*(size for size in _LADDER if size < context - 1), context - 1)
 
 
-def rounds(requests: Sequence[Request]) -> list[list[Request]]:
+def length_groups(requests: Sequence[Request]) -> list[list[Request]]:
     """Returns the requests in rounds of like prompt lengths, the short ones first."""
     edges = (-1, *_ROUND_ENDS, math.inf)
     parts = [[r for r in requests if low < len(r.prompt) - 1 <= high] for low, high in pairwise(edges)]
@@ -43,7 +44,7 @@ class Estimate:
     passed: float
 
 
-def measure(
+def time_and_estimate(
     parts: Sequence[Sequence[Request]],
     done: Collection[str],
     shape_of: Callable[[Sequence[Request]], Shape],
@@ -62,7 +63,7 @@ def measure(
     left = 0.0
     for number, part in enumerate(parts, 1):
         shape = shape_of(part)
-        rest = reads(shape, [r for r in part if r.id not in done])
+        rest = plan_prefills(shape, [r for r in part if r.id not in done])
         # Of each length the last one: it may not be full, and would mislead.
         first = {shape.bucket(read[0]): read for read in rest}
         rest = [read for read in rest if read is not first[shape.bucket(read[0])]]
@@ -72,7 +73,7 @@ def measure(
         if not rest:
             continue
         # Evenly over the lengths: what takes time is how long a prompt is.
-        in_flight = shape.slots * shape.prompts
+        in_flight = shape.slots * shape.prompts_per_slot
         many = max(len(first), math.ceil(len(rest) * in_flight / sum(map(len, rest))))
         many = min(len(rest), many)
         timed = [rest[(2 * i + 1) * len(rest) // (2 * many)] for i in range(many)]

@@ -7,7 +7,7 @@ import jax
 
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.checkpoint.source import ModelSource, open_model
-from ste_jax.decode.engine import DecodeSettings
+from ste_jax.decode.settings import DecodeSettings
 from ste_jax.evaluation.estimate import buckets_below
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.judge import JudgeSettings, check_prompt
@@ -96,7 +96,7 @@ def open_job(model: str, benchmark: Benchmark, settings: EvaluationSettings) -> 
         sequences=settings.sequences,
         # Short judgments end together, and many prompts have a place at once.
         prefill_tokens=2048 if judging.max_new_tokens <= _SHORT else 512,
-        wave=min(settings.votes, 16, settings.sequences),
+        samples_per_slot=min(settings.votes, 16, settings.sequences),
         buckets=buckets_below(source.architecture.context_length),
         dtype=settings.dtype,
     )

@@ -11,7 +11,7 @@ from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Request
 from ste_jax.distributed import process
-from ste_jax.evaluation.estimate import Estimate, measure, rounds
+from ste_jax.evaluation.estimate import Estimate, length_groups, time_and_estimate
 from ste_jax.evaluation.job import Job, open_job
 from ste_jax.evaluation.result import PartFile, Result, ResultFile, check_same, read_result
 from ste_jax.evaluation.settings import EvaluationSettings
@@ -81,8 +81,9 @@ def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
         done = {
             r.id for r in requests if f"{r.id}/0" in file.found or not engine.replica_group.is_assigned(r.id)
         }
-        parts = rounds(requests)
-        estimate = measure(parts, done, partial(engine.shape, suffix=judge.forced_suffix), some, started)
+        parts = length_groups(requests)
+        shape_of = partial(engine.shape, suffix=judge.forced_suffix)
+        estimate = time_and_estimate(parts, done, shape_of, some, started)
         session["estimated_seconds"] = round(estimate.total, 1)
         _say(estimate, len(requests) * job.settings.votes)
         for number, part in enumerate(parts, 1):

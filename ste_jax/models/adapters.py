@@ -1,8 +1,9 @@
-"""Low-rank changes of the layers' matrices (LoRA, arXiv 2106.09685): what they add, and merging them in.
+"""Low-rank adapters of the layers' matrices (LoRA, arXiv 2106.09685).
 
-Ours and not qwix's: that library finds the weight in the right operand of a product that a module's own
-method makes, and puts its adapters into that module. Here a function gets slices of stacked matrices from a
-scan, and their products have gradients of their own: there is no such module and no such operand.
+qwix is not used: it finds the weight in the right operand of a product that a method of a module computes,
+and stores its adapters in that module. Here a function gets slices of stacked matrices from a scan, and their
+products have a custom gradient, so there is neither such a module nor such an operand.
+Axes: L layers, R rank; see `llama` for the others.
 """
 
 from collections.abc import Mapping
@@ -13,16 +14,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ste_jax.models.product import product
+from ste_jax.models.einsum import einsum_vjp
 
 Array = jax.Array
 
 
 class Adapters(nnx.Module):
-    """For a matrix W of every layer, [L, inputs, outputs], an A [L, inputs, R] and a B [L, R, outputs].
+    """Adapters A [L, inputs, R] and B [L, R, outputs] of stacked matrices W [L, inputs, outputs].
 
-    The layer multiplies with W + scale * A B, without making it. An attribute is called as the matrix in
-    `Blocks`, followed by `_a` or `_b`; inputs and outputs may be several axes.
+    A layer multiplies by W + scale * A B without computing that matrix. The attributes are named after the
+    matrix in `Blocks` with the suffix `_a` or `_b`; inputs and outputs may be several axes.
     """
 
     def __init__(self, scale: float, arrays: Mapping[str, Array]):
@@ -30,29 +31,31 @@ class Adapters(nnx.Module):
         for name, array in arrays.items():
             setattr(self, name, nnx.Param(array))
 
-    def change(self, name: str, spec: str, x: Array, *, narrow: Any, out_sharding: Any) -> Array:
-        """Returns what is to be added to `product(spec, x, W, out_sharding)`.
+    def lora_delta(
+        self, name: str, spec: str, x: Array, *, low_rank_sharding: Any, out_sharding: Any
+    ) -> Array:
+        """Returns the term added to `einsum_vjp(spec, x, W, out_sharding)`, of the same shape and dtype.
 
         Args:
-          name: of the matrix.
-          spec: of the product with one layer's matrix.
-          x: the activations; the change has their dtype.
-          narrow: the sharding of [B, T, R].
-          out_sharding: of the product.
+          name: name of the matrix.
+          spec: einsum with the matrix of one layer.
+          x: activations [B, T, inputs].
+          low_rank_sharding: sharding of the intermediate result [B, T, R].
+          out_sharding: sharding of the result.
         """
         operands, y_axes = spec.split("->")
         x_axes, w_axes = operands.split(",")
         inputs = "".join(axis for axis in w_axes if axis in x_axes)
         outputs = "".join(axis for axis in w_axes if axis not in x_axes)
         a, b = (getattr(self, f"{name}_{side}")[...].astype(x.dtype) for side in "ab")
-        low = product(f"{x_axes},{inputs}R->BTR", x, a, narrow)
-        # Not worth its memory: it is made again from `low` in no time.
-        return self.scale * product(f"BTR,R{outputs}->{y_axes}", low, b, out_sharding, saved=False)
+        low_rank = einsum_vjp(f"{x_axes},{inputs}R->BTR", x, a, low_rank_sharding)
+        # Not saved: recomputing the result from `low_rank` costs little.
+        return self.scale * einsum_vjp(f"BTR,R{outputs}->{y_axes}", low_rank, b, out_sharding, saved=False)
 
     def merge(self, name: str, matrices: Array) -> Array:
-        """Returns the matrices [L, inputs, outputs] with their changes in them, in their dtype.
+        """Returns the matrices [L, inputs, outputs] with the adapters added, in their dtype.
 
-        A parameter that has no adapter is returned as it is.
+        A parameter without adapters is returned unchanged.
         """
         if not hasattr(self, f"{name}_a"):
             return matrices
@@ -66,10 +69,10 @@ def _merge(matrices: Array, a: Array, b: Array, *, scale: float) -> Array:
     sharding = jax.typeof(matrices).sharding
     out = sharding.update(spec=jax.P(*sharding.spec[1:]))
 
-    def one(layer: tuple[Array, Array, Array]) -> Array:
+    def merge_layer(layer: tuple[Array, Array, Array]) -> Array:
         matrix, a, b = layer
-        change = jnp.einsum(f"{inputs}R,R{outputs}->{inputs}{outputs}", a, b, out_sharding=out)
-        return (matrix.astype(jnp.float32) + scale * change.astype(jnp.float32)).astype(matrix.dtype)
+        delta = jnp.einsum(f"{inputs}R,R{outputs}->{inputs}{outputs}", a, b, out_sharding=out)
+        return (matrix.astype(jnp.float32) + scale * delta.astype(jnp.float32)).astype(matrix.dtype)
 
-    # Layer by layer: all float32 changes at once would not fit beside a large model.
-    return jax.lax.map(one, (matrices, a, b))
+    # One layer at a time, since the float32 products of all layers may not fit into memory next to the model.
+    return jax.lax.map(merge_layer, (matrices, a, b))

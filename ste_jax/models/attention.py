@@ -1,4 +1,4 @@
-"""Causal attention over whole rows, for training and prefill, with a backward pass of its own."""
+"""Causal attention over whole rows for training and prefill, with a custom backward pass."""
 
 from functools import partial
 
@@ -6,30 +6,35 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from ste_jax.models.product import PRODUCT
+from ste_jax.models.einsum import SAVED
 
 Array = jax.Array
-# Queries of a block. More of them means fewer, larger products, and more scores above the diagonal in vain.
-# Of a long row a block is a quarter: the TPU compiler takes minutes over a program of many blocks.
+# Number of queries of a block. A larger block means fewer, larger products and more unused scores above the
+# diagonal. Long rows are divided into four blocks, since the TPU compiler takes minutes for many blocks.
 _BLOCK = 256
 _multiply = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
 def causal_attention(q: Array, k: Array, v: Array, segments: Array) -> Array:
-    """Causal attention inside segments: q [B,T,K,G,H], k and v [B,T,K,H], segments int32 [B,T] ->
-    [B,T,K,G,H].
+    """Returns causal attention inside segments, [B, T, K, G, H] in the dtype of `q`.
 
-    Scores and softmax are float32. A position sees the earlier ones of its own segment; segment 0 is padding.
-    A block of queries reads only the keys up to its own end, which saves nearly half of the products of long
-    rows. No array of [T, T] scores is kept: as in FlashAttention-2 (arXiv 2307.08691, section 3.1) the
-    backward pass makes the weights again from the scores and the logarithm of each query's sum.
+    Scores and softmax are float32. A position attends to itself and the earlier positions of its segment.
+    A block of queries reads only the keys up to the end of the block, which saves nearly half of the products
+    of long rows. No array of [T, T] scores is stored: as in FlashAttention-2 (arXiv 2307.08691, section 3.1),
+    the backward pass recomputes the weights from the scores and the log-sum-exp of each query.
+
+    Args:
+      q: queries [B, T, K, G, H].
+      k: keys [B, T, K, H].
+      v: values [B, T, K, H].
+      segments: int32 [B, T]; 0 is padding.
     """
     return _attend(q, k, v, segments)[0]
 
 
 def _attend(q: Array, k: Array, v: Array, segments: Array) -> tuple[Array, Array]:
-    """Returns what `causal_attention` does, and the log-sum-exp of the scores, float32 [B,K,G,T]."""
+    """Returns the result of `causal_attention`, and the log-sum-exp of the scores, float32 [B, K, G, T]."""
     k, v = _by_head(k, v)
     outputs, sums = [], []
     for start, end in _blocks(q.shape[1]):
@@ -46,13 +51,13 @@ def _attend(q: Array, k: Array, v: Array, segments: Array) -> tuple[Array, Array
 
 
 def _forward(q: Array, k: Array, v: Array, segments: Array) -> tuple[Array, tuple[Array, ...]]:
-    out, sums = (checkpoint_name(x, PRODUCT) for x in _attend(q, k, v, segments))
+    out, sums = (checkpoint_name(x, SAVED) for x in _attend(q, k, v, segments))
     return out, (q, k, v, segments, out, sums)
 
 
-def _backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
-    """Scores lie as [keys, queries] here: so no product needs a transposed copy of them."""
-    q, k, v, segments, out, sums = kept
+def _backward(residuals: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
+    # Scores are laid out as [keys, queries], so that no product needs a transposed copy of them.
+    q, k, v, segments, out, sums = residuals
     inner = _multiply("BTKGH,BTKGH->BKGT", d_out, out)
     kt = jnp.einsum("BSKH->BKHS", k)
     k, v = _by_head(k, v)
@@ -82,13 +87,13 @@ def _add_to_first(total: Array, part: Array) -> Array:
 
 
 def _blocks(T: int) -> list[tuple[int, int]]:
-    """Returns the first position of each block and the one after its last."""
+    """Returns the first and the end position of each block."""
     size = max(_BLOCK, T // 4)
     return [(start, min(start + size, T)) for start in range(0, T, size)]
 
 
 def _by_head(*xs: Array) -> tuple[Array, ...]:
-    # Without the barrier XLA would redo these transposes in every block.
+    # Without the barrier, XLA repeats these transposes in every block.
     return jax.lax.optimization_barrier(tuple(jnp.einsum("BSKH->BKSH", x) for x in xs))
 
 
@@ -101,6 +106,12 @@ def _scaled(q: Array) -> Array:
 
 
 def _visible(queries: Array, keys: Array, start: int) -> Array:
-    """Returns which keys [B,T,S] the queries at positions start.. see, of the segments of both."""
+    """Returns which keys each query of a block sees, bool [B, T, S], from the segments of both.
+
+    Args:
+      queries: segments of the queries, int32 [B, T].
+      keys: segments of the keys, int32 [B, S].
+      start: position of the first query.
+    """
     causal = jnp.arange(start, start + queries.shape[1])[:, None] >= jnp.arange(keys.shape[1])[None]
     return (queries[:, :, None] == keys[:, None, :]) & causal[None]

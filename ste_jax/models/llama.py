@@ -1,9 +1,9 @@
-"""The Llama: configuration, parameters and the forward pass, shared by training, prefill and decoding.
+"""The Llama model: configuration, parameters and the forward pass of training, prefill and decoding.
 
-Axes, everywhere in the project:
+Axes, in the whole project:
   B batch   T query length   S key length   D model   N query heads   K key/value heads   G = N/K   H head dim
   F feed-forward   V vocabulary   L layers
-Decoding runs the same layer with B = groups and T = samples of a group, one new token each.
+Decoding runs the same layers with B slots and T samples of a slot, one new token each.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from ste_jax.errors import SteError
 from ste_jax.models.adapters import Adapters
 from ste_jax.models.attention import causal_attention
-from ste_jax.models.product import product
+from ste_jax.models.einsum import einsum_vjp
 from ste_jax.models.rope import RopeScaling, apply_rope, rope_tables
-from ste_jax.sharding import Rules, for_decoding
+from ste_jax.sharding import Rules
 
 Array = jax.Array
-# (q [B,T,K,G,H], k [B,T,K,H], v [B,T,K,H], the layer's own inputs) -> [B,T,K,G,H]
+# (q [B, T, K, G, H], k [B, T, K, H], v [B, T, K, H], inputs of the layer) -> [B, T, K, G, H]
 Attend = Callable[[Array, Array, Array, Any], Array]
 
 
@@ -47,15 +47,18 @@ class LlamaConfig:
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"model: {self.num_heads} heads are not a multiple of {self.num_kv_heads} kv heads"
+            raise SteError(
+                "model_invalid",
+                f"model: {self.num_heads} heads are not a multiple of {self.num_kv_heads} kv heads",
             )
         if self.head_dim % 2:
-            raise ValueError(f"model: head_dim {self.head_dim} is odd; rotary embeddings need an even one")
+            raise SteError(
+                "model_invalid", f"model: head_dim {self.head_dim} is odd; rotary embeddings need an even one"
+            )
 
     @property
     def parameter_count(self) -> int:
-        """The number of parameters, tied ones once."""
+        """The number of parameters; tied embeddings count once."""
         return sum(p.size for p in parameter_table(self).values())
 
     def to_json(self) -> dict[str, Any]:
@@ -64,14 +67,20 @@ class LlamaConfig:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "LlamaConfig":
-        """Builds the configuration of a dict that `to_json` made."""
+        """Builds a configuration from the result of `to_json`."""
         scaling = value.get("rope_scaling")
         return cls(**{**value, "rope_scaling": RopeScaling(**scaling) if scaling else None})
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """Shape, logical axes and standard deviation at random initialisation (None: ones) of one parameter."""
+    """Description of a parameter.
+
+    Attributes:
+      shape: shape of the array.
+      axes: logical name of each axis; None is replicated.
+      std: standard deviation of the random initialization; None initializes with ones.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
@@ -87,9 +96,7 @@ class Parameter:
 
 
 def parameter_table(cfg: LlamaConfig) -> dict[str, Parameter]:
-    """Returns every parameter by name: the one table behind initialisation, sharding, loading and
-    restoring.
-    """
+    """Returns all parameters by name. Initialization, sharding, loading and restoring use this table."""
     L, D, F, V = cfg.num_layers, cfg.hidden_size, cfg.intermediate_size, cfg.vocab_size
     K, G, H = cfg.num_kv_heads, cfg.num_heads // cfg.num_kv_heads, cfg.head_dim
     std = 0.02
@@ -112,10 +119,15 @@ def parameter_table(cfg: LlamaConfig) -> dict[str, Parameter]:
 
 
 def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
-    """Checks that a mesh divides the parameters evenly.
+    """Checks that a mesh divides every parameter evenly.
+
+    Args:
+      cfg: architecture.
+      rules: sharding rules.
+      mesh_shape: size of each mesh axis by name.
 
     Raises:
-      SteError: "mesh_invalid"; the message names the parameter, its axis and the mesh axis.
+      SteError: An axis of a parameter is not divisible by the size of its mesh axis.
     """
     for name, parameter in parameter_table(cfg).items():
         for size, axis, entry in zip(
@@ -127,15 +139,15 @@ def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int
             if size % parts:
                 raise SteError(
                     "mesh_invalid",
-                    f"mesh: {name} has {size} along {axis!r}, which {parts} devices of mesh axis {entry!r} "
-                    "do not divide; choose a smaller size for that mesh axis",
+                    f"mesh: {name} has size {size} along {axis!r}, which is not divisible by the {parts} "
+                    f"devices of mesh axis {entry!r}; choose a smaller size for that mesh axis",
                 )
 
 
 class Blocks(nnx.Module):
-    """All layers, stacked on a leading axis L; `jax.lax.scan` hands them out one by one.
+    """Parameters of all layers, stacked on a leading axis L that `jax.lax.scan` runs over.
 
-    `adapters` are there while they are trained, the matrices being frozen.
+    `adapters` is set while adapters are trained and the matrices are frozen.
     """
 
     def __init__(self, arrays: Mapping[str, Array], adapters: Adapters | None = None):
@@ -152,7 +164,17 @@ class Blocks(nnx.Module):
 
 
 class Llama(nnx.Module):
-    """A Llama's parameters with the rules they are sharded by and the dtype it computes in."""
+    """A Llama model: parameters, their sharding rules, and the dtype of the computation.
+
+    Attributes:
+      cfg: architecture.
+      rules: sharding rules of parameters and activations.
+      dtype: dtype of the computation; parameters may have another.
+      embed: token embeddings [V, D].
+      blocks: parameters of the layers.
+      final_norm: weight of the last norm [D].
+      unembed: output embeddings [V, D], or None if they are tied to `embed`.
+    """
 
     def __init__(
         self,
@@ -170,27 +192,17 @@ class Llama(nnx.Module):
         self.final_norm = nnx.Param(arrays["final_norm"])
         self.unembed = None if cfg.tie_embeddings else nnx.Param(arrays["unembed"])
 
-    def with_rules(self, rules: Rules, mesh: jax.sharding.Mesh, dtype: str) -> "Llama":
-        """Returns the same model under the sharding rules of decoding, in `dtype`, on the `decode_mesh` of
-        this process; arrays that fit already are not copied.
-        """
-        return Llama(
-            self.cfg,
-            rules,
-            dtype,
-            {
-                name: for_decoding(self.parameter(name).astype(dtype), mesh, rules.spec(*p.axes))
-                for name, p in parameter_table(self.cfg).items()
-            },
-        )
-
     def with_adapters(self, adapters: Adapters | None) -> "Llama":
-        """Returns the same model with these adapters in the place of its own; nothing is copied."""
+        """Returns the model with other adapters, without copying parameters."""
         arrays = {name: self._stored(name) for name in parameter_table(self.cfg)}
         return Llama(self.cfg, self.rules, self.dtype, arrays, adapters)
 
     def parameter(self, name: str) -> Array:
-        """Returns a parameter by its name in `parameter_table`, with its adapters merged in."""
+        """Returns a parameter with its adapters merged, in the shape and dtype of the stored parameter.
+
+        Args:
+          name: name in `parameter_table`.
+        """
         array, adapters = self._stored(name), self.blocks.adapters
         return array if adapters is None else adapters.merge(name.removeprefix("blocks."), array)
 
@@ -198,13 +210,13 @@ class Llama(nnx.Module):
         return operator.attrgetter(name)(self)[...]
 
     def embed_tokens(self, tokens: Array) -> Array:
-        """Returns the embeddings [B, T, D] of ids [B, T]."""
+        """Returns the embeddings [B, T, D] of int32 ids [B, T], in `dtype`."""
         out = self.rules.spec("batch", None, None)
         return self.embed[...].at[tokens].get(out_sharding=out).astype(self.dtype)
 
     @property
     def unembedding(self) -> Array:
-        """The vectors [V, D] that final hidden states are multiplied with for logits."""
+        """The output embeddings [V, D], which map final hidden states to logits."""
         return (self.embed if self.unembed is None else self.unembed)[...]
 
     def unembed_hidden(self, hidden: Array) -> Array:
@@ -212,7 +224,7 @@ class Llama(nnx.Module):
         return logits_of(hidden, self.unembedding, self.rules, self.dtype)
 
     def normalize(self, x: Array) -> Array:
-        """Applies the final norm to [B, T, D]."""
+        """Returns the final norm of hidden states, [B, T, D] in their dtype."""
         return rms_norm(x, self.final_norm[...], self.cfg.rms_norm_eps)
 
     def run_layers(
@@ -224,17 +236,17 @@ class Llama(nnx.Module):
         *,
         remat: Callable | None = None,
     ) -> tuple[Array, Any]:
-        """Runs all layers, as one loop of the compiled program.
+        """Runs all layers in one loop.
 
         Args:
-          x: [B, T, D].
+          x: embeddings [B, T, D].
           positions: int32 [B, T].
-          attend: attention over whatever keys the caller has; the new keys are rotated already.
-          layer_inputs: a pytree with a leading axis L, of which `attend` gets each layer's share.
-          remat: wraps the layer for rematerialisation in the backward pass.
+          attend: attention; gets rotated queries and keys, values, and the slice of `layer_inputs`.
+          layer_inputs: pytree whose arrays have a leading axis L.
+          remat: wraps the layer function for rematerialization in the backward pass.
 
         Returns:
-          [B, T, D] before the final norm, and the new keys and values, each [L, B, T, K, H].
+          Hidden states before the final norm [B, T, D], and the new keys and values, each [L, B, T, K, H].
         """
         tables = rope_tables(positions, self.cfg.head_dim, self.cfg.rope_theta, self.cfg.rope_scaling)
 
@@ -245,16 +257,18 @@ class Llama(nnx.Module):
         return jax.lax.scan(remat(layer) if remat else layer, x, (self.blocks, layer_inputs))
 
     def _layer(self, block: Blocks, x: Array, tables: tuple[Array, Array], attend: Callable):
+        """Returns the output [B, T, D] of a layer, and its keys and values [B, T, K, H]."""
         eps, residual = self.cfg.rms_norm_eps, self.rules.spec("batch", None, None)
 
         def multiply(name: str, spec: str, x: Array, out_sharding: Any = None) -> Array:
-            w = getattr(block, name)[...].astype(self.dtype)
-            if block.adapters is None:
-                return product(spec, x, w, out_sharding)
-            # As it lies in memory: the TPU compiler would else keep a copy of some in another order.
-            w = with_layout_constraint(w, Layout(tuple(range(w.ndim))))
-            y = product(spec, x, w, out_sharding)
-            return y + block.adapters.change(name, spec, x, narrow=residual, out_sharding=out_sharding)
+            w, adapters = getattr(block, name)[...].astype(self.dtype), block.adapters
+            with jax.named_scope(name):
+                if adapters is None:
+                    return einsum_vjp(spec, x, w, out_sharding)
+                # Without this constraint, the TPU compiler keeps copies of frozen matrices in another layout.
+                w = with_layout_constraint(w, Layout(tuple(range(w.ndim))))
+                shardings = {"low_rank_sharding": residual, "out_sharding": out_sharding}
+                return einsum_vjp(spec, x, w, out_sharding) + adapters.lora_delta(name, spec, x, **shardings)
 
         with jax.named_scope("attention"):
             h = rms_norm(x, block.attention_norm[...], eps)
@@ -272,7 +286,13 @@ class Llama(nnx.Module):
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """Root-mean-square norm over the last axis, computed in float32, returned in x's dtype."""
+    """Returns the root-mean-square norm over the last axis.
+
+    Args:
+      x: array [..., D]; the result has its shape and dtype, computed in float32.
+      weight: [D].
+      eps: added to the mean square.
+    """
     wide = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     weight = weight.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -280,14 +300,22 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def logits_of(hidden: Array, unembedding: Array, rules: Rules, dtype: str) -> Array:
-    """Returns float32 logits [B, T, V] of hidden states [B, T, D] and an unembedding [V, D], in `dtype`."""
-    return jnp.einsum(
-        "BTD,VD->BTV",
-        hidden,
-        unembedding.astype(dtype),
-        preferred_element_type=jnp.float32,
-        out_sharding=rules.spec("batch", None, "vocab"),
-    )
+    """Returns logits, float32 [B, T, V].
+
+    Args:
+      hidden: final hidden states [B, T, D].
+      unembedding: output embeddings [V, D].
+      rules: sharding rules.
+      dtype: dtype of the operands of the product, which is summed in float32.
+    """
+    with jax.named_scope("unembed"):
+        return jnp.einsum(
+            "BTD,VD->BTV",
+            hidden,
+            unembedding.astype(dtype),
+            preferred_element_type=jnp.float32,
+            out_sharding=rules.spec("batch", None, "vocab"),
+        )
 
 
 def hidden_states(
@@ -299,9 +327,15 @@ def hidden_states(
     attention: Callable[..., Array] = causal_attention,
     remat: Callable | None = None,
 ) -> Array:
-    """Full forward pass of int32 [B, T] arrays: final hidden states [B, T, D] after the final norm.
+    """Runs the full forward pass; returns hidden states after the final norm, [B, T, D] in the model's dtype.
 
-    `attention` maps (q, k, v, segments) to what `causal_attention` returns.
+    Args:
+      model: the model.
+      tokens: int32 [B, T].
+      positions: int32 [B, T].
+      segments: int32 [B, T], see `causal_attention`.
+      attention: attention function with the signature of `causal_attention`.
+      remat: see `Llama.run_layers`.
     """
     x, _ = model.run_layers(
         model.embed_tokens(tokens),
@@ -313,7 +347,15 @@ def hidden_states(
 
 
 def initialize(cfg: LlamaConfig, rules: Rules, key: Array, *, param_dtype: str, dtype: str) -> Llama:
-    """Returns a randomly initialised model, every array born under its sharding (a mesh must be set)."""
+    """Returns a randomly initialized model on the current mesh.
+
+    Args:
+      cfg: architecture.
+      rules: sharding rules.
+      key: typed PRNG key [].
+      param_dtype: dtype of the parameters.
+      dtype: dtype of the computation.
+    """
     table = parameter_table(cfg)
     keys = dict(zip(table, jax.random.split(key, len(table)), strict=True))
     arrays = {name: random_parameter(keys[name], p, rules, param_dtype) for name, p in table.items()}
@@ -321,7 +363,7 @@ def initialize(cfg: LlamaConfig, rules: Rules, key: Array, *, param_dtype: str, 
 
 
 def random_parameter(key: Array, parameter: Parameter, rules: Rules, dtype: str) -> Array:
-    """Returns a new parameter, born under its sharding."""
+    """Returns a randomly initialized parameter of the given shape and dtype, sharded on the current mesh."""
     out, shape = rules.spec(*parameter.axes), parameter.shape
     if parameter.std is None:
         return jnp.ones(shape, dtype, out_sharding=out)

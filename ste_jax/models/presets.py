@@ -125,9 +125,9 @@ PRESETS: dict[str, LlamaConfig] = {
 
 
 def preset_of(model: str) -> LlamaConfig | None:
-    """Returns the architecture that a file's or hub repository's name tells, without opening it.
+    """Returns the architecture that the name of a file or hub repository implies, or None.
 
-    "meta-llama/Meta-Llama-3-70B-Instruct" is "llama3_70b"; Llama 3.3 is built as 3.1 is.
+    "meta-llama/Meta-Llama-3-70B-Instruct" is "llama3_70b"; Llama 3.3 has the architecture of Llama 3.1.
     """
     found = re.search(r"(llama|smollm)-?(\d(?:\.\d)?)[-_](\d+(?:\.\d)?[bm])", model.split("/")[-1].lower())
     if not found:

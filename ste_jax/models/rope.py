@@ -9,8 +9,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's scaling: low frequencies are divided by `factor`, high ones kept, the band between is
-    blended.
+    """Frequency scaling of Llama 3.1.
+
+    Attributes:
+      factor: divisor of low frequencies.
+      low_freq_factor: wavelengths above original_context / low_freq_factor are scaled.
+      high_freq_factor: wavelengths below original_context / high_freq_factor are not scaled; those between
+        are interpolated.
+      original_context: context length before the scaling.
     """
 
     factor: float
@@ -22,9 +28,7 @@ class RopeScaling:
 def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
     """Returns the angular frequencies, float32 [H/2], computed in float64.
 
-    The scaling is the "llama3" rope type of the Llama 3.1 release: wavelengths above
-    original/low_freq_factor are stretched, those below original/high_freq_factor are not, with a linear
-    blend between.
+    The scaling is the "llama3" rope type of the Llama 3.1 release.
     """
     frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if scaling is not None:
@@ -45,13 +49,16 @@ def rope_tables(
 
 
 def apply_rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates the two halves of the last axis of x [B, T, ..., H] against each other (Hugging Face's
-    layout).
+    """Returns x with the two halves of its last axis rotated, as in Hugging Face's layout.
+
+    Args:
+      x: array [B, T, ..., H]; the result has its shape and dtype.
+      tables: cosines and sines, float32 [B, T, H/2].
     """
     middle = (1,) * (x.ndim - 3)
     cos, sin = (t.reshape(t.shape[:2] + middle + (1, t.shape[2])) for t in tables)
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
-    # Reversing the halves and turning a sign fuses into one pass; splitting and joining them would copy.
+    # Flipping the halves and changing a sign fuses into one pass; splitting and concatenating would copy.
     sign = jnp.array([[-1.0], [1.0]], jnp.float32).reshape((1,) * (x.ndim - 1) + (2, 1))
     rotated = halves * cos + jnp.flip(halves, axis=-2) * (sin * sign)
     return rotated.reshape(x.shape).astype(x.dtype)

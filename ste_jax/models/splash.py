@@ -1,4 +1,4 @@
-"""Causal attention over whole rows by JAX's Pallas kernel for TPU, which keeps no scores in memory."""
+"""Causal attention over whole rows with the splash attention kernel of JAX for TPU."""
 
 from typing import cast
 
@@ -16,15 +16,15 @@ _BLOCK = 512
 def splash_attention(
     q: Array, k: Array, v: Array, segments: Array, *, rules: Rules, interpret: bool = False
 ) -> Array:
-    """What `causal_attention` returns, for rows of a multiple of 128 positions, each device by itself.
+    """Returns the same as `causal_attention`, [B, T, K, G, H]; every device computes its own rows and heads.
 
     Args:
-      q: [B,T,K,G,H].
-      k: [B,T,K,H], as `v`.
-      v: [B,T,K,H].
-      segments: int32 [B,T].
-      rules: which mesh axes share rows and key/value heads.
-      interpret: runs the kernel's arithmetic on any device, slowly.
+      q: queries [B, T, K, G, H]; T is a multiple of 128.
+      k: keys [B, T, K, H].
+      v: values [B, T, K, H].
+      segments: int32 [B, T].
+      rules: sharding rules of rows and key/value heads.
+      interpret: runs the kernel in interpret mode, which works on any device but is slow.
     """
     queries, keys = (
         rules.spec("batch", None, "kv_heads", None, None),
@@ -34,7 +34,7 @@ def splash_attention(
         lambda *inputs: _attend_alone(*inputs, interpret=interpret),
         in_specs=(queries, keys, keys, rules.spec("batch", None)),
         out_specs=queries,
-        check_vma=False,  # the kernel does not say over which axes its results vary
+        check_vma=False,  # the kernel does not declare over which axes its results vary
     )
     return attend(q, k, v, segments)
 
@@ -56,7 +56,7 @@ def _attend_alone(q: Array, k: Array, v: Array, segments: Array, *, interpret: b
         q_seq_shards=1,
         interpret=interpret,
     )
-    # The kernel does not scale, and wants one axis of query heads, those of a key's head together.
+    # The kernel does not scale the queries and expects a single axis of query heads, grouped by key head.
     q = (q.astype(jnp.float32) * H**-0.5).astype(q.dtype)
     q = jnp.einsum("BTKGH->BKGTH", q).reshape(B, K * G, T, H)
     k, v = (jnp.einsum("BSKH->BKSH", x) for x in (k, v))

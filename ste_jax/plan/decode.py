@@ -7,8 +7,8 @@ import jax
 
 from ste_jax.checkpoint.orbax import on_mesh
 from ste_jax.decode.cache import empty_prefix, empty_segment
-from ste_jax.decode.schedule import Shape
-from ste_jax.decode.steps import Controls, Samples, decode, prefill
+from ste_jax.decode.shape import Shape
+from ste_jax.decode.steps import SamplingParams, SamplingState, decode, prefill
 from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
 from ste_jax.plan.chips import Chip
 from ste_jax.plan.compile import Compiled, compile_program
@@ -40,20 +40,20 @@ def compile_prefill(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> 
 def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, ...]:
     """Returns the shapes and shardings of what `decode` takes, and its number of steps."""
     model, prefix, suffix = _abstract(cfg, mesh, shape)
-    slots, wave = shape.slots, shape.wave
-    column = _array(mesh, (slots, wave), "int32", "batch", None)
-    samples = Samples(
-        token=column,
-        position=column,
-        budget=column,
-        forced=column,
-        status=column,
-        keys=_array(mesh, (slots, wave, 2), "uint32", "batch", None, None),
-        own=column,
-        place=column,
+    lanes = shape.slots, shape.samples_per_slot
+    lane = _array(mesh, lanes, "int32", "batch", None)
+    state = SamplingState(
+        token=lane,
+        position=lane,
+        budget=lane,
+        forced=lane,
+        status=lane,
+        keys=_array(mesh, (*lanes, 2), "uint32", "batch", None, None),
+        suffix_length=lane,
+        prompt_index=lane,
     )
     scalar = _array(mesh, (), "float32")
-    controls = Controls(
+    params = SamplingParams(
         temperature=scalar,
         top_p=scalar,
         stop_ids=_array(mesh, (2,), "int32", None),
@@ -61,7 +61,7 @@ def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any
         is_allowed=_array(mesh, (cfg.vocab_size,), "bool", "vocab"),
         choices=_array(mesh, (0,), "int32", None),
     )
-    return model, prefix, suffix, samples, controls, shape.steps
+    return model, prefix, suffix, state, params, shape.decode_steps_per_sync
 
 
 def prefill_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, ...]:
@@ -69,19 +69,22 @@ def prefill_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[An
     most positions of prompts.
     """
     model, prefix, _ = _abstract(cfg, mesh, shape)
-    largest = max((shape.packing(bucket).packed for bucket in shape.buckets[::-1]), key=lambda p: p.at.size)
+    largest = max(
+        (shape.packing(bucket).packed for bucket in shape.buckets[::-1]),
+        key=lambda packed: packed.gather_index.size,
+    )
     packed = jax.tree.map(lambda x: _array(mesh, x.shape, "int32", "batch", *[None] * (x.ndim - 1)), largest)
     return model, prefix, packed
 
 
 def suffix_bytes(cfg: LlamaConfig, shape: Shape) -> int:
     """Returns the bytes of all suffix caches in bfloat16."""
-    return shape.slots * shape.wave * sum(shape.segments) * token_bytes(cfg)
+    return shape.slots * shape.samples_per_slot * sum(shape.segments) * token_bytes(cfg)
 
 
 def prefix_bytes(cfg: LlamaConfig, shape: Shape) -> int:
     """Returns the bytes of all prefix caches in bfloat16."""
-    return shape.slots * shape.prompts * sum(shape.pages) * token_bytes(cfg)
+    return shape.slots * shape.prompts_per_slot * sum(shape.pages) * token_bytes(cfg)
 
 
 def token_bytes(cfg: LlamaConfig) -> int:
@@ -97,9 +100,11 @@ def abstract_model(cfg: LlamaConfig, mesh: AnyMesh) -> Any:
 
 def _abstract(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, Any, Any]:
     model = abstract_model(cfg, mesh)
-    prefix = jax.eval_shape(lambda: empty_prefix(model, shape.slots, shape.prompts, shape.pages))
+    prefix = jax.eval_shape(lambda: empty_prefix(model, shape.slots, shape.prompts_per_slot, shape.pages))
     suffix = jax.eval_shape(
-        lambda: tuple(empty_segment(model, shape.slots, shape.wave, size) for size in shape.segments)
+        lambda: tuple(
+            empty_segment(model, shape.slots, shape.samples_per_slot, size) for size in shape.segments
+        )
     )
     return model, on_mesh(prefix, mesh), on_mesh(suffix, mesh)
 
@@ -130,7 +135,7 @@ def roofline(
     chips: int,
     *,
     sequences: int,
-    wave: int,
+    samples_per_slot: int,
     prompt: int,
     suffix: int,
     shared: bool,
@@ -142,13 +147,13 @@ def roofline(
       chip: published figures.
       chips: all share every tensor.
       sequences: samples in flight.
-      wave: samples of one prompt.
+      samples_per_slot: number of samples of one prompt.
       prompt: tokens of a prompt.
       suffix: own tokens of a sample, on average.
       shared: whether a prompt's keys and values are kept and read once for its samples.
     """
     matrices = cfg.parameter_count - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.hidden_size)
-    prompts = sequences / wave if shared else sequences
+    prompts = sequences / samples_per_slot if shared else sequences
     weights = 2.0 * matrices
     cache = token_bytes(cfg) * (prompts * prompt + sequences * suffix)
     attention = 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * (prompt + suffix)

@@ -7,8 +7,7 @@ import jax
 from jax.sharding import AxisType
 
 from ste_jax.config import RunConfig
-from ste_jax.decode.engine import decode_shape
-from ste_jax.decode.schedule import Shape
+from ste_jax.decode.shape import Shape, decode_shape
 from ste_jax.models.llama import LlamaConfig, check_divisible
 from ste_jax.plan.compile import Compiled
 from ste_jax.plan.cost import DECODING, Cost, prefill_cost, tensor_sums, train_cost
@@ -142,7 +141,7 @@ def engine_shape(
         requests=config.select.size,
         samples=samples,
         new_tokens=new_tokens,
-        room=8 if config.annotate.force_verdict else 0,  # the opening of a verdict, about
+        suffix_tokens=8 if config.annotate.force_verdict else 0,  # the opening of a verdict, about
         multiple=mesh.shape["data"] * mesh.shape["fsdp"],
     )
 
@@ -215,13 +214,13 @@ def decode_cost(
 ) -> Cost:
     """Costs a step of all samples in flight, `suffix` own tokens each; only `tensor` divides the weights."""
     replicas, device = mesh["data"] * mesh["fsdp"], topology.device
-    sequences = shape.slots * shape.wave
+    sequences = shape.slots * shape.samples_per_slot
     counted = roofline(
         cfg,
         device,
         mesh["tensor"],
         sequences=-(-sequences // replicas),
-        wave=shape.wave,
+        samples_per_slot=shape.samples_per_slot,
         prompt=prompt,
         suffix=suffix,
         shared=True,

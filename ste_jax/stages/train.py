@@ -17,6 +17,7 @@ from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import GREEDY
+from ste_jax.decode.resharding import reshard_model
 from ste_jax.distributed import process
 from ste_jax.judging.judge import Judge, judge_now
 from ste_jax.judging.selection import (
@@ -30,7 +31,7 @@ from ste_jax.pairs.splits import Splits
 from ste_jax.progress import Progress
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
-from ste_jax.sharding import DECODE, TRAIN
+from ste_jax.sharding import TRAIN
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import preference_examples, training_examples
 from ste_jax.storage.files import digest, matching, remove
@@ -256,7 +257,7 @@ def _train(
     )
 
     def accuracy(model: Llama, step: int) -> float:
-        decoding = model.with_rules(DECODE, context.mesh, config.decode.dtype)
+        decoding = reshard_model(model, context.mesh, config.decode.dtype)
         engine = context.engine_of(decoding, source)
         judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
         told = judged if engine.replica_group.is_leader else []

@@ -14,10 +14,10 @@ import optax
 from jax.experimental import multihost_utils
 
 from ste_jax.models.attention import causal_attention
+from ste_jax.models.einsum import SAVED
 from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
-from ste_jax.models.product import PRODUCT
 from ste_jax.models.splash import splash_attention
-from ste_jax.sharding import Rules, place
+from ste_jax.sharding import Rules, put_on_mesh
 from ste_jax.training.lora import add_lora, replace_trainable, trainable
 from ste_jax.training.loss import target_losses, total_loss
 from ste_jax.training.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
@@ -106,7 +106,7 @@ def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
 
 def put_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
     """Puts a batch's rows on the devices; every host knows the whole batch and hands over its own part."""
-    return {name: place(array, mesh, rules.spec("batch", None)) for name, array in batch.items()}
+    return {name: put_on_mesh(array, mesh, rules.spec("batch", None)) for name, array in batch.items()}
 
 
 @partial(jax.jit, donate_argnums=0, static_argnames=("settings", "total_steps"))
@@ -217,7 +217,7 @@ def _attention(model: Llama, settings: TrainSettings) -> Callable[..., Array]:
 def _remat(settings: TrainSettings) -> Callable | None:
     if settings.remat == "none":
         return None
-    policy = jax.checkpoint_policies.save_only_these_names(PRODUCT) if settings.remat == "dots" else None
+    policy = jax.checkpoint_policies.save_only_these_names(SAVED) if settings.remat == "dots" else None
     # The loop over layers keeps recomputation apart from the forward pass by itself.
     return partial(jax.checkpoint, policy=policy, prevent_cse=False)
 

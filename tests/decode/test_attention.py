@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ste_jax.decode.attention import Part, attend_parts
+from ste_jax.decode.attention import KVSegment, attend_segments
 
 B, M, T, K, G, H, P, S = 2, 2, 3, 2, 4, 8, 12, 5
 
@@ -28,12 +28,14 @@ def test_merged_attention_equals_plain_attention():
     written = jnp.asarray(np.random.default_rng(0).random((B, T, S)) < 0.6)
     in_prompts = jnp.arange(P)[None, None, None] < length[:, :, None, None]
     in_prompts &= place[:, None, :, None] == jnp.arange(M)[None, :, None, None]
-    merged = attend_parts(
+    merged = attend_segments(
         q,
         [
-            Part(prompt_k.swapaxes(-1, -2), prompt_v, in_prompts),
-            Part(
-                *(jnp.swapaxes(x, 1, 2) for x in (own_k.swapaxes(-1, -2), own_v)), written[:, None], own=True
+            KVSegment(prompt_k.swapaxes(-1, -2), prompt_v, in_prompts),
+            KVSegment(
+                *(jnp.swapaxes(x, 1, 2) for x in (own_k.swapaxes(-1, -2), own_v)),
+                written[:, None],
+                is_suffix=True,
             ),
         ],
     )
@@ -50,16 +52,18 @@ def test_merged_attention_equals_plain_attention():
 
 def test_a_part_without_visible_keys_changes_no_bit():
     q, k, v = _random(B, T, K, G, H), _random(B, M, K, H, P), _random(B, M, K, P, H)
-    own = Part(_random(B, K, T, H, S), _random(B, K, T, S, H), jnp.ones((B, 1, T, S), bool), own=True)
-    nothing = Part(k, v, jnp.zeros((B, M, T, P), bool))
-    alone = attend_parts(q, [own])
-    np.testing.assert_array_equal(attend_parts(q, [nothing, own]), alone)
-    np.testing.assert_array_equal(attend_parts(q, [own, nothing]), alone)
+    own = KVSegment(
+        _random(B, K, T, H, S), _random(B, K, T, S, H), jnp.ones((B, 1, T, S), bool), is_suffix=True
+    )
+    nothing = KVSegment(k, v, jnp.zeros((B, M, T, P), bool))
+    alone = attend_segments(q, [own])
+    np.testing.assert_array_equal(attend_segments(q, [nothing, own]), alone)
+    np.testing.assert_array_equal(attend_segments(q, [own, nothing]), alone)
 
 
 def test_the_place_of_a_prompt_changes_no_bit():
     q, k, v = _random(B, T, K, G, H), _random(B, M, K, H, P), _random(B, M, K, P, H)
     seen = jnp.arange(M)[None, :, None, None] == 0
     first = jnp.broadcast_to(seen, (B, M, T, P)) & (jnp.arange(P) < 9)[None, None, None]
-    moved = Part(k[:, ::-1], v[:, ::-1], first[:, ::-1])
-    np.testing.assert_array_equal(attend_parts(q, [moved]), attend_parts(q, [Part(k, v, first)]))
+    moved = KVSegment(k[:, ::-1], v[:, ::-1], first[:, ::-1])
+    np.testing.assert_array_equal(attend_segments(q, [moved]), attend_segments(q, [KVSegment(k, v, first)]))

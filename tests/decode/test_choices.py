@@ -29,7 +29,13 @@ CFG = LlamaConfig(
     tie_embeddings=True,
 )
 SETTINGS = DecodeSettings(
-    sequences=12, prefix_tokens=256, prefill_tokens=64, buckets=(16, 64), steps=8, columns=16, wave=3
+    sequences=12,
+    prefix_tokens=256,
+    prefill_tokens=64,
+    buckets=(16, 64),
+    decode_steps_per_sync=8,
+    suffix_chunk=16,
+    samples_per_slot=3,
 )
 SAMPLED = Sampling(0.7, 0.9)
 CHOICES = (7, 9, 30)
@@ -141,7 +147,7 @@ def test_values_are_the_same_bits_alone_and_among_others(model):
     found = _completions(_engine(model), requests, suffix=SUFFIX)
     _same(_completions(_engine(model), requests[::-1], suffix=SUFFIX), found)
     _same(_completions(_engine(model, sequences=6), requests, suffix=SUFFIX), found)
-    _same(_completions(_engine(model, steps=3), requests, suffix=SUFFIX), found)
+    _same(_completions(_engine(model, decode_steps_per_sync=3), requests, suffix=SUFFIX), found)
     # Of another number of requests the programs have other sizes, and their sums round differently.
     for request in requests[:3]:
         done = {r.id for r in requests} - {request.id}
@@ -177,7 +183,7 @@ def test_the_real_model_agrees_with_its_full_forward_pass(smollm2_path, sampling
     texts = ["Which is larger, 7 or 9?", "Name a colour.", "Why is the sky blue? Answer in one word."]
     prompts = [tuple(encode_chat(source.tokenizer, [Message("user", text)])) for text in texts]
     model = source.load(DECODE, mesh, param_dtype="float32", dtype="float32")
-    settings = DecodeSettings(sequences=6, buckets=(64,), wave=2)
+    settings = DecodeSettings(sequences=6, buckets=(64,), samples_per_slot=2)
     engine = Engine(model, mesh, settings, source.tokenizer.stop_ids)
     requests = [
         Request(str(i), prompt, np.stack([key_data(0, "t", str(i), s) for s in range(2)]), 16)

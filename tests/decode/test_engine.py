@@ -27,7 +27,13 @@ CFG = LlamaConfig(
     tie_embeddings=True,
 )
 SETTINGS = DecodeSettings(
-    sequences=12, prefix_tokens=256, prefill_tokens=64, buckets=(16, 64), steps=8, columns=16, wave=3
+    sequences=12,
+    prefix_tokens=256,
+    prefill_tokens=64,
+    buckets=(16, 64),
+    decode_steps_per_sync=8,
+    suffix_chunk=16,
+    samples_per_slot=3,
 )
 SAMPLED = Sampling(0.7, 0.9)
 GREEDY = Sampling(0.0, 1.0)
@@ -100,9 +106,9 @@ def test_samples_do_not_depend_on_their_company(model):
     assert len(everything) == len(requests)
     # Fewer slots, one place a slot, another order, other waves, and a restart after half of the requests.
     assert _serve(_engine(model, sequences=6), requests) == everything
-    assert _serve(_engine(model, prompts=1), requests) == everything
+    assert _serve(_engine(model, prompts_per_slot=1), requests) == everything
     assert _serve(_engine(model), requests[::-1]) == everything
-    assert _serve(_engine(model, wave=2), requests) == everything
+    assert _serve(_engine(model, samples_per_slot=2), requests) == everything
     half = {r.id for r in requests[::2]}
     rest = _serve(_engine(model), requests, done=half)
     assert rest == {k: v for k, v in everything.items() if k not in half}
@@ -137,7 +143,7 @@ def test_a_mesh_of_eight_devices_equals_one(model, shape):
     wanted = _serve(_engine(model, **sizes), requests, GREEDY)
     engine = _engine(_model(shape), **sizes)
     # Several prompts to a row.
-    assert engine.shape(requests).packing(64).packed.at.shape[1] > 1
+    assert engine.shape(requests).packing(64).packed.gather_index.shape[1] > 1
     assert _serve(engine, requests, GREEDY) == wanted
 
 
@@ -290,15 +296,15 @@ def test_usage_adds_up(model):
     assert usage.prompt_tokens == sum(len(r.prompt) - 1 for r in requests) <= usage.prompt_positions
     assert usage.samples == sum(len(g.completions) for g in groups.values())
     assert usage.tokens == sum(len(c.tokens) for g in groups.values() for c in g.completions)
-    assert usage.saved_samples == 3 * 5
-    assert usage.dropped_tokens > 0
+    assert usage.skipped_samples == 3 * 5
+    assert usage.wasted_tokens > 0
     stopped = sum(c.finish == "stop" for g in groups.values() for c in g.completions)
     assert usage.used_steps >= usage.tokens + stopped
     assert 0.2 < usage.occupancy <= 1.0
 
 
-def test_a_second_place_keeps_the_columns_busy(model):
-    one, two = _engine(model, prompts=1), _engine(model)
+def test_a_second_prompt_of_a_slot_keeps_the_lanes_busy(model):
+    one, two = _engine(model, prompts_per_slot=1), _engine(model)
     for engine in (one, two):
         _serve(engine, _requests(count=40))
     assert one.usage.used_steps == two.usage.used_steps
@@ -312,8 +318,8 @@ def test_settings_are_checked():
         Sampling(1.0, 0.0)
     with pytest.raises(ValueError, match=r"decode\.buckets"):
         DecodeSettings(buckets=(64, 32))
-    with pytest.raises(ValueError, match=r"decode\.wave \(9\)"):
-        DecodeSettings(sequences=8, wave=9)
+    with pytest.raises(ValueError, match=r"decode\.samples_per_slot \(9\)"):
+        DecodeSettings(sequences=8, samples_per_slot=9)
 
 
 def test_a_prompt_has_the_same_keys_wherever_it_stands_in_a_row():
@@ -328,9 +334,9 @@ def test_a_prompt_has_the_same_keys_wherever_it_stands_in_a_row():
         packing = Packing(rows=1, positions=125, prompts=7, longest=32, slots=2)
         for other in [*others[:before], [*prompt[: 3 * before], 7]]:
             assert packing.add(other) is not None
-        packing.send(packing.add(prompt) or (0, 0), 1, 0)
+        packing.assign(packing.add(prompt) or (0, 0), 1, 0)
         with jax.set_mesh(mesh):
-            prefix = empty_prefix(model, slots=2, prompts=1, pages=(32,))
+            prefix = empty_prefix(model, slots=2, prompts_per_slot=1, pages=(32,))
             prefix = jax.device_get(steps.prefill(model, prefix, packing.packed))
         return prefix.pages[0], prefix.length
 

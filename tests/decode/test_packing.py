@@ -18,34 +18,34 @@ def _prompts(count: int) -> list[list[int]]:
 
 
 def test_every_prompt_can_be_read_off_its_row() -> None:
-    packing, seats = _packing(), {}
+    packing, packed_indices = _packing(), {}
     for i, prompt in enumerate(_prompts(40)):
-        if seat := packing.add(prompt):
-            packing.send(seat, i % 9, i % 2)
-            seats[seat] = (prompt, i % 9, i % 2)
+        if packed_index := packing.add(prompt):
+            packing.assign(packed_index, i % 9, i % 2)
+            packed_indices[packed_index] = (prompt, i % 9, i % 2)
     packed = packing.packed
-    assert len(seats) > 6
-    for (row, number), (prompt, slot, place) in seats.items():
-        at = packed.at[row, number, : len(prompt)]
+    assert len(packed_indices) > 6
+    for (row, number), (prompt, slot, prompt_index) in packed_indices.items():
+        at = packed.gather_index[row, number, : len(prompt)]
         assert packed.tokens[row, at].tolist() == prompt
         assert packed.positions[row, at].tolist() == list(range(len(prompt)))
         assert packed.length[row, number] == len(prompt)
-        assert (packed.slots[row, number], packed.places[row, number]) == (slot, place)
+        assert (packed.slots[row, number], packed.prompt_index[row, number]) == (slot, prompt_index)
     # What no prompt took goes nowhere.
-    assert (packed.slots == 9).sum() == packed.slots.size - len(seats)
+    assert (packed.slots == 9).sum() == packed.slots.size - len(packed_indices)
 
 
 def test_a_position_stands_for_all_prompts_that_begin_so() -> None:
     packing = _packing(rows=1)
-    seats = [packing.add(prompt) for prompt in ([1, 2, 3, 4], [1, 2, 5], [1, 2, 3, 4], [1, 2, 3])]
-    assert seats == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    packed_indices = [packing.add(prompt) for prompt in ([1, 2, 3, 4], [1, 2, 5], [1, 2, 3, 4], [1, 2, 3])]
+    assert packed_indices == [(0, 0), (0, 1), (0, 2), (0, 3)]
     packed = packing.packed
     assert packed.tokens[0, :6].tolist() == [1, 2, 3, 4, 5, 0]
-    assert packed.at[0, :4, :4].tolist() == [[0, 1, 2, 3], [0, 1, 4, 0], [0, 1, 2, 3], [0, 1, 2, 0]]
+    assert packed.gather_index[0, :4, :4].tolist() == [[0, 1, 2, 3], [0, 1, 4, 0], [0, 1, 2, 3], [0, 1, 2, 0]]
     # Back from the rows: each position is that of a prompt which has it.
     for index in range(5):
-        number, position = divmod(int(packed.back[0, index]), 32)
-        assert packed.at[0, number, position] == index
+        number, position = divmod(int(packed.scatter_index[0, index]), 32)
+        assert packed.gather_index[0, number, position] == index
         assert packed.positions[0, index] == position
 
 

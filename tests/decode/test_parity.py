@@ -26,7 +26,7 @@ def test_greedy_tokens_are_those_of_transformers(smollm2_path):
     texts = [instruction.text for instruction in read_instructions(STARTER)[:PROMPTS]]
     prompts = [tuple(encode_chat(source.tokenizer, [Message("user", text)])) for text in texts]
     model = source.load(DECODE, mesh, param_dtype="float32", dtype="float32")
-    settings = DecodeSettings(sequences=PROMPTS, buckets=(128,), wave=1)
+    settings = DecodeSettings(sequences=PROMPTS, buckets=(128,), samples_per_slot=1)
     engine = Engine(model, mesh, settings, stop_ids=())
     key = np.zeros((1, 2), np.uint32)
     requests = [Request(str(i), prompt, key, NEW_TOKENS) for i, prompt in enumerate(prompts)]

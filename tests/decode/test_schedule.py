@@ -3,9 +3,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from ste_jax.decode.protocol import Request
-from ste_jax.decode.schedule import Shape, reads
+from ste_jax.decode.schedule import plan_prefills
+from ste_jax.decode.shape import Shape
 
-SHAPE = Shape((64, 128), 8, prompts=2, wave=2, steps=4, segments=(16,), prefill_tokens=256)
+SHAPE = Shape(
+    (64, 128),
+    8,
+    prompts_per_slot=2,
+    samples_per_slot=2,
+    decode_steps_per_sync=4,
+    segments=(16,),
+    prefill_tokens=256,
+)
 
 
 def _requests(lengths: Sequence[int]) -> list[Request]:
@@ -18,7 +27,7 @@ def _requests(lengths: Sequence[int]) -> list[Request]:
 
 def test_every_request_is_read_once_with_others_of_its_bucket() -> None:
     requests = _requests(np.random.default_rng(1).integers(1, 129, 60).tolist())
-    found = reads(SHAPE, requests)
+    found = plan_prefills(SHAPE, requests)
     assert sorted(r.id for read in found for r in read) == sorted(r.id for r in requests)
     buckets = [{SHAPE.bucket(r) for r in read} for read in found]
     assert [len(b) for b in buckets] == [1] * len(found)
@@ -31,15 +40,32 @@ def test_every_request_is_read_once_with_others_of_its_bucket() -> None:
 
 def test_what_has_no_room_waits_before_those_that_came_later() -> None:
     requests = _requests([100, 90, 80, 66, 120, 110])
-    names = [[r.id for r in read] for read in reads(SHAPE, requests)]
+    names = [[r.id for r in read] for read in plan_prefills(SHAPE, requests)]
     # 100 + 90 + 66 are 256; 80 comes before 120 next.
     assert names == [["0", "1", "3"], ["2", "4"], ["5"]]
 
 
-def test_a_prefill_has_no_more_prompts_than_places() -> None:
-    few = Shape((64,), 2, prompts=1, wave=2, steps=4, segments=(16,), prefill_tokens=256)
-    assert few.packing(64).packed.at.shape == (1, 2, 64)
+def test_a_prefill_has_no_more_prompts_than_the_slots_hold() -> None:
+    few = Shape(
+        (64,),
+        2,
+        prompts_per_slot=1,
+        samples_per_slot=2,
+        decode_steps_per_sync=4,
+        segments=(16,),
+        prefill_tokens=256,
+    )
+    assert few.packing(64).packed.gather_index.shape == (1, 2, 64)
     assert few.packing(64).packed.tokens.shape == (1, 128)
-    shared = Shape((64,), 8, prompts=2, wave=2, steps=4, segments=(16,), prefill_tokens=512, multiple=4)
-    assert shared.packing(64).packed.at.shape == (4, 4, 64)
+    shared = Shape(
+        (64,),
+        8,
+        prompts_per_slot=2,
+        samples_per_slot=2,
+        decode_steps_per_sync=4,
+        segments=(16,),
+        prefill_tokens=512,
+        multiple=4,
+    )
+    assert shared.packing(64).packed.gather_index.shape == (4, 4, 64)
     assert shared.packing(64).packed.tokens.shape == (4, 128)

@@ -13,7 +13,7 @@ import pytest
 from ste_jax.checkpoint.source import open_model
 from ste_jax.decode.engine import DecodeSettings, decode_shape
 from ste_jax.decode.protocol import Request
-from ste_jax.evaluation.estimate import buckets_below, measure, rounds
+from ste_jax.evaluation.estimate import buckets_below, length_groups, time_and_estimate
 from ste_jax.evaluation.result import read_result
 from ste_jax.evaluation.settings import EvaluationSettings
 from ste_jax.judging.prompts import BUILT_IN
@@ -148,7 +148,7 @@ def request(i: int, length: int) -> Request:
 def test_the_estimate_is_what_the_rest_then_takes():
     lengths = [100] * 40 + [200] * 30 + [900] * 20
     requests = [request(i, length) for i, length in enumerate(lengths)]
-    settings = DecodeSettings(sequences=8, wave=1, buckets=(128, 256, 1024))
+    settings = DecodeSettings(sequences=8, samples_per_slot=1, buckets=(128, 256, 1024))
     served: list[str] = []
     together: list[set[int]] = []
 
@@ -166,9 +166,9 @@ def test_the_estimate_is_what_the_rest_then_takes():
         together.append({lengths[int(id_[1:])] for id_ in only})
 
     started = time.monotonic()
-    parts = rounds(requests)
+    parts = length_groups(requests)
     assert [len(part) for part in parts] == [70, 20]
-    estimate = measure(parts, {"r0", "r1"}, shape_of, serve, started)
+    estimate = time_and_estimate(parts, {"r0", "r1"}, shape_of, serve, started)
     # Each length compiles alone, and the timed ones are of all.
     assert sorted(map(sorted, together[:2])) == [[100], [200]]
     assert together[2:] == [{100, 200}, {900}, {900}]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ste_jax.models.attention import causal_attention
-from ste_jax.models.product import PRODUCT
-from ste_jax.sharding import TRAIN, make_mesh, place
+from ste_jax.models.einsum import SAVED
+from ste_jax.sharding import TRAIN, make_mesh, put_on_mesh
 
 B, K, G, H = 2, 2, 3, 8
 
@@ -62,7 +62,7 @@ def test_gradients_stay_on_the_devices_of_their_arrays():
     inputs = _inputs(300)
     wanted = _gradients(causal_attention, inputs)
     names = [("batch", None, "kv_heads", *[None] * (x.ndim - 3)) for x in inputs[:3]] + [("batch", None)]
-    placed = [place(x, mesh, TRAIN.spec(*n)) for x, n in zip(inputs, names, strict=True)]
+    placed = [put_on_mesh(x, mesh, TRAIN.spec(*n)) for x, n in zip(inputs, names, strict=True)]
     with jax.set_mesh(mesh):
         ours = jax.jit(lambda *x: _gradients(causal_attention, x))(*placed)
     for mine, whole, like in zip(ours, wanted, placed, strict=False):
@@ -77,5 +77,5 @@ def test_a_policy_that_keeps_products_does_not_attend_again():
         attend = jax.checkpoint(lambda *x: jnp.sum(causal_attention(*x, segments) ** 2), policy=policy)
         return str(jax.make_jaxpr(jax.grad(attend, (0, 1, 2)))(q, k, v)).count(" exp ")
 
-    keep = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    keep = jax.checkpoint_policies.save_only_these_names(SAVED)
     assert (exponentials(keep), exponentials(None)) == (2, 3)

@@ -20,11 +20,11 @@ def attend_and_differentiate(attend, shape):
     segments[0, 100:], segments[0, 150:], segments[0, 220:] = 2, 3, 0
     segments[1, 13:] = 2
 
-    def place(array, *axes):
+    def put(array, *axes):
         return jax.device_put(array, jax.NamedSharding(mesh, TRAIN.spec("batch", None, *axes)))
 
-    q = place(rng.normal(size=(B, T, K, G, H)).astype(np.float32), "kv_heads", None, None)
-    k, v = (place(rng.normal(size=(B, T, K, H)).astype(np.float32), "kv_heads", None) for _ in range(2))
+    q = put(rng.normal(size=(B, T, K, G, H)).astype(np.float32), "kv_heads", None, None)
+    k, v = (put(rng.normal(size=(B, T, K, H)).astype(np.float32), "kv_heads", None) for _ in range(2))
     weights = rng.normal(size=q.shape).astype(np.float32)
 
     @jax.jit
@@ -34,7 +34,7 @@ def attend_and_differentiate(attend, shape):
         return jnp.sum(weights * values), values
 
     with jax.set_mesh(mesh):
-        gradients, values = differentiate(q, k, v, place(segments))
+        gradients, values = differentiate(q, k, v, put(segments))
     assert values.sharding.spec == q.sharding.spec
     return values, *gradients
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from ste_jax.decode.schedule import Shape
+from ste_jax.decode.shape import Shape
 from ste_jax.models.presets import PRESETS, preset_of
 from ste_jax.plan.cost import DECODING, prefill_cost, train_cost, trained_parameters
 from ste_jax.plan.phases import decode_cost
@@ -16,7 +16,15 @@ SETTINGS = TrainSettings(
 
 
 def shape(slots: int) -> Shape:
-    return Shape((4096,), slots, prompts=1, wave=15, steps=16, segments=(512,), prefill_tokens=4096)
+    return Shape(
+        (4096,),
+        slots,
+        prompts_per_slot=1,
+        samples_per_slot=15,
+        decode_steps_per_sync=16,
+        segments=(512,),
+        prefill_tokens=4096,
+    )
 
 
 FSDP_64 = {"data": 1, "fsdp": 64, "tensor": 1}

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("libtpu")
 
-from ste_jax.decode.schedule import Shape
+from ste_jax.decode.shape import Shape
 from ste_jax.models.presets import PRESETS
 from ste_jax.plan.chips import CHIPS
 from ste_jax.plan.decode import compile_decode, compile_prefill, roofline, slice_mesh, suffix_bytes
@@ -16,7 +16,15 @@ CFG = PRESETS["llama3_8b"]
 
 
 def _shape(slots: int) -> Shape:
-    return Shape((512, 1024), slots, prompts=1, wave=8, steps=16, segments=(128, 128), prefill_tokens=1024)
+    return Shape(
+        (512, 1024),
+        slots,
+        prompts_per_slot=1,
+        samples_per_slot=8,
+        decode_steps_per_sync=16,
+        segments=(128, 128),
+        prefill_tokens=1024,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def test_what_does_not_fit_is_a_result():
 
 
 def test_sharing_the_prefix_costs_less():
-    sizes = {"sequences": 240, "wave": 15, "prompt": 2500, "suffix": 400}
+    sizes = {"sequences": 240, "samples_per_slot": 15, "prompt": 2500, "suffix": 400}
     cfg, chip = PRESETS["llama3_70b"], CHIPS["v6e"]
     shared = roofline(cfg, chip, 8, shared=True, **sizes)
     apart = roofline(cfg, chip, 8, shared=False, **sizes)

@@ -83,7 +83,13 @@ def begin(
     make_config: Callable[..., RunConfig], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Path]:
     """Makes workdirs of one configuration."""
-    decode = {"sequences": 24, "buckets": (640,), "columns": 16, "wave": 3, "prefix_tokens": 8 * 2 * 640}
+    decode = {
+        "sequences": 24,
+        "buckets": (640,),
+        "suffix_chunk": 16,
+        "samples_per_slot": 3,
+        "prefix_tokens": 8 * 2 * 640,
+    }
     config = make_config(
         model=str(tiny_model),
         mesh=(1, -1, 2),

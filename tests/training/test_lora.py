@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from training_cases import TINY, examples, settings, tiny_model
 
+from ste_jax.decode.resharding import reshard_model
 from ste_jax.models.adapters import Adapters
 from ste_jax.models.llama import hidden_states
 from ste_jax.sharding import TRAIN, make_mesh
@@ -46,7 +47,7 @@ def plain_gradients():
     """The loss and the gradients of the merged model's matrices, by name: an ordinary Llama."""
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        merged = adapted(mesh).with_rules(TRAIN, mesh, "float32")
+        merged = reshard_model(adapted(mesh), mesh, "float32", rules=TRAIN)
         assert merged.blocks.adapters is None
         value, gradients = jax.jit(jax.value_and_grad(loss))(merged, batch_on(mesh))
         return float(value), {n: np.asarray(gradients.parameter(f"blocks.{n}")) for n in names()}
@@ -86,7 +87,7 @@ def test_new_adapters_change_nothing_and_have_the_matrices_axes():
     mesh = make_mesh((1, 2, 2), jax.devices()[:4])
     with jax.set_mesh(mesh):
         model = add_lora(tiny_model(mesh), LORA, jax.random.key(1))
-        merged = model.with_rules(TRAIN, mesh, "float32")
+        merged = reshard_model(model, mesh, "float32", rules=TRAIN)
     part = trainable(model)
     for name in names():
         np.testing.assert_array_equal(merged.parameter(f"blocks.{name}"), getattr(model.blocks, name)[...])

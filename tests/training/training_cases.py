@@ -6,8 +6,7 @@ import numpy as np
 
 from ste_jax.models.llama import Llama, LlamaConfig, Parameter, parameter_table
 from ste_jax.records import TrainingExample
-from ste_jax.sharding import TRAIN, make_mesh
-from ste_jax.sharding import place as place_array
+from ste_jax.sharding import TRAIN, make_mesh, put_on_mesh
 from ste_jax.training.settings import TrainSettings
 
 TINY = LlamaConfig(
@@ -34,7 +33,7 @@ def tiny_model(
 
     def place(parameter: Parameter) -> jax.Array:
         values = np.ones(parameter.shape) if parameter.std is None else random.normal(0, 0.1, parameter.shape)
-        return place_array(values.astype(jnp.dtype(param_dtype)), mesh, TRAIN.spec(*parameter.axes))
+        return put_on_mesh(values.astype(jnp.dtype(param_dtype)), mesh, TRAIN.spec(*parameter.axes))
 
     arrays = {name: place(parameter) for name, parameter in parameter_table(cfg).items()}
     return Llama(cfg, TRAIN, dtype, arrays)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.ad_checkpoint import print_saved_residuals
 
-from ste_jax.models.product import PRODUCT, product
+from ste_jax.models.einsum import SAVED, einsum_vjp
 from ste_jax.sharding import TRAIN, make_mesh
 
 B, T, D, F, K, G, H = 8, 3, 16, 32, 2, 2, 4
@@ -19,20 +19,20 @@ def test_gradients_are_those_of_einsum(spec, mesh_shape):
     (x_axes, w_axes), y_axes = spec.split("->")[0].split(","), spec.split("->")[1]
     random = np.random.default_rng(0)
 
-    def place(axes: str, weight: bool) -> jax.Array:
+    def put(axes: str, weight: bool) -> jax.Array:
         # Activations carry no mesh axis along D.
         names = [NAMES.get(a) if weight or a != "D" else None for a in axes]
         values = random.normal(size=[SIZES[a] for a in axes]).astype(np.float32)
         return jax.device_put(values, jax.NamedSharding(mesh, TRAIN.spec(*names)))
 
-    x, w = place(x_axes, False), place(w_axes, True)
-    factor, out = place(y_axes, False), None if x_axes[-1] == "D" else TRAIN.spec("batch", None, None)
+    x, w = put(x_axes, False), put(w_axes, True)
+    factor, out = put(y_axes, False), None if x_axes[-1] == "D" else TRAIN.spec("batch", None, None)
 
     def gradients(multiply):
         return jax.grad(lambda x, w: jnp.sum(factor * multiply(x, w)), (0, 1))(x, w)
 
     with jax.set_mesh(mesh):
-        ours = jax.jit(gradients, static_argnums=0)(lambda x, w: product(spec, x, w, out))
+        ours = jax.jit(gradients, static_argnums=0)(lambda x, w: einsum_vjp(spec, x, w, out))
         wanted = jax.jit(gradients, static_argnums=0)(lambda x, w: jnp.einsum(spec, x, w, out_sharding=out))
     for mine, plain, value in zip(ours, wanted, (x, w), strict=True):
         np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-5)
@@ -41,9 +41,9 @@ def test_gradients_are_those_of_einsum(spec, mesh_shape):
 
 def test_a_policy_can_keep_products_and_nothing_else(capsys):
     def layer(x, w):
-        return product("BTF,FD->BTD", jnp.sin(jnp.cos(product("BTD,DF->BTF", x, w))), w.T)
+        return einsum_vjp("BTF,FD->BTD", jnp.sin(jnp.cos(einsum_vjp("BTD,DF->BTF", x, w))), w.T)
 
-    keep = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    keep = jax.checkpoint_policies.save_only_these_names(SAVED)
     x, w = jnp.ones((B, T, D)), jnp.ones((D, F))
     print_saved_residuals(lambda x, w: jnp.sum(jax.checkpoint(layer, policy=keep)(x, w)), x, w)
     shapes = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
@@ -53,6 +53,6 @@ def test_a_policy_can_keep_products_and_nothing_else(capsys):
 def test_no_gradient_on_cpu_copies_a_wide_operand_transposed():
     x, w = jnp.ones((B, T, F)), jnp.ones((F, D))
     gradients = jax.jit(
-        jax.grad(lambda x, w: jnp.sum(jnp.sin(product("BTF,FD->BTD", jnp.cos(x), w))), (0, 1))
+        jax.grad(lambda x, w: jnp.sum(jnp.sin(einsum_vjp("BTF,FD->BTD", jnp.cos(x), w))), (0, 1))
     )
     assert f"f32[{F},{B * T}]" not in str(gradients.lower(x, w).compile().as_text())
