@@ -98,8 +98,8 @@ def main() -> None:
         topology = parse_topology(slice_)
         chip, chips = topology.chip, topology.chips
         slots, decode, prefill = largest(slice_, a.model, shape_of, a.start)
-        beside = suffix_bytes(cfg, shape_of(slots)) / chips
-        peaks = [(decode.peak_bytes or 0) / GIB, ((prefill.peak_bytes or 0) + beside) / GIB]
+        suffixes = suffix_bytes(cfg, shape_of(slots)) / chips
+        peaks = [(decode.peak_bytes or 0) / GIB, ((prefill.peak_bytes or 0) + suffixes) / GIB]
         print(
             f"| {slice_} | {slots * a.samples_per_slot} | {peaks[0]:.2f} | {peaks[1]:.2f} | "
             f"{chip.hbm / GIB:.2f} |",

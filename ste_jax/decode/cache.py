@@ -22,8 +22,9 @@ from jaxtyping import Float, Int32
 from ste_jax.models.llama import Llama
 
 Array = jax.Array
-Page: TypeAlias = tuple[Float[Array, "L B M K H P"], Float[Array, "L B M K P H"]]
-SuffixSegment: TypeAlias = tuple[Float[Array, "L B K T H S"], Float[Array, "L B K T S H"]]
+# Pages and segments differ in P and S, which the leading underscore excludes from the check of equal sizes.
+Page: TypeAlias = tuple[Float[Array, "L B M K H _P"], Float[Array, "L B M K _P H"]]
+SuffixSegment: TypeAlias = tuple[Float[Array, "L B K T H _S"], Float[Array, "L B K T _S H"]]
 
 
 @jax.tree_util.register_dataclass

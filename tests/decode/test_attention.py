@@ -24,10 +24,10 @@ def test_merged_attention_equals_plain_attention():
     q = _random(B, T, K, G, H) * 3
     prompt_k, prompt_v = _random(B, M, K, P, H), _random(B, M, K, P, H) + 1
     own_k, own_v = _random(B, T, K, S, H), _random(B, T, K, S, H) - 1
-    length, place = jnp.array([[7, 4], [12, 3]]), jnp.array([[0, 1, 1], [1, 0, 0]])
+    length, prompt_index = jnp.array([[7, 4], [12, 3]]), jnp.array([[0, 1, 1], [1, 0, 0]])
     written = jnp.asarray(np.random.default_rng(0).random((B, T, S)) < 0.6)
     in_prompts = jnp.arange(P)[None, None, None] < length[:, :, None, None]
-    in_prompts &= place[:, None, :, None] == jnp.arange(M)[None, :, None, None]
+    in_prompts &= prompt_index[:, None, :, None] == jnp.arange(M)[None, :, None, None]
     merged = attend_segments(
         q,
         [
@@ -40,11 +40,13 @@ def test_merged_attention_equals_plain_attention():
         ],
     )
     slot = jnp.arange(B)[:, None]
-    visible = jnp.concatenate([jnp.arange(P)[None, None] < length[slot, place][..., None], written], axis=-1)
+    visible = jnp.concatenate(
+        [jnp.arange(P)[None, None] < length[slot, prompt_index][..., None], written], axis=-1
+    )
     plain = _plain(
         q,
-        jnp.concatenate([prompt_k[slot, place], own_k], axis=3),
-        jnp.concatenate([prompt_v[slot, place], own_v], axis=3),
+        jnp.concatenate([prompt_k[slot, prompt_index], own_k], axis=3),
+        jnp.concatenate([prompt_v[slot, prompt_index], own_v], axis=3),
         visible,
     )
     np.testing.assert_allclose(merged, plain, atol=2e-6)

@@ -1,4 +1,4 @@
-"""Log-probabilities of choices, recorded beside the tokens of a sample."""
+"""Log-probabilities of choices, recorded with the tokens of a sample."""
 
 import dataclasses
 

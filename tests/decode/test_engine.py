@@ -13,6 +13,7 @@ from ste_jax.decode.protocol import ForcedSuffix, Request, Sampling
 from ste_jax.models.llama import LlamaConfig, hidden_states, initialize
 from ste_jax.randomness import key_data
 from ste_jax.sharding import DECODE, make_mesh
+from tests.errors import raises
 
 STOP = 5
 CFG = LlamaConfig(
@@ -96,15 +97,15 @@ def test_greedy_tokens_are_those_of_the_full_forward_pass(model):
         assert first.tokens == second.tokens
         logits = _next_logits(model, [*request.prompt, *first.tokens])[len(request.prompt) - 1 :]
         ended = (STOP,) if first.finish == "stop" else ()
-        wanted = (*first.tokens, *ended)
-        assert tuple(logits.argmax(-1)[: len(wanted)].tolist()) == wanted
+        expected = (*first.tokens, *ended)
+        assert tuple(logits.argmax(-1)[: len(expected)].tolist()) == expected
 
 
 def test_samples_do_not_depend_on_their_company(model):
     requests = _requests()
     everything = _serve(_engine(model), requests)
     assert len(everything) == len(requests)
-    # Fewer slots, one place a slot, another order, other waves, and a restart after half of the requests.
+    # Fewer slots, one prompt per slot, another order, fewer lanes, and a restart after half of the requests.
     assert _serve(_engine(model, sequences=6), requests) == everything
     assert _serve(_engine(model, prompts_per_slot=1), requests) == everything
     assert _serve(_engine(model), requests[::-1]) == everything
@@ -140,11 +141,11 @@ def test_hosts_that_share_the_requests_make_the_samples_of_one(model, hosts):
 def test_a_mesh_of_eight_devices_equals_one(model, shape):
     requests = _requests(n=3, count=16)
     sizes = {"sequences": 48, "prefix_tokens": 4096, "prefill_tokens": 1024}
-    wanted = _serve(_engine(model, **sizes), requests, GREEDY)
+    expected = _serve(_engine(model, **sizes), requests, GREEDY)
     engine = _engine(_model(shape), **sizes)
     # Several prompts to a row.
     assert engine.shape(requests).packing(64).packed.gather_index.shape[1] > 1
-    assert _serve(engine, requests, GREEDY) == wanted
+    assert _serve(engine, requests, GREEDY) == expected
 
 
 def test_budget_and_stop_end_a_sample(model):
@@ -191,15 +192,16 @@ def test_without_a_budget_the_suffix_is_all_there_is(model):
     for request in requests:
         served = _serve(_engine(model), [request], suffix=suffix)[request.id]
         assert served.error is None
-        for one in served.completions:
-            assert (one.tokens[:2], one.forced, one.finish) == ((1, 2), True, "stop")
-            drawn.add(one.tokens[2:])
+        for completion in served.completions:
+            assert (completion.tokens[:2], completion.forced, completion.finish) == ((1, 2), True, "stop")
+            drawn.add(completion.tokens[2:])
     assert drawn == {(7,), (9,)}
     prompt = requests[0].prompt
     logits = _next_logits(model, [*prompt, 1, 2])[-1]
     greedy = _serve(_engine(model), requests[:1], GREEDY, suffix=suffix)["0"].completions[0].tokens
     assert greedy[2] == (7 if logits[7] > logits[9] else 9)
-    assert "or 0 with a forced suffix" in str(_serve(_engine(model), requests[:1])["0"].error)
+    with raises("request_refused", "max_new_tokens"):
+        raise _serve(_engine(model), requests[:1])["0"].error
 
 
 def test_stop_request_when_ends_a_request_and_leaves_the_others(model):
@@ -228,21 +230,22 @@ def test_no_program_is_compiled_twice(model):
 
 
 @pytest.mark.parametrize(
-    ("request_", "message"),
+    ("request_", "name"),
     [
-        (Request("r", (), np.zeros((1, 2), np.uint32), 4), "request r: the prompt is empty"),
-        (Request("r", (1,) * 70, np.zeros((1, 2), np.uint32), 4), "decode.buckets end at 64"),
-        (Request("r", (1,) * 60, np.zeros((1, 2), np.uint32), 100), "60 + 100 tokens, the context 128"),
-        (Request("r", (1, 2), np.zeros((0, 2), np.uint32), 4), "n must be 1 or more"),
-        (Request("r", (1, 2), np.zeros((1, 2), np.uint32), 0), "max_new_tokens must be 1 or more"),
+        (Request("r", (), np.zeros((1, 2), np.uint32), 4), "prompt"),
+        (Request("r", (1,) * 70, np.zeros((1, 2), np.uint32), 4), "decode.buckets"),
+        (Request("r", (1,) * 60, np.zeros((1, 2), np.uint32), 100), "context"),
+        (Request("r", (1, 2), np.zeros((0, 2), np.uint32), 4), "n "),
+        (Request("r", (1, 2), np.zeros((1, 2), np.uint32), 0), "max_new_tokens"),
     ],
 )
-def test_what_cannot_be_served_is_refused_and_the_others_go_on(model, request_, message):
+def test_what_cannot_be_served_is_refused_and_the_others_go_on(model, request_, name):
     others = _requests(count=3)
     served = _serve(_engine(model), [others[0], request_, *others[1:]])
     refused = served.pop("r")
     assert not refused.completions
-    assert message in str(refused.error)
+    with raises("request_refused", "request r: ", name):
+        raise refused.error
     assert served == _serve(_engine(model), others)
 
 
@@ -255,15 +258,17 @@ def test_a_failing_callback_ends_its_request_alone_and_keeps_what_is_finished(mo
             raise RuntimeError("no verdict parser")
         return False
 
-    asked = []
+    calls = []
 
-    def needed(tokens):
-        asked.append(tokens)
-        if which == "suffix" and len(asked) == 30:
+    def should_force(tokens):
+        calls.append(tokens)
+        if which == "suffix" and len(calls) == 30:
             raise RuntimeError("no verdict parser")
         return False
 
-    served = _serve(_engine(model), requests, stop_request_when=stop, suffix=ForcedSuffix((1,), (7,), needed))
+    served = _serve(
+        _engine(model), requests, stop_request_when=stop, suffix=ForcedSuffix((1,), (7,), should_force)
+    )
     everything = _serve(_engine(model), requests)
     failed = [g for g in served.values() if g.error]
     assert [str(g.error) for g in failed] == ["no verdict parser"]
@@ -312,13 +317,13 @@ def test_a_second_prompt_of_a_slot_keeps_the_lanes_busy(model):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="temperature must be 0 or more"):
+    with raises("config_invalid", "temperature"):
         Sampling(-1.0, 0.9)
-    with pytest.raises(ValueError, match="top_p"):
+    with raises("config_invalid", "top_p"):
         Sampling(1.0, 0.0)
-    with pytest.raises(ValueError, match=r"decode\.buckets"):
+    with raises("config_invalid", "decode.buckets"):
         DecodeSettings(buckets=(64, 32))
-    with pytest.raises(ValueError, match=r"decode\.samples_per_slot \(9\)"):
+    with raises("config_invalid", "decode.samples_per_slot"):
         DecodeSettings(sequences=8, samples_per_slot=9)
 
 

@@ -43,31 +43,31 @@ def _gradients(attend, inputs):
 @pytest.mark.parametrize("T", [1, 40, 600])
 def test_gradients_equal_those_that_jax_derives_of_the_whole_matrix(T):
     inputs = _inputs(T)
-    for ours, plain in zip(_gradients(causal_attention, inputs), _gradients(_plain, inputs), strict=True):
-        assert np.linalg.norm(ours - plain) <= 1e-5 * np.linalg.norm(plain)
-        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+    for found, plain in zip(_gradients(causal_attention, inputs), _gradients(_plain, inputs), strict=True):
+        assert np.linalg.norm(found - plain) <= 1e-5 * np.linalg.norm(plain)
+        np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_bfloat16_are_within_its_rounding():
     *arrays, segments = _inputs(300)
     narrow = (*(jnp.asarray(x, jnp.bfloat16) for x in arrays), segments)
     wide = (*(x.astype(jnp.float32) for x in narrow[:3]), segments)
-    for ours, exact in zip(_gradients(causal_attention, narrow), _gradients(_plain, wide), strict=True):
-        assert ours.dtype == jnp.bfloat16
-        assert np.linalg.norm(ours.astype(np.float32) - exact) <= 0.01 * np.linalg.norm(exact)
+    for found, exact in zip(_gradients(causal_attention, narrow), _gradients(_plain, wide), strict=True):
+        assert found.dtype == jnp.bfloat16
+        assert np.linalg.norm(found.astype(np.float32) - exact) <= 0.01 * np.linalg.norm(exact)
 
 
 def test_gradients_stay_on_the_devices_of_their_arrays():
     mesh = make_mesh((2, 1, 2), jax.devices()[:4])
     inputs = _inputs(300)
-    wanted = _gradients(causal_attention, inputs)
+    expected = _gradients(causal_attention, inputs)
     names = [("batch", None, "kv_heads", *[None] * (x.ndim - 3)) for x in inputs[:3]] + [("batch", None)]
     placed = [put_on_mesh(x, mesh, TRAIN.spec(*n)) for x, n in zip(inputs, names, strict=True)]
     with jax.set_mesh(mesh):
-        ours = jax.jit(lambda *x: _gradients(causal_attention, x))(*placed)
-    for mine, whole, like in zip(ours, wanted, placed, strict=False):
-        assert mine.sharding.is_equivalent_to(like.sharding, like.ndim)
-        np.testing.assert_allclose(mine, whole, rtol=1e-5, atol=1e-6)
+        found = jax.jit(lambda *x: _gradients(causal_attention, x))(*placed)
+    for gradient, whole, like in zip(found, expected, placed, strict=False):
+        assert gradient.sharding.is_equivalent_to(like.sharding, like.ndim)
+        np.testing.assert_allclose(gradient, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_policy_that_keeps_products_does_not_attend_again():

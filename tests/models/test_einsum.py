@@ -32,11 +32,11 @@ def test_gradients_are_those_of_einsum(spec, mesh_shape):
         return jax.grad(lambda x, w: jnp.sum(factor * multiply(x, w)), (0, 1))(x, w)
 
     with jax.set_mesh(mesh):
-        ours = jax.jit(gradients, static_argnums=0)(lambda x, w: einsum_vjp(spec, x, w, out))
-        wanted = jax.jit(gradients, static_argnums=0)(lambda x, w: jnp.einsum(spec, x, w, out_sharding=out))
-    for mine, plain, value in zip(ours, wanted, (x, w), strict=True):
-        np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-5)
-        assert mine.sharding.is_equivalent_to(value.sharding, value.ndim)
+        found = jax.jit(gradients, static_argnums=0)(lambda x, w: einsum_vjp(spec, x, w, out))
+        expected = jax.jit(gradients, static_argnums=0)(lambda x, w: jnp.einsum(spec, x, w, out_sharding=out))
+    for gradient, plain, value in zip(found, expected, (x, w), strict=True):
+        np.testing.assert_allclose(gradient, plain, rtol=1e-5, atol=1e-5)
+        assert gradient.sharding.is_equivalent_to(value.sharding, value.ndim)
 
 
 def test_a_policy_can_keep_products_and_nothing_else(capsys):

@@ -8,6 +8,7 @@ from jax.sharding import AbstractMesh, AxisType
 from ste_jax.models.llama import Llama, check_divisible, hidden_states, initialize
 from ste_jax.models.presets import PRESETS
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, Rules
+from tests.errors import raises
 
 # The totals of the published safetensors files.
 PUBLISHED = {
@@ -67,5 +68,5 @@ def test_init_and_forward_shard(name: str, rules: Rules) -> None:
 
 def test_more_tensor_devices_than_kv_heads_are_refused() -> None:
     cfg = PRESETS["llama3_8b"]
-    with pytest.raises(ValueError, match=r"blocks\.wq has 8 along 'kv_heads'"):
+    with raises("mesh_invalid", "blocks.wq", "kv_heads"):
         check_divisible(cfg, TRAIN, {"data": 1, "fsdp": 1, "tensor": 16})

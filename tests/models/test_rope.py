@@ -36,8 +36,8 @@ def hf_rotary(head_dim: int, theta: float, scaling: RopeScaling | None) -> Llama
 @pytest.mark.parametrize("scaling", [None, SCALING, RopeScaling(32.0, 1.0, 4.0, 8192)])
 @pytest.mark.parametrize(("head_dim", "theta"), [(128, 500_000.0), (64, 100_000.0), (64, 10_000.0)])
 def test_frequencies_equal_transformers(head_dim: int, theta: float, scaling: RopeScaling | None) -> None:
-    theirs = hf_rotary(head_dim, theta, scaling).inv_freq.numpy()
-    np.testing.assert_allclose(rope_frequencies(head_dim, theta, scaling), theirs, rtol=2e-6)
+    reference = hf_rotary(head_dim, theta, scaling).inv_freq.numpy()
+    np.testing.assert_allclose(rope_frequencies(head_dim, theta, scaling), reference, rtol=2e-6)
 
 
 def test_plain_frequencies_by_hand() -> None:
@@ -60,18 +60,18 @@ def test_scaling_keeps_high_frequencies_and_stretches_low_ones() -> None:
     [{"factor": 4.0}, {"low_freq_factor": 2.0}, {"high_freq_factor": 8.0}, {"original_context": 4096}],
 )
 def test_every_field_of_the_scaling_counts(change: dict[str, float]) -> None:
-    ours = rope_frequencies(128, 500_000.0, SCALING)
-    assert (ours != rope_frequencies(128, 500_000.0, dataclasses.replace(SCALING, **change))).any()
+    found = rope_frequencies(128, 500_000.0, SCALING)
+    assert (found != rope_frequencies(128, 500_000.0, dataclasses.replace(SCALING, **change))).any()
 
 
 def test_tables_equal_transformers_far_into_the_context() -> None:
     positions = np.array([[0, 1, 17, 4095, 8191, 100_000, 131_071]], np.int32)
     cos, sin = rope_tables(jnp.asarray(positions), 64, 500_000.0, SCALING)
-    theirs = hf_rotary(64, 500_000.0, SCALING)(torch.zeros(1), torch.from_numpy(positions))
+    reference = hf_rotary(64, 500_000.0, SCALING)(torch.zeros(1), torch.from_numpy(positions))
     # One unit in the last place of a frequency is an angle of 1e-2 at the far end; near positions must agree.
-    for ours, other in zip((cos, sin), theirs, strict=True):
-        np.testing.assert_allclose(ours[:, :5], other.numpy()[:, :5, :32], atol=2e-3)
-        np.testing.assert_allclose(ours, other.numpy()[..., :32], atol=3e-2)
+    for found, other in zip((cos, sin), reference, strict=True):
+        np.testing.assert_allclose(found[:, :5], other.numpy()[:, :5, :32], atol=2e-3)
+        np.testing.assert_allclose(found, other.numpy()[..., :32], atol=3e-2)
 
 
 def test_rotation_keeps_lengths_and_shows_only_distances() -> None:

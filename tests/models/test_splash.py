@@ -42,5 +42,5 @@ def attend_and_differentiate(attend, shape):
 def test_the_kernel_shared_by_devices_equals_ours_in_values_and_gradients():
     attend = functools.partial(splash_attention, rules=TRAIN, interpret=True)
     expected = attend_and_differentiate(causal_attention, (1, 1, 1))
-    for theirs, ours in zip(attend_and_differentiate(attend, (1, 2, 2)), expected, strict=True):
-        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-5)
+    for reference, found in zip(attend_and_differentiate(attend, (1, 2, 2)), expected, strict=True):
+        np.testing.assert_allclose(reference, found, rtol=1e-4, atol=2e-5)

@@ -6,6 +6,7 @@ import pytest
 from ste_jax.plan.chips import CHIPS
 from ste_jax.plan.topology import parse_topology
 from ste_jax.sharding import make_mesh, replica_groups
+from tests.errors import raises
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_meshes_lie_on_slices(name, sizes):
 
 def test_only_data_crosses_slices():
     pytest.importorskip("libtpu")
-    with pytest.raises(ValueError, match="2 slices, but a data axis of 1; make it a multiple of 2"):
+    with raises("mesh_invalid", "2 slices"):
         make_mesh((1, 64, 1), parse_topology("2xv5p-64").describe())
 
 
@@ -93,5 +94,5 @@ def test_hosts_that_hold_a_model_together_are_neighbours(name):
         assert len({getattr(device, "slice_index", 0) for device in group}) == 1
         assert make_mesh((1, 1, 8), group).size == 8
     assert [len(group) for group in replica_groups(devices, 4)] == [4] * (len(devices) // 4)
-    with pytest.raises(ValueError, match="do not divide into; change the last number of mesh"):
+    with raises("mesh_invalid", "6 devices"):
         replica_groups(devices, 6)
