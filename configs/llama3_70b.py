@@ -1,6 +1,7 @@
 """The paper's run: Llama-3-70B-Instruct as the seed, on a TPU pod slice.
 
-  ste run --config=configs/llama3_70b.py:v5p-128 --workdir=/mnt/runs/70b --config.instructions=prompts.jsonl
+  ste run --config=configs/llama3_70b.py:v5p-128 --workdir=/mnt/runs/70b \\
+      --config.model=/mnt/models/70b --config.instructions=/mnt/prompts.jsonl
   ste plan --config=configs/llama3_70b.py:v5p-128 --topology=v5p-128
 
 Slices that it is sized for: v5p-32, v5p-128, 2xv5p-64, v6e-64; and two that train but are of too small a chip

@@ -1,6 +1,7 @@
 """The paper's method on Llama-3.1-8B-Instruct: what fits a slice of 8 to 16 chips.
 
-  ste run --config=configs/llama3_8b.py --workdir=/mnt/runs/8b --config.instructions=prompts.jsonl
+  ste run --config=configs/llama3_8b.py --workdir=/mnt/runs/8b \\
+      --config.model=/mnt/models/8b --config.instructions=/mnt/prompts.jsonl
 
 Slices that it is sized for: v5e-16, v6e-8.
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Asks for a TPU slice, or several, as a queued resource, and waits until it is there.
+# Requests one or more TPU slices as a queued resource, and waits until they are active.
 #   bash tpu/create.sh --name=NAME --type=v6e-8   (see tpu/lib.sh)
-# Interrupted, or refused, it takes the request back.
+# Withdraws the request when it is interrupted or refused.
 set -euo pipefail
 # shellcheck source=tpu/lib.sh
 source "$(dirname "$0")/lib.sh"

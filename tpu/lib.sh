@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# What the scripts beside this file share; they source it with their arguments.
+# Shared functions of the scripts in this folder, which source it with their arguments.
 #
-#   --name=NAME           of the queued resource and its nodes
-#   --type=TYPE           accelerator type: v4-16, v5litepod-16, v5p-128, v6e-64
-#   --project=ID --zone=ZONE                 default: gcloud's own
-#   --slices=N            slices of that type (default 1)
-#   --tier=spot|on-demand|reserved           default spot; reserved takes --reservation=NAME if it is not the only one
-#   --runtime=VERSION     of the TPU VM (default: by type)
-#   --repo=URL --commit=HASH                 what the workers check out (default: this checkout's origin and HEAD)
-#   --nfs=SERVER:/SHARE   mounted on every worker as /mnt/ste, for workdirs that all of them share
-#   --logs=FOLDER         default logs/NAME; a folder in it for each start
-#   --restarts=N          of watch.sh (default 20)
-#   --keep                watch.sh leaves the machines running, and billing, at its end
-#   --dry-run             prints every command and runs none
-#   -- COMMAND ...        what run.sh and watch.sh start on all workers
+#   --name=NAME           name of the queued resource and prefix of its nodes
+#   --type=TYPE           accelerator type, such as v4-16, v5litepod-16, v5p-128, v6e-64
+#   --project=ID --zone=ZONE                 project and zone (default: those of gcloud)
+#   --slices=N            number of slices of that type (default 1)
+#   --tier=spot|on-demand|reserved           provisioning (default spot); --reservation=NAME names one of several
+#   --runtime=VERSION     software version of the TPU VM (default: by type)
+#   --repo=URL --commit=HASH                 commit that the workers check out (default: origin and HEAD of this checkout)
+#   --nfs=SERVER:/SHARE   share to mount as /mnt/ste on every worker, for a common workdir
+#   --logs=FOLDER         folder of the logs, with one folder per start (default logs/NAME)
+#   --restarts=N          maximum number of restarts by watch.sh (default 20)
+#   --keep                watch.sh keeps the machines at its end; they are billed
+#   --dry-run             print every command, run none
+#   -- COMMAND ...        command that run.sh and watch.sh start on all workers
 # shellcheck disable=SC2034  # watch.sh reads RESTARTS and KEEP
 set -euo pipefail
 
-readonly EXIT_STOPPED=75 # ste: stopped at a safe point, the same command goes on from there
-readonly EXIT_PEER_LOST=76      # a worker went away without a word; `ste` on the others ends with it too
+readonly EXIT_STOPPED=75 # ste stopped at a safe point; the same command resumes from there
+readonly EXIT_PEER_LOST=76      # a worker was lost; `ste` on the others exits with this code
 POLL_SECONDS="${POLL_SECONDS:-20}"
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -60,7 +60,7 @@ WHERE=(${PROJECT:+--project="$PROJECT"} ${ZONE:+--zone="$ZONE"})
 
 need_type() { [ -n "$TYPE" ] || die "--type is missing, as --type=v6e-8"; }
 
-need_command() { [ "${#COMMAND[@]}" -gt 0 ] || die "say what to run: ... -- ste run --config=... --workdir=..."; }
+need_command() { [ "${#COMMAND[@]}" -gt 0 ] || die "the command is missing: ... -- ste run --config=... --workdir=..."; }
 
 # ---- gcloud ------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ nodes() {
   if [ "$SLICES" = 1 ]; then echo "$NAME"; else seq -f "$NAME-%g" 0 $((SLICES - 1)); fi
 }
 
-# Prints the state of the queued resource: GONE if there is none, UNKNOWN if gcloud cannot say it just now.
+# Prints the state of the queued resource: GONE if there is none, UNKNOWN if gcloud fails.
 state() {
   local out
   if out="$(gcloud compute tpus queued-resources describe "$NAME" "${WHERE[@]}" --format='value(state.state)' 2>&1)"; then
@@ -89,12 +89,12 @@ state() {
   elif [[ "$out" == *NOT_FOUND* || "$out" == *"not found"* ]]; then
     echo GONE
   else
-    say "gcloud cannot say how $NAME is: $out"
+    say "gcloud cannot describe $NAME: $out"
     echo UNKNOWN
   fi
 }
 
-# Succeeds if every node is there and ready.
+# Succeeds if every node exists and is ready.
 is_ready() {
   local node found
   [ "$(state)" = ACTIVE ] || return 1
@@ -124,11 +124,11 @@ default_runtime() {
     v5p-*) echo v2-alpha-tpuv5 ;;
     v6e-*) echo v2-alpha-tpuv6e ;;
     v4-* | v3-* | v2-*) echo tpu-ubuntu2204-base ;;
-    *) die "which --runtime has $TYPE? (TPU7x has no queued resources: use tpu/jobset.yaml)" ;;
+    *) die "unknown type $TYPE: set --runtime (TPU7x has no queued resources: use tpu/jobset.yaml)" ;;
   esac
 }
 
-# Asks for the machines and waits until they are there; fails if they were taken away while it waited.
+# Requests the machines and waits until they are active; fails if they were taken away meanwhile.
 create() {
   local version tier=() size=(--node-id="$NAME")
   need_type
@@ -138,7 +138,7 @@ create() {
     spot) tier=(--spot) ;;
     reserved) if [ -n "$RESERVATION" ]; then tier=(--reservation="$RESERVATION"); else tier=(--reserved); fi ;;
   esac
-  say "asking for $SLICES x $TYPE ($TIER): from ACTIVE on it is billed, until tpu/delete.sh --name=$NAME"
+  say "requesting $SLICES x $TYPE ($TIER): billed from ACTIVE on, until tpu/delete.sh --name=$NAME"
   tpus queued-resources create "$NAME" "${size[@]}" --accelerator-type="$TYPE" --runtime-version="$version" "${tier[@]}" ||
     die "the request was refused (above: quota, reservation, type or zone); nothing is billed"
   [ -n "$DRY_RUN" ] || wait_until_active
@@ -158,7 +158,7 @@ wait_until_active() {
   done
 }
 
-# Deletes the machines and waits until nothing is left that could bill.
+# Deletes the machines and waits until nothing is left that could be billed.
 delete() {
   local _
   for _ in $(seq 15); do
@@ -170,14 +170,13 @@ delete() {
     [ -z "$DRY_RUN" ] || return 0
     sleep "$POLL_SECONDS"
   done
-  die "$NAME IS STILL THERE AND MAY BILL: delete it in the console, or with tpu/delete.sh --name=$NAME"
+  die "$NAME STILL EXISTS AND MAY BE BILLED: delete it in the console, or with tpu/delete.sh --name=$NAME"
 }
 
 # ---- on the workers ----------------------------------------------------------
 
-# Runs a script on every worker of every node; its lines go to LOGS/N-STEP/NODE/WORKER.log, those
-# of worker 0 to the terminal too.
-# Every worker must end with a line "exit CODE" (see tpu/worker.sh); returns 0, or the most telling code.
+# Runs a script on every worker of every node. The output goes to LOGS/N-STEP/NODE/WORKER.log, that of worker 0
+# also to the terminal. Every worker must end with a line "exit CODE" (see tpu/worker.sh). Returns the verdict.
 on_workers() {
   local step="$1" script="$2" folder node pids=() stream="" all="" first=0 count=1
   [ -n "$DRY_RUN" ] || all="$(workers)" || return "$EXIT_PEER_LOST"
@@ -194,13 +193,14 @@ on_workers() {
     tail -s 0.2 -n +1 -F "$folder/$(nodes | head -n 1)/0.log" 2> /dev/null &
     stream=$!
   fi
-  wait "${pids[@]}" || true # how each worker ended is in its log
+  wait "${pids[@]}" || true # the exit code of each worker is in its log
   [ -z "$stream" ] || { sleep 0.5 && kill "$stream"; }
   [ -n "$DRY_RUN" ] || verdict "$folder" "$all"
 }
 
-# Returns 0 if all ended well; else EXIT_STOPPED if one says so; EXIT_PEER_LOST if one says nothing; what another failed with by itself;
-# EXIT_PEER_LOST if one was killed, or ended for want of others, which is all that `ste` then says.
+# Returns the code for the whole step, the first that applies: EXIT_STOPPED if a worker stopped at a safe point;
+# EXIT_PEER_LOST if a log has no exit code; the code of a worker that failed; EXIT_PEER_LOST if a worker was killed or
+# ended because another one was lost; 0.
 verdict() {
   local folder="$1" worker code worst=0 silent=""
   for worker in $2; do
@@ -220,7 +220,7 @@ verdict() {
   return "$worst"
 }
 
-# Puts the commit and its environment on all workers; tries twice, since networks stutter.
+# Installs the commit and its environment on all workers; tries twice, because networks fail.
 setup() {
   local repo="${REPO:-$(git -C "$HERE" remote get-url origin)}" commit="${COMMIT:-$(git -C "$HERE" rev-parse HEAD)}" script
   script="$(printf 'REPO=%q COMMIT=%q NFS=%q\n' "$repo" "$commit" "$NFS" && cat "$HERE/worker_setup.sh")"

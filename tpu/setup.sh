@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts a git commit and its environment on all workers.   bash tpu/setup.sh --name=NAME ...   (see tpu/lib.sh)
+# Installs a git commit and its environment on all workers.   bash tpu/setup.sh --name=NAME ...   (see tpu/lib.sh)
 set -euo pipefail
 # shellcheck source=tpu/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole life of a run: creates the machines, sets them up, runs the command, starts it again after a preemption or an
-# exit with code 75, and deletes the machines, however it ends.
+# Creates the machines, sets them up, runs the command, starts it again after a preemption or exit code 75, and deletes the
+# machines, however it ends.
 #   bash tpu/watch.sh --name=NAME --type=v6e-8 -- ste run --config=... --workdir=...   (see tpu/lib.sh)
 set -euo pipefail
 # shellcheck source=tpu/lib.sh
@@ -10,10 +10,10 @@ need_command
 
 # shellcheck disable=SC2329  # a trap calls it
 leave() {
-  trap '' INT TERM HUP # the machines must not outlive an impatient second Ctrl-C
-  # shellcheck disable=SC2046  # one word a job
+  trap '' INT TERM HUP # a second Ctrl-C must not prevent the deletion
+  # shellcheck disable=SC2046  # one word per job
   kill $(jobs -p) 2> /dev/null || true
-  if [ -n "$KEEP" ]; then say "$NAME is kept, and billed, until tpu/delete.sh --name=$NAME"; else delete; fi
+  if [ -n "$KEEP" ]; then say "$NAME is kept and billed until tpu/delete.sh --name=$NAME"; else delete; fi
 }
 trap leave EXIT
 trap 'exit 130' INT TERM HUP
@@ -21,7 +21,7 @@ trap 'exit 130' INT TERM HUP
 for start in $(seq 0 "$RESTARTS"); do
   [ "$start" = 0 ] || { say "start $((start + 1))" && sleep "$POLL_SECONDS"; }
   if [ -n "$DRY_RUN" ] || ! is_ready; then
-    delete # what is left of machines that went away keeps their name taken
+    delete # the rest of machines that were taken away still occupies the name
     create || continue
   fi
   code=0
@@ -32,4 +32,4 @@ for start in $(seq 0 "$RESTARTS"); do
     *) ! is_ready || die "failed with code $code; logs: $LOGS" ;;
   esac
 done
-die "given up after $RESTARTS restarts; the run's work is safe, the same command goes on from there"
+die "given up after $RESTARTS restarts; finished work is on disk, the same command resumes from there"

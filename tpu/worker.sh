@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# On a worker: runs a command in the environment of worker_setup.sh and ends with the line "exit CODE".
+# Runs a command on a worker, in the environment made by worker_setup.sh; the last line of output is "exit CODE".
 #
-# What an earlier start left running (its ssh broke, say) is stopped first: two runs must not share a workdir. When the
-# machine is about to be preempted or maintained, the command gets SIGTERM, and with it the time to save its work.
+# A command that an earlier start left running (because its ssh connection broke, for example) is stopped first: two runs
+# must not share a workdir. Before a preemption or maintenance the command gets SIGTERM, and with it time to save its work.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PID_FILE="$PWD/.running"
@@ -13,18 +13,29 @@ POLL_SECONDS="${POLL_SECONDS:-5}"
 number="$(curl -sf -m 3 -H 'Metadata-Flavor: Google' "$METADATA/attributes/agent-worker-number")"
 export STE_WORKER=$((${STE_FIRST:-0} + ${number:-0}))
 
-about_to_go() {
+termination_is_announced() {
   local preempted event
   preempted="$(curl -sf -m 3 -H 'Metadata-Flavor: Google' "$METADATA/preempted")"
   event="$(curl -sf -m 3 -H 'Metadata-Flavor: Google' "$METADATA/maintenance-event")"
   [ "$preempted" = TRUE ] || { [ -n "$event" ] && [ "$event" != NONE ]; }
 }
 
+# Prints what identifies a process for good: its id, the boot, and its start time. The id alone is reused.
+identity() {
+  local stat
+  stat="$(cat "/proc/$1/stat" 2> /dev/null)" || return 1
+  # Field 22 of the file; the name of the command, field 2, may hold spaces.
+  read -ra stat <<< "${stat##*) }"
+  echo "$1 $(cat /proc/sys/kernel/random/boot_id) ${stat[19]}"
+}
+
 stop_earlier() {
-  local pid _
-  pid="$(cat "$PID_FILE" 2> /dev/null)" || return 0
+  local earlier pid _
+  earlier="$(cat "$PID_FILE" 2> /dev/null)" || return 0
+  pid="${earlier%% *}"
+  [[ "$pid" =~ ^[0-9]+$ && "$(identity "$pid")" = "$earlier" ]] || return 0
+  echo "stopping the command of an earlier start ($pid)"
   kill -TERM "$pid" 2> /dev/null || return 0
-  echo "stopping what an earlier start left running ($pid)"
   for _ in $(seq 120); do
     kill -0 "$pid" 2> /dev/null || return 0
     sleep 1
@@ -35,11 +46,11 @@ stop_earlier() {
 stop_earlier
 "$@" 2>&1 &
 child=$!
-echo "$child" > "$PID_FILE"
+identity "$child" > "$PID_FILE"
 trap 'kill -TERM "$child" 2> /dev/null' TERM INT HUP
 while kill -0 "$child" 2> /dev/null; do
-  if about_to_go; then
-    echo "this machine is about to go: asking the run to save its work"
+  if termination_is_announced; then
+    echo "this machine is about to be taken away: sending SIGTERM to the run, which saves its work"
     kill -TERM "$child"
     break
   fi

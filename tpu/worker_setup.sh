@@ -1,20 +1,27 @@
 # shellcheck shell=bash disable=SC2154  # REPO, COMMIT and NFS are set in front of this text by tpu/lib.sh
-# Sent to every worker: the repository at COMMIT, and an environment of its own with the TPU extra.
+# Sent to every worker: mounts the share, checks out the repository at COMMIT, and makes its environment with the TPU extra.
 trap 'echo "exit $?"' EXIT
 set -euo pipefail
 cd "$HOME"
-if [ -n "$NFS" ] && ! mountpoint -q /mnt/ste; then
+MOUNT="${MOUNT:-/mnt/ste}"
+if [ -n "$NFS" ] && ! mountpoint -q "$MOUNT"; then
   command -v mount.nfs > /dev/null || { sudo apt-get update -qq && sudo apt-get install -y -qq nfs-common; }
-  sudo mkdir -p /mnt/ste
-  # What one worker has written all others must see at once.
-  sudo mount -t nfs -o actimeo=0,lookupcache=none "$NFS" /mnt/ste
-  sudo chmod 777 /mnt/ste
+  sudo mkdir -p "$MOUNT"
+  # Each worker must see at once what another one has written.
+  sudo mount -t nfs -o actimeo=0,lookupcache=none "$NFS" "$MOUNT"
+  # A new share belongs to root.
+  [ "$(stat -c %u "$MOUNT")" != 0 ] || sudo chown "$(id -u):$(id -g)" "$MOUNT"
+fi
+if [ -n "$NFS" ] && [ ! -w "$MOUNT" ]; then
+  echo "$(hostname): user $(id -u) cannot write $MOUNT, which belongs to user $(stat -c %u "$MOUNT")." \
+    "The user needs the same id on all workers: enable OS Login, or chown the share"
+  exit 1
 fi
 [ -d ste_jax/.git ] || git clone --quiet "$REPO" ste_jax
 cd ste_jax
 git fetch --quiet origin
 git checkout --quiet --detach "$COMMIT"
-# The VM's own Python may be too old; uv brings one.
+# The VM's own Python may be too old; uv installs another one.
 command -v ~/.local/bin/uv > /dev/null || python3 -m pip install --quiet --user uv
 [ -x .venv/bin/python ] || ~/.local/bin/uv venv --quiet --python 3.11 .venv
 ~/.local/bin/uv pip install --quiet --python .venv/bin/python -e '.[tpu]'

@@ -168,7 +168,7 @@ def test_a_deletion_is_tried_until_it_is_true(cloud: Cloud) -> None:
     assert done.verbs("delete") == ["delete"] * 3
     stuck = watch(cloud, play={"delete": ["busy"]})
     assert stuck.code == 1
-    assert "IS STILL THERE AND MAY BILL" in stuck.err
+    assert "STILL EXISTS AND MAY BE BILLED" in stuck.err
 
 
 def test_restarts_are_counted(cloud: Cloud) -> None:
@@ -231,7 +231,7 @@ def test_a_dry_run_prints_everything_and_calls_nothing(cloud: Cloud) -> None:
         (("--tier=cheap",), "--tier must be"),
         (("--slices=0",), "--slices must be"),
         ((), "--type is missing"),
-        (("--type=tpu7x-8",), "which --runtime has tpu7x-8?"),
+        (("--type=tpu7x-8",), "unknown type tpu7x-8"),
     ],
 )
 def test_wrong_arguments_are_explained(cloud: Cloud, flags: tuple[str, ...], message: str) -> None:
@@ -286,7 +286,7 @@ def test_a_notice_lets_the_run_save_its_work(
     assert process.stdout.readline() == "works\n"
     (tmp_path / file).write_text(notice)
     out, _ = process.communicate(timeout=20)
-    assert out.startswith("this machine is about to go")
+    assert out.startswith("this machine is about to be taken away")
     assert out.endswith("saved\nexit 75\n")
 
 
@@ -303,3 +303,73 @@ def test_what_an_earlier_start_left_is_stopped_first(worker: Callable) -> None:
     second = worker("echo mine")
     assert second.communicate(timeout=20)[0].endswith("mine\nexit 0\n")
     assert first.communicate(timeout=20)[0] == "saved\nexit 75\n"
+
+
+def test_a_process_that_only_has_the_id_of_an_earlier_start_is_left_alone(
+    worker: Callable, tmp_path: Path
+) -> None:
+    running = tmp_path / "repo" / ".running"
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        # As after a reboot, when another process has the id: with another start time, or with none.
+        for content in (f"{other.pid} {'0' * 36} 1\n", f"{other.pid}\n", "broken\n", ""):
+            running.write_text(content)
+            assert worker("echo mine").communicate(timeout=20)[0] == "mine\nexit 0\n"
+            assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.fixture
+def setup_worker(tmp_path: Path) -> Callable[..., tuple[str, list[str]]]:
+    """Runs worker_setup.sh; returns its output and what it ran as root, of which only chown is played."""
+    home, mount, binaries = tmp_path / "home", tmp_path / "mnt", tmp_path / "bin"
+    for folder in (home / ".local" / "bin", mount, binaries):
+        folder.mkdir(parents=True)
+    repository = tmp_path / "repository"
+    git = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "c"], check=True)
+    stubs = {
+        binaries / "sudo": f'echo "$*" >> {tmp_path}/root.txt',
+        binaries / "mountpoint": "exit 1",
+        binaries / "mount.nfs": "",
+        binaries / "id": "echo 1000",
+        home / ".local" / "bin" / "uv": 'mkdir -p .venv/bin; printf "#!/bin/sh\\n" > .venv/bin/python\n'
+        "chmod +x .venv/bin/python",
+    }
+
+    def run(owner: int) -> tuple[str, list[str]]:
+        for path, text in {**stubs, binaries / "stat": f"echo {owner}"}.items():
+            path.write_text(f"#!/bin/sh\n{text}\n")
+            path.chmod(0o755)
+        script = (ROOT / "tpu" / "worker_setup.sh").read_text()
+        done = subprocess.run(
+            ["bash", "-c", f"REPO={repository} COMMIT=HEAD NFS=10.0.0.2:/ste\n{script}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={
+                **os.environ,
+                "HOME": str(home),
+                "MOUNT": str(mount),
+                "PATH": f"{binaries}:{os.environ['PATH']}",
+            },
+        )
+        return done.stdout, (tmp_path / "root.txt").read_text().splitlines()
+
+    return run
+
+
+def test_a_new_share_is_given_to_the_user_and_nobody_else(setup_worker: Callable, tmp_path: Path) -> None:
+    out, as_root = setup_worker(owner=0)
+    assert out.endswith("\nexit 0\n")
+    assert as_root[-1] == f"chown 1000:1000 {tmp_path / 'mnt'}"
+    assert not any("chmod" in line for line in as_root)
+
+
+def test_a_share_with_an_owner_is_left_as_it_is(setup_worker: Callable) -> None:
+    out, as_root = setup_worker(owner=1000)
+    assert out.endswith("\nexit 0\n")
+    assert not any(line.startswith("chown") for line in as_root)
