@@ -1,4 +1,4 @@
-"""Processes that are one run: what a pod does, on this machine."""
+"""Runs of several processes on this machine, like those of a pod."""
 
 import os
 import signal
@@ -12,22 +12,22 @@ from typing import NamedTuple
 
 
 class Ended(NamedTuple):
-    """How a worker ended."""
+    """Exit code and output of a worker."""
 
     code: int
     out: str
     err: str
 
 
-# Starts a process with more in its environment.
+# Starts a process with these variables added to its environment.
 Start = Callable[[dict[str, str]], subprocess.Popen[str]]
 
 
 def python(program: str, *arguments: str) -> Start:
-    """Returns what starts a program that may import the modules of the tests."""
+    """Returns a function that starts a program, which can import the modules of the tests."""
     here = Path(__file__).parent
     shared = {k: v for k, v in os.environ.items() if not k.startswith("XLA_")}
-    path = ":".join([str(here), str(here / "sft"), str(here / "stages"), shared.get("PYTHONPATH", "")])
+    path = ":".join([str(here), str(here / "training"), str(here / "stages"), shared.get("PYTHONPATH", "")])
 
     def start(more: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 class Pod:
-    """Workers of one run; a context, so that none is left behind."""
+    """Workers of one run; a context manager that leaves none behind."""
 
     def __init__(self, start: Start, *, workers: int, devices: int, heartbeat: int = 100):
         shared = {
@@ -73,14 +73,14 @@ class Pod:
         while not condition():
             for process in self.processes:
                 assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline, "what the test waits for never came"
+            assert time.monotonic() < deadline, "the condition never held"
             time.sleep(0.01)
         self.processes[worker].send_signal(what)
 
     def ends(self) -> list[Ended]:
-        """Waits for all workers."""
-        told = [process.communicate(timeout=300) for process in self.processes]
-        return [Ended(p.returncode, *pipes) for p, pipes in zip(self.processes, told, strict=True)]
+        """Waits for all workers and returns how they ended."""
+        outputs = [process.communicate(timeout=300) for process in self.processes]
+        return [Ended(p.returncode, *pipes) for p, pipes in zip(self.processes, outputs, strict=True)]
 
 
 def same(ended: list[Ended], code: int) -> None:

@@ -24,6 +24,7 @@ from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
 from ste_jax.checkpoint.hf import HfWeights
 from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
+from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.models.llama import Llama, LlamaConfig, check_divisible, parameter_table
 from ste_jax.paths import local_path
@@ -83,7 +84,9 @@ class ModelSource:
         if self.card is not None:
             return self.card.weights_hash
         assert self.weights is not None
-        return _hash_files(self.weights.files)
+        files = self.weights.files
+        # Hosts that share the files see the same names, sizes and times: one of them hashes for all.
+        return process.compute_once(f"weights/{self.origin()}", lambda: _hash_files(files))
 
     def digest(self) -> str:
         """Returns the sha256 that names the weights; of other people's files it takes a second a gigabyte."""
@@ -148,8 +151,9 @@ def open_model(source: str | Path) -> ModelSource:
     """
     path = local_path(source, "model")
     name = path.name
-    if not path.exists():
-        path = _download(str(source))
+    if is_hub_name(str(source)):
+        _refuse_hub_on_many_hosts(str(source))
+        path = download(str(source))
     if path.is_file():
         _refuse_pointers([path])
         return _open_foreign(GgufWeights(path), path.stem, None)
@@ -252,18 +256,52 @@ def _hash_files(files: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
-def _download(name: str) -> Path:
-    if not _HUB_NAME.fullmatch(name):
-        raise ValueError(f"{name}: no such file or folder, and no hub name (organisation/model)")
-    if name.endswith(".gguf") or Path(name).parent.is_dir():
-        raise ValueError(f"{name}: there is no such file or folder; check the path")
+def is_hub_name(source: str) -> bool:
+    """Returns True if `source` names a model of the Hugging Face hub rather than a path.
+
+    Raises:
+      SteError: It is neither the path of an existing file or folder nor the form of a hub name.
+    """
+    if local_path(source, "model").exists():
+        return False
+    if not _HUB_NAME.fullmatch(source):
+        raise SteError(
+            "file_not_found", f"{source}: no such file or folder, and not a hub name (organisation/model)"
+        )
+    if source.endswith(".gguf") or Path(source).parent.is_dir():
+        raise SteError("file_not_found", f"{source}: no such file or folder; check the path")
+    return True
+
+
+def download(name: str, folder: Path | None = None) -> Path:
+    """Returns the folder with the files of a model of the hub, which are downloaded unless they are there.
+
+    Args:
+      name: Hub name.
+      folder: Folder to download to; None: the cache of the hub on this host.
+
+    Raises:
+      SteError: The hub does not deliver the files.
+    """
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+        return Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES), local_dir=folder)
+        )
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{name}: no such file or folder here, and the Hugging Face hub did not give it ({error}); check "
-            "the spelling, the network, and for gated models `hf auth login`"
+        raise SteError(
+            "download_failed",
+            f"{name}: no such file or folder, and the download from the Hugging Face hub failed ({error}); "
+            "check the spelling, the network, and for gated models `hf auth login`",
         ) from error
+
+
+def _refuse_hub_on_many_hosts(name: str) -> None:
+    if process.count() > 1:
+        raise SteError(
+            "hub_name_on_many_hosts",
+            f"{name}: each of the {process.count()} hosts would download and hash this model of the hub; run "
+            f"`ste convert {name} FOLDER` with a folder that all hosts share, and give that folder",
+        )
 
 
 def _refuse_pointers(files: Iterable[Path]) -> None:

@@ -1,4 +1,4 @@
-"""`ste preflight`: started on every worker like the run itself, it says what is wrong with them."""
+"""`ste preflight`: checks all workers; started on each of them like the run itself."""
 
 from absl import app, flags
 from etils import epath
@@ -12,15 +12,15 @@ from ste_jax.paths import local_path
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, shared by all workers.")
-_WAIT = flags.DEFINE_float("wait", 120.0, "Seconds for the others to come.", lower_bound=0.0)
-_DISK = flags.DEFINE_float("min_disk_gb", 20.0, "Free space that the workdir needs.")
-_MEMORY = flags.DEFINE_float("min_memory_gb", 4.0, "Memory that each host needs.")
+_WAIT = flags.DEFINE_float("wait", 120.0, "Seconds to wait for the other workers.", lower_bound=0.0)
+_DISK = flags.DEFINE_float("min_disk_gb", 20.0, "Required free space in the workdir, in GB.")
+_MEMORY = flags.DEFINE_float("min_memory_gb", 4.0, "Required available memory of each host, in GB.")
 
 
 def main(argv: list[str]) -> None:
-    """Runs `ste preflight`; ends with an error if a worker is missing, differs or lacks something."""
+    """Runs `ste preflight`; fails if a worker is missing, differs from the others or lacks something."""
     if len(argv) != 2 or _CONFIG.value is None or not _WORKDIR.value:
-        raise app.UsageError("preflight wants --config and --workdir")
+        raise app.UsageError("preflight requires --config and --workdir")
     met = check(
         read_config(_CONFIG.value.to_dict()),
         epath.Path(local_path(_WORKDIR.value, "--workdir")),
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         memory=_MEMORY.value,
     )
     table = Table(title=f"ready: commit {met[0]['commit']}, {met[0]['platform']}", title_justify="left")
-    names = ("host", "local_devices", "devices", "disk_gb", "memory_gb")
+    names = ("host", "process_index", "local_devices", "devices", "disk_gb", "memory_gb")
     for name in ("worker", *names):
         table.add_column(name.replace("_", " "))
     for i, facts in enumerate(met):

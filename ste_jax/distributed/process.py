@@ -208,6 +208,21 @@ def exchange(value: Any) -> list[Any]:
     return [json.loads(texts[i]) for i in range(count())]
 
 
+def compute_once(key: str, compute: Callable[[], str]) -> str:
+    """Returns the value that the first process to ask for `key` computes; the others wait for it.
+
+    It is no barrier: any subset of the processes may call it, at any time.
+    """
+    if count() == 1:
+        return compute()
+    name = f"ste/once/{key}"
+    if _process.service.key_value_increment(f"{name}/callers", 1) == 1:
+        kv_set_once(f"{name}/value", compute())
+    while (value := kv_get(f"{name}/value")) is None:
+        time.sleep(poll_seconds())
+    return value
+
+
 def kv_set_once(key: str, value: str) -> None:
     """Sets a key of the coordination service, unless it is set already."""
     with contextlib.suppress(RuntimeError):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from pods import Pod, python, same
 from safetensors.torch import load_file
 
 from ste_jax.checkpoint import export, folder
@@ -230,3 +231,31 @@ def test_the_command(ste: Any, tiny_model: Path, tmp_path: Path) -> None:
     assert (
         open_model(tmp_path / "out").tokenizer.fingerprint() == open_model(tiny_model).tokenizer.fingerprint()
     )
+
+
+FROM_THE_HUB = """
+import shutil, sys
+from pathlib import Path
+import huggingface_hub
+from absl import flags
+from ste_jax.commands import convert
+
+files, folder = sys.argv[1:]
+
+def snapshot_download(name, allow_patterns, local_dir):
+    print("DOWNLOAD", name)
+    return shutil.copytree(files, local_dir, dirs_exist_ok=True)
+
+huggingface_hub.snapshot_download = snapshot_download
+flags.FLAGS(["ste"])
+convert.main(["ste", "convert", "someone/tiny", folder])
+"""
+
+
+def test_two_hosts_download_a_hub_model_once(theirs: Make, tmp_path: Path) -> None:
+    files, folder = theirs(), tmp_path / "shared" / "model"
+    with Pod(python(FROM_THE_HUB, str(files), str(folder)), workers=2, devices=1) as pod:
+        ends = pod.ends()
+    same(ends, 0)
+    assert sum(end.out.count("DOWNLOAD someone/tiny") for end in ends) == 1
+    assert open_model(folder).load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")

@@ -17,6 +17,7 @@ from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import fingerprint
 from ste_jax.checkpoint.folder import save_model, update_card
 from ste_jax.checkpoint.source import open_model
+from ste_jax.distributed import process
 from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
@@ -287,7 +288,7 @@ def test_a_mesh_that_does_not_fit_is_refused_before_reading(own: Path) -> None:
 
 @pytest.mark.parametrize("source", ["/nowhere/at/all", "nothing", "./a/b", "a/b/c"])
 def test_nothing_there_and_no_hub_name(source: str) -> None:
-    with pytest.raises(ValueError, match="no such file or folder, and no hub name"):
+    with raises("file_not_found", source):
         open_model(source)
 
 
@@ -295,7 +296,7 @@ def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     for source in ("models/judge.gguf", "runs/mine", "../mine"):
-        with pytest.raises(ValueError, match=rf"{source}: there is no such file or folder; check the path"):
+        with raises("file_not_found", source):
             open_model(source)
 
 
@@ -305,7 +306,13 @@ def test_a_model_in_the_home_folder(own: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_hub_name_that_cannot_be_had() -> None:
-    with pytest.raises(ValueError, match=r"ste-jax/no-such-model: .*hub did not give it.*check the spelling"):
+    with raises("download_failed", "ste-jax/no-such-model"):
+        open_model("ste-jax/no-such-model")
+
+
+def test_many_hosts_download_no_hub_model_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_process", process._Process(index=1, count=4))
+    with raises("hub_name_on_many_hosts", "ste-jax/no-such-model", "ste convert"):
         open_model("ste-jax/no-such-model")
 
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own that get SIGTERM while they sample and while they train."""
+"""Runs that get SIGTERM while they sample and while they train."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ PARTS = ("select", "pairs", "iteration_1/annotate", "iteration_1/train", "iterat
 
 
 def stop_when(ste: Any, workdir: Path, condition: Callable[[], bool]) -> str:
-    """Starts the run, sends SIGTERM when `condition` holds, and returns what it says at its end."""
+    """Starts the run, sends SIGTERM when `condition` holds, and returns its last line of output."""
     process = ste.begin("run", workdir, *FLAGS)
     try:
         deadline = time.monotonic() + 240
@@ -37,17 +37,17 @@ def steps_on_disk(workdir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def stopped(ste: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run that was stopped twice, and what it said."""
+    """A run that was stopped twice, and its last line of each time."""
     workdir = tmp_path_factory.mktemp("stopped") / "run"
-    said = [stop_when(ste, workdir, (workdir / "select" / "labels" / "STARTED.json").exists)]
+    lines = [stop_when(ste, workdir, (workdir / "select" / "labels" / "STARTED.json").exists)]
     metrics = workdir / "iteration_1" / "train" / "metrics.jsonl"
-    said.append(stop_when(ste, workdir, lambda: metrics.exists() and '"loss"' in metrics.read_text()))
-    return workdir, said
+    lines.append(stop_when(ste, workdir, lambda: metrics.exists() and '"loss"' in metrics.read_text()))
+    return workdir, lines
 
 
-def test_it_says_that_nothing_is_lost(stopped: tuple[Path, list[str]]) -> None:
-    wanted = "ste: stopped; what was finished is safe, the same command goes on from there"
-    assert stopped[1] == [wanted] * 2
+def test_the_last_line_is_one_of_a_safe_stop(stopped: tuple[Path, list[str]]) -> None:
+    expected = "ste: stopped; what was finished is safe, the same command goes on from there"
+    assert stopped[1] == [expected] * 2
 
 
 def test_the_step_is_on_disk(stopped: tuple[Path, list[str]]) -> None:
@@ -69,8 +69,8 @@ def test_started_again_it_ends_with_the_same_bytes(
     for name in PARTS:
         for part in sorted((finished / name).glob("part-*.jsonl")):
             assert (workdir / name / part.name).read_bytes() == part.read_bytes(), (name, part.name)
-    ours, theirs = (
+    resumed, undisturbed = (
         json.loads((folder / "iteration_1" / "model" / "model.json").read_text())
         for folder in (workdir, finished)
     )
-    assert ours["weights_hash"] == theirs["weights_hash"]
+    assert resumed["weights_hash"] == undisturbed["weights_hash"]

@@ -37,7 +37,7 @@ def test_workers_that_agree_and_one_that_differs(ste: Any, tmp_path: Path) -> No
         assert code == 0, err
         assert out.startswith("ready: commit")
         rows = [line.replace("│", " ").split() for line in out.splitlines() if "│" in line]
-        assert [(row[0], row[2:4]) for row in rows] == [("0", ["2", "4"]), ("1", ["2", "4"])]
+        assert [(row[0], row[2:5]) for row in rows] == [("0", ["0", "2", "4"]), ("1", ["1", "2", "4"])]
     # The files of that meeting are still there; they count for nothing.
     for code, _, err in together(ste, tmp_path / "run", (), ("--config.seed=7",)):
         assert code == 1

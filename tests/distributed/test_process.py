@@ -1,4 +1,4 @@
-"""`ste` as four processes, killed and stopped, and ended as two, beside one that nothing happens to."""
+"""`ste` as four processes, killed and stopped, and finished as two, compared with an undisturbed one."""
 
 import json
 import signal
@@ -64,13 +64,13 @@ def test_a_whole_run(ste: Any, alone: Path, tmp_path: Path) -> None:
         first, second = pod.ends()
     same([first, second], 0)
     assert "summary: " in first.out
-    # The library of their sums speaks for itself; of ours only the first has a word to say.
+    # Gloo prints lines of its own; of the program only process zero prints.
     assert [line for line in second.out.splitlines() if not line.startswith("[Gloo] ")] == []
     assert parts(workdir) == parts(alone)
     assert len(parts(alone)) == len(STAGES) + 1
-    ours, theirs = losses(workdir), losses(alone)
-    assert ours.keys() == theirs.keys()
-    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4)
+    found, expected = losses(workdir), losses(alone)
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4)
     evaluations = [
         [line["evaluation"] for line in read_metrics(folder / "iteration_1/train") if "evaluation" in line]
         for folder in (workdir, alone)
@@ -79,7 +79,7 @@ def test_a_whole_run(ste: Any, alone: Path, tmp_path: Path) -> None:
     assert (workdir / "iteration_1/model/model.json").exists()
 
 
-def test_the_loss_of_the_first_ends_the_others(ste: Any, alone: Path, tmp_path: Path) -> None:
+def test_the_loss_of_process_zero_ends_the_others(ste: Any, alone: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
 
     def start(more: dict[str, str]) -> Any:
@@ -89,7 +89,7 @@ def test_the_loss_of_the_first_ends_the_others(ste: Any, alone: Path, tmp_path: 
         pod.signal_when((workdir / ANNOTATE / "STARTED.json").exists, 0, signal.SIGKILL)
         lost = time.monotonic()
         _, other = pod.ends()
-    # JAX's coordination service was in the first: its client ends the process, with its own words.
+    # Process zero hosts JAX's coordination service, whose client ends the process with a message of its own.
     assert other.code == -signal.SIGABRT
     assert time.monotonic() - lost < 30
     assert "the leader task was preempted/died" in " ".join(other.err.split())
@@ -98,7 +98,7 @@ def test_the_loss_of_the_first_ends_the_others(ste: Any, alone: Path, tmp_path: 
     assert parts(workdir) == parts(alone)
 
 
-def test_a_failure_of_one_is_told_by_the_others(ste: Any, alone: Path, tmp_path: Path) -> None:
+def test_workers_with_different_configs_are_refused(ste: Any, alone: Path, tmp_path: Path) -> None:
     started = iter(("--config.seed=0", "--config.seed=1"))
 
     def start(more: dict[str, str]) -> Any:
