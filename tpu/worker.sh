@@ -43,11 +43,19 @@ stop_earlier() {
   kill -KILL "$pid"
 }
 
+child="" signalled=""
+# shellcheck disable=SC2329  # a trap calls it
+pass_on() {
+  signalled=1
+  [ -z "$child" ] || kill -TERM "$child" 2> /dev/null
+}
+
 stop_earlier
+trap pass_on TERM INT HUP
 "$@" 2>&1 &
 child=$!
+[ -z "$signalled" ] || pass_on
 identity "$child" > "$PID_FILE"
-trap 'kill -TERM "$child" 2> /dev/null' TERM INT HUP
 while kill -0 "$child" 2> /dev/null; do
   if termination_is_announced; then
     echo "this machine is about to be taken away: sending SIGTERM to the run, which saves its work"

@@ -20,7 +20,8 @@ from ste_jax.storage.record_set import read_work
 WORKER = """
 import sys, time
 from pathlib import Path
-from ste_jax.distributed import monitor, preemption
+from jax._src import distributed
+from ste_jax.distributed import monitor, preemption, process
 from ste_jax.storage import sink
 
 stop_requested = monitor.stop_requested_anywhere
@@ -32,6 +33,8 @@ def slowly(mesh):
 try:
     with monitor.connected(monitor.read_process_env()):
         preemption.install_handler()
+        # The CPU runtime takes its index from here. On a TPU it differs from the distributed id too.
+        distributed.global_state.process_id = process.count() - 1 - process.index()
         sink._FLUSH_SECONDS, monitor.stop_requested_anywhere = 0.0, slowly
         from test_annotating_hosts import work
         work(Path(sys.argv[1]))
