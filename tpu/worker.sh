@@ -43,6 +43,12 @@ stop_earlier() {
   kill -KILL "$pid"
 }
 
+# Becomes the command, after a record of its process that a later start finds. It may stay: it identifies no other process.
+start() {
+  identity "$BASHPID" > "$PID_FILE"
+  exec "$@"
+}
+
 child="" signalled=""
 # shellcheck disable=SC2329  # a trap calls it
 pass_on() {
@@ -52,10 +58,9 @@ pass_on() {
 
 stop_earlier
 trap pass_on TERM INT HUP
-"$@" 2>&1 &
+start "$@" 2>&1 &
 child=$!
 [ -z "$signalled" ] || pass_on
-identity "$child" > "$PID_FILE"
 while kill -0 "$child" 2> /dev/null; do
   if termination_is_announced; then
     echo "this machine is about to be taken away: sending SIGTERM to the run, which saves its work"
@@ -72,5 +77,4 @@ while kill -0 "$child" 2> /dev/null; do
   wait "$child"
   code=$?
 done
-rm -f "$PID_FILE"
 echo "exit $code"
