@@ -10,7 +10,6 @@ from etils import epath
 
 from ste_jax import summary
 from ste_jax.distributed import process
-from ste_jax.pairs.splits import split
 from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
@@ -25,7 +24,7 @@ def run(context: Context) -> dict[str, Any]:
     train.check(context)
     context.check_files()
     instructions = select.run(context)
-    splits = split(config, pairs.run(context, instructions))
+    splits = pairs.split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
     told = report(context)
     for iteration in range(1, config.iterations + 1):
@@ -51,7 +50,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     if stage == "pairs":
         pairs.run(context, _read(context, "select", Instruction))
         return require_success(context.workdir / "pairs").summary
-    splits = split(context.config, _read(context, "pairs", Comparison))
+    splits = pairs.split(context.config, _read(context, "pairs", Comparison))
     if stage == "prefer" and not context.config.prefer:
         raise ValueError("config: no preference training is asked for; set prefer.epochs above 0")
     if stage == "evaluate":

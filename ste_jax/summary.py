@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.metrics.stats import paired_test
-from ste_jax.pairs.splits import Splits, split
+from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
 from ste_jax.report.page import SampledJudgment, write_report
-from ste_jax.stages import evaluate
+from ste_jax.stages import evaluate, pairs
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest, read_json, write_atomically
 from ste_jax.storage.readers import read_records, read_some
@@ -35,7 +35,7 @@ def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
     """
     splits = None
     if _success(context, "pairs"):
-        splits = split(context.config, read_records(context.workdir / "pairs", Comparison))
+        splits = pairs.split(context.config, read_records(context.workdir / "pairs", Comparison))
     summary = _summarize(context, folders, splits)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"

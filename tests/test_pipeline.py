@@ -19,10 +19,10 @@ from etils import epath
 
 from ste_jax import pipeline
 from ste_jax.config import read_config
-from ste_jax.pairs.splits import Splits, split
+from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
-from ste_jax.stages import annotate, train
+from ste_jax.stages import annotate, pairs, train
 from ste_jax.stages.context import Context
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.success import require_success
@@ -208,7 +208,7 @@ def opened(ste: Any, workdir: Path, **annotating: Any) -> tuple[Context, Splits,
     value.annotate.update(annotating)
     config = read_config(value.to_dict())
     context = Context(config, epath.Path(workdir))
-    splits = split(config, read_records(context.workdir / "pairs", Comparison))
+    splits = pairs.split(config, read_records(context.workdir / "pairs", Comparison))
     return context, splits, read_records(context.workdir / "iteration_1/annotate", Judgment)
 
 

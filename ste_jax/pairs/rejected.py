@@ -5,7 +5,7 @@ kind makes the candidates for y_l in its own way, without labels (the paper, sec
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from ste_jax.decode.protocol import Sampling
@@ -77,6 +77,13 @@ class PairInputs:
     max_response_tokens: int
     max_modified_tokens: int
     high_temperature: Sampling
+
+    def restricted_to(self, ids: Collection[str]) -> "PairInputs":
+        """Returns the inputs without all other instructions and their answers."""
+        ids = frozenset(ids)
+        instructions = [instruction for instruction in self.instructions if instruction.id in ids]
+        answers = {i.id: self.answers[i.id] for i in instructions}
+        return dataclasses.replace(self, instructions=instructions, answers=answers)
 
 
 # Candidates by the id of the instruction. None: the completion cannot be parsed. No entry: the prompt is too

@@ -1,17 +1,35 @@
-"""Which pairs are trained on, and which are held out to choose checkpoints and to evaluate every model."""
+"""Divides instructions, and with them pairs, into those to train on and those that are held out.
+
+Held-out pairs choose checkpoints (validation) and evaluate every model (test). The worse response of some
+kinds of pairs is the answer to another instruction. Instructions are therefore divided before such pairs are
+made, and the other instruction is one of the same part: no response of a held-out pair occurs in a training
+pair.
+"""
 
 import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
-from ste_jax.config import RunConfig
 from ste_jax.data.comparisons import read_labelled_pairs
+from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
+
+Part = Literal["train", "validation", "test"]
+# Key of `Comparison.metadata` with the part of a pair, where it was made from the instructions of that part.
+PART = "split"
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The pairs by use: to annotate, to choose checkpoints by, to evaluate on; `labelled` is the user's own
-    test set.
+    """The pairs of a run by use, each part sorted by id.
+
+    Attributes:
+      train: pairs to annotate and train on.
+      validation: pairs that choose checkpoints.
+      test: pairs that every model is evaluated on.
+      labelled: pairs of the user that every model is evaluated on.
     """
 
     train: list[Comparison]
@@ -20,49 +38,127 @@ class Splits:
     labelled: list[Comparison]
 
 
-def split(config: RunConfig, pairs: list[Comparison]) -> Splits:
-    """Divides the pairs by a seeded draw; pairs of one instruction stay together.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Minimum numbers of pairs to hold out."""
+
+    test: int
+    validation: int
+
+
+def split_pairs(seed: int, pairs: Sequence[Comparison], held_out: HeldOut, labelled_path: str) -> Splits:
+    """Returns the pairs by use. All pairs of an instruction are in the same part.
+
+    Pairs that were made within the parts of their instructions stay there. Otherwise the parts follow from
+    the seed and the ids of the instructions.
+
+    Args:
+      seed: seed of the run.
+      pairs: the constructed pairs.
+      held_out: minimum numbers of test and validation pairs.
+      labelled_path: file of labelled pairs, half of which replace the validation pairs; "" for none.
 
     Raises:
-      ValueError: nothing is left to train on, or a labelled pair has the id of an instruction.
+      SteError: "no_training_pairs" if all pairs are held out, "data_invalid" as `check_labelled_ids`.
     """
-    settings = config.pairs
-    validation, labelled = labelled_halves(config)
-    if twice := {p.id for p in [*validation, *labelled]} & {p.id for p in pairs}:
-        raise ValueError(
-            f"{config.labelled_pairs}: the id {min(twice)!r} is that of an instruction too; rename it"
+    validation, labelled = labelled_halves(seed, labelled_path)
+    check_labelled_ids(labelled_path, [*validation, *labelled], (pair.id for pair in pairs))
+    if any(PART in pair.metadata for pair in pairs):
+        parts = {
+            part: [p for p in pairs if p.metadata[PART] == part] for part in ("train", "validation", "test")
+        }
+    else:
+        parts = _by_rank(seed, pairs, held_out)
+    if not parts["train"]:
+        raise SteError(
+            "no_training_pairs",
+            f"pairs: all {len(pairs)} pairs are held out (pairs.test {held_out.test}, pairs.validation "
+            f"{held_out.validation}); raise select.size or lower these",
         )
-    rest = _shuffled(config.seed, pairs)
-    test, rest = _cut(rest, settings.test)
-    if not config.labelled_pairs:
-        validation, rest = _cut(rest, settings.validation)
-    if not rest:
-        raise ValueError(
-            f"pairs: {len(pairs)} pairs were made, all of them held out (pairs.test {settings.test}, "
-            f"pairs.validation "
-            f"{settings.validation}); raise select.size, or lower these"
-        )
-    by_id = [sorted(part, key=lambda p: p.id) for part in (rest, validation, test, labelled)]
-    return Splits(*by_id)
+    by_use = (parts["train"], validation if labelled_path else parts["validation"], parts["test"], labelled)
+    return Splits(*(sorted(part, key=lambda pair: pair.id) for part in by_use))
 
 
-def labelled_halves(config: RunConfig) -> tuple[list[Comparison], list[Comparison]]:
-    """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on."""
-    if not config.labelled_pairs:
+def build_within_parts(
+    seed: int,
+    ids: Iterable[str],
+    held_out: HeldOut,
+    build: Callable[[Sequence[str]], Sequence[Comparison]],
+    *,
+    pairs_per_instruction: int,
+) -> dict[Part, list[Comparison]]:
+    """Divides instructions into parts and makes the pairs of each part from its instructions alone.
+
+    A part gets as many instructions as its minimum number of pairs needs, and at least two, so that each has
+    another one. If too few of the pairs made from them pass the checks, the part gets more instructions.
+
+    Args:
+      seed: seed of the run.
+      ids: ids of the instructions.
+      held_out: minimum numbers of test and validation pairs.
+      build: returns the pairs made from the instructions with the given ids.
+      pairs_per_instruction: maximum number of pairs per instruction.
+
+    Returns:
+      The pairs by part, in the order of `build`, with their part in `metadata`.
+    """
+    ranked = sorted(ids, key=lambda id_: _rank(seed, id_))
+    parts: dict[Part, list[Comparison]] = {}
+    for part, minimum in (("test", held_out.test), ("validation", held_out.validation)):
+        count = max(2, math.ceil(minimum / pairs_per_instruction)) if minimum else 0
+        made = build(ranked[:count])
+        while len(made) < minimum and count < len(ranked):
+            count += math.ceil((minimum - len(made)) / pairs_per_instruction)
+            made = build(ranked[:count])
+        parts[part] = list(made)
+        ranked = ranked[count:]
+    parts["train"] = list(build(ranked))
+    return {
+        part: [dataclasses.replace(pair, metadata={**pair.metadata, PART: part}) for pair in made]
+        for part, made in parts.items()
+    }
+
+
+def labelled_halves(seed: int, path: str) -> tuple[list[Comparison], list[Comparison]]:
+    """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on.
+
+    Args:
+      seed: seed of the run.
+      path: file of labelled pairs; "" for none.
+    """
+    if not path:
         return [], []
-    anchors = _shuffled(config.seed, read_labelled_pairs(config.labelled_pairs)[0])
-    prompts = list(dict.fromkeys(p.prompt_id for p in anchors))
+    pairs = _ranked(seed, read_labelled_pairs(path)[0])
+    prompts = list(dict.fromkeys(pair.prompt_id for pair in pairs))
     first = set(prompts[: -(-len(prompts) // 2)])
-    validation = [p for p in anchors if p.prompt_id in first]
-    return validation, [p for p in anchors if p.prompt_id not in first]
+    validation = [pair for pair in pairs if pair.prompt_id in first]
+    return validation, [pair for pair in pairs if pair.prompt_id not in first]
 
 
-def _shuffled(seed: int, pairs: list[Comparison]) -> list[Comparison]:
-    return sorted(pairs, key=lambda p: (generator(seed, "split", p.prompt_id).random(), p.id))
+def check_labelled_ids(path: str, labelled: Sequence[Comparison], ids: Iterable[str]) -> None:
+    """Raises SteError "data_invalid" if a labelled pair has the id of a constructed pair."""
+    if common := {pair.id for pair in labelled}.intersection(ids):
+        raise SteError("data_invalid", f"{path}: the id {min(common)!r} is also the id of a constructed pair")
+
+
+def _by_rank(seed: int, pairs: Sequence[Comparison], held_out: HeldOut) -> dict[Part, list[Comparison]]:
+    rest = _ranked(seed, pairs)
+    test, rest = _cut(rest, held_out.test)
+    validation, rest = _cut(rest, held_out.validation)
+    return {"train": rest, "validation": validation, "test": test}
+
+
+def _rank(seed: int, prompt_id: str) -> tuple[float, str]:
+    """Returns the sort key of an instruction, which does not depend on the other instructions."""
+    return generator(seed, "split", prompt_id).random(), prompt_id
+
+
+def _ranked(seed: int, pairs: Sequence[Comparison]) -> list[Comparison]:
+    return sorted(pairs, key=lambda pair: (_rank(seed, pair.prompt_id), pair.id))
 
 
 def _cut(pairs: list[Comparison], size: int) -> tuple[list[Comparison], list[Comparison]]:
-    """Parts the first `size` pairs from the rest, and what belongs to the instruction of the last of them."""
+    """Returns the first `size` pairs, with all pairs of the instruction of the last of them, and the rest."""
     last = {pair.prompt_id for pair in pairs[max(0, size - 1) : size]}
     while size < len(pairs) and pairs[size].prompt_id in last:
         size += 1

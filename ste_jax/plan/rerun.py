@@ -43,7 +43,7 @@ def stage_hours(
     mesh = phase_mesh("decode", config, topology)
     size, models = config.select.size, config.iterations + 1
     pairs = size * len(config.pairs.modes) - config.held_out
-    anchors, labelled = map(len, labelled_halves(config))
+    anchors, labelled = map(len, labelled_halves(config.seed, config.labelled_pairs))
     validation = anchors or config.pairs.validation
     pool = (config.select.pool or size) if config.select.categories else 0
     judged, new = lengths.judge_prompt, lengths.judgment

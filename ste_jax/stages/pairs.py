@@ -5,12 +5,20 @@ iterations. Writes `pairs/` (records: Comparison) and, below it, one record set 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ste_jax.config import PairMode, PairsConfig
+from ste_jax.config import PairMode, PairsConfig, RunConfig
 from ste_jax.pairs.construction import check_pair
-from ste_jax.pairs.kinds import KINDS
-from ste_jax.pairs.rejected import PairInputs, RejectedCandidate
+from ste_jax.pairs.kinds import ACROSS_INSTRUCTIONS, KINDS
+from ste_jax.pairs.rejected import Candidates, PairInputs
+from ste_jax.pairs.splits import (
+    HeldOut,
+    Splits,
+    build_within_parts,
+    check_labelled_ids,
+    labelled_halves,
+    split_pairs,
+)
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Generation, Instruction
 from ste_jax.stages.context import Context
@@ -22,19 +30,20 @@ from ste_jax.text.chat import Message
 
 
 def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
-    """Returns the pairs of the run, made now or before."""
+    """Returns the pairs of the run, made now or by an earlier start."""
     folder, settings = context.workdir / "pairs", context.config.pairs
     fingerprint = made_from(context)
     records = RecordSet(folder, Comparison, fingerprint)
     if read_success(folder):
         return read_records(folder, Comparison)
 
+    check_labelled_pairs(context.config, instructions)
     sampler = ModelSampler(context, folder, settings.sampling, fingerprint)
     questions = {i.id: [Message("user", i.text)] for i in instructions}
-    chosen = sampler.sample("answers", questions, max_new_tokens=settings.max_response_tokens)
+    answers = sampler.sample("answers", questions, max_new_tokens=settings.max_response_tokens)
     inputs = PairInputs(
-        instructions=[i for i in instructions if i.id in chosen],
-        answers=chosen,
+        instructions=[i for i in instructions if i.id in answers],
+        answers=answers,
         sampler=sampler,
         tokenizer=context.seed_model.tokenizer,
         seed=context.config.seed,
@@ -43,17 +52,11 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
         max_modified_tokens=settings.max_modified_tokens,
         high_temperature=settings.high_temperature,
     )
-    pairs, rejected = [], Counter()
-    for mode in settings.modes:
-        candidates = KINDS[mode](inputs)
-        for instruction in instructions:
-            pair = _pair(context, instruction, mode, chosen.get(instruction.id), candidates)
-            if isinstance(pair, Comparison):
-                pairs.append(pair)
-            else:
-                rejected[pair] += 1
+    pairs, rejected = _build(context, inputs)
+    if unanswered := len(instructions) - len(answers):
+        rejected["too_long"] += unanswered * len(settings.modes)
     work = [call.work for name in sampler.names if (call := read_success(folder / name))]
-    # Set, not added: a run that was killed here comes by again.
+    # Assigned, not added: a run that was killed here gets here again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)
     records.work.generated_tokens = sum(one["generated_tokens"] for one in work)
@@ -63,26 +66,79 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     return pairs
 
 
+def held_out(config: RunConfig) -> HeldOut:
+    """Returns the minimum numbers of pairs to hold out; labelled pairs replace those for validation."""
+    return HeldOut(test=config.pairs.test, validation=0 if config.labelled_pairs else config.pairs.validation)
+
+
+def split(config: RunConfig, pairs: list[Comparison]) -> Splits:
+    """Returns the pairs of a run by use (see `split_pairs`)."""
+    return split_pairs(config.seed, pairs, held_out(config), config.labelled_pairs)
+
+
+def check_labelled_pairs(config: RunConfig, instructions: list[Instruction]) -> None:
+    """Raises SteError if the labelled pairs cannot be read or have ids of pairs that will be constructed."""
+    validation, labelled = labelled_halves(config.seed, config.labelled_pairs)
+    ids = [_pair_id(config.pairs, i.id, mode) for i in instructions for mode in config.pairs.modes]
+    check_labelled_ids(config.labelled_pairs, [*validation, *labelled], ids)
+
+
 def made_from(context: Context) -> dict:
-    """Returns the fingerprint of the pairs."""
-    return context.fingerprint(
-        "pairs",
-        select=require_success(context.workdir / "select").content_hash,
-        model=context.seed_model.digest(),
-    )
+    """Returns the fingerprint of the pairs.
+
+    How many of them are held out changes them only where a worse response answers another instruction.
+    """
+    inputs = {
+        "select": require_success(context.workdir / "select").content_hash,
+        "model": context.seed_model.digest(),
+    }
+    if ACROSS_INSTRUCTIONS.intersection(context.config.pairs.modes):
+        sizes = held_out(context.config)
+        inputs["held_out"] = f"test {sizes.test}, validation {sizes.validation}"
+    return context.fingerprint("pairs", **inputs)
+
+
+def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Counter[str]]:
+    """Returns the pairs of all modes that pass the checks, and the reasons of the others, counted."""
+    modes = context.config.pairs.modes
+    across = ACROSS_INSTRUCTIONS.intersection(modes)
+    fixed = {mode: KINDS[mode](inputs) for mode in modes if mode not in across}
+    outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
+
+    def build(ids: Sequence[str]) -> list[Comparison]:
+        within = inputs.restricted_to(ids)
+        candidates = fixed | {mode: KINDS[mode](within) for mode in modes if mode in across}
+        built = {
+            (mode, instruction.id): _pair(context, instruction, mode, inputs.answers, candidates[mode])
+            for mode in modes
+            for instruction in within.instructions
+        }
+        outcomes.update(built)
+        return [pair for pair in built.values() if isinstance(pair, Comparison)]
+
+    ids = [instruction.id for instruction in inputs.instructions]
+    if across:
+        parts = build_within_parts(
+            context.config.seed, ids, held_out(context.config), build, pairs_per_instruction=len(modes)
+        )
+        pairs = {pair.id: pair for part in parts.values() for pair in part}
+    else:
+        pairs = {pair.id: pair for pair in build(ids)}
+    # A part that grew was built more than once: only the last outcome of an instruction counts.
+    rejected = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
+    order = [_pair_id(context.config.pairs, id_, mode) for mode in modes for id_ in ids]
+    return [pairs[id_] for id_ in order if id_ in pairs], rejected
 
 
 def _pair(
     context: Context,
     instruction: Instruction,
     mode: PairMode,
-    chosen: Generation | None,
-    candidates: Mapping[str, RejectedCandidate | None],
+    answers: Mapping[str, Generation],
+    candidates: Candidates,
 ) -> Comparison | str:
     """Returns the pair of an instruction, or the reason why there is none."""
-    settings = context.config.pairs
-    if chosen is None:
-        return "too_long"
+    settings, chosen = context.config.pairs, answers[instruction.id]
     if instruction.id not in candidates:
         return "no_candidate"
     candidate = candidates[instruction.id]
@@ -91,8 +147,7 @@ def _pair(
     reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
     if reason:
         return reason
-    # With one mode, an instruction has one pair, and they share the id.
-    id_ = instruction.id if settings.modes == (mode,) else f"{instruction.id}.{mode}"
+    id_ = _pair_id(settings, instruction.id, mode)
     label = "A" if generator(context.config.seed, "place", id_).random() < 0.5 else "B"
     better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
     first, second = (better, worse) if label == "A" else (worse, better)
@@ -112,6 +167,11 @@ def _pair(
             "tokens_b": second[1],
         },
     )
+
+
+def _pair_id(settings: PairsConfig, instruction_id: str, mode: PairMode) -> str:
+    """Returns the id of a pair; with a single mode it is the id of the instruction."""
+    return instruction_id if settings.modes == (mode,) else f"{instruction_id}.{mode}"
 
 
 def _summary(settings: PairsConfig, instructions: int, pairs: list[Comparison], rejected: Counter) -> dict:

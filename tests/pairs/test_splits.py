@@ -1,13 +1,15 @@
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from ste_jax.config import RunConfig
-from ste_jax.pairs.splits import Splits, split
-from ste_jax.records import ORDERS, Comparison
+from ste_jax.pairs.splits import PART, HeldOut, Splits, build_within_parts
+from ste_jax.records import ORDERS, Comparison, Instruction
+from ste_jax.stages.pairs import check_labelled_pairs, split
+from tests.errors import raises
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -56,7 +58,7 @@ def test_a_pair_more_moves_no_other_pair_between_the_held_out_ones(make_config: 
 
 @pytest.mark.parametrize("count", [0, 3, 5])
 def test_nothing_left_to_train_on(make_config: MakeConfig, count: int) -> None:
-    with pytest.raises(ValueError, match=rf"pairs: {count} pairs were made, all .* raise select\.size"):
+    with raises("no_training_pairs", f"all {count} pairs"):
         split(make_config(), PAIRS[:count])
 
 
@@ -97,7 +99,7 @@ def test_labelled_pairs_with_the_ids_of_made_ones_are_refused(
 ) -> None:
     rows = [labelled_row("p03", "Another question?"), labelled_row("x", "And a third?")]
     config = make_config(labelled_pairs=labelled_file(tmp_path, rows))
-    with pytest.raises(ValueError, match=r"ours\.jsonl: the id 'p03' is that of an instruction"):
+    with raises("data_invalid", "ours.jsonl", "'p03'"):
         split(config, PAIRS)
 
 
@@ -109,3 +111,87 @@ def test_both_orders_show_both_responses_and_the_same_winner(one: Comparison) ->
         (first, second), verdict = one.shown(order), one.correct_verdict(order)
         assert (first if verdict == "A" else second) == one.chosen
         assert (second if verdict == "A" else first) == one.rejected
+
+
+# ---- instructions that are divided before pairs are made ----
+
+
+def ring(seen: list[list[str]], refused: frozenset[str] = frozenset()):
+    """Returns a `build` whose worse response is the answer to the next instruction of the part."""
+
+    def build(ids: Sequence[str]) -> list[Comparison]:
+        seen.append(list(ids))
+        others = [*ids[1:], *ids[:1]]
+        return [
+            Comparison(
+                id=id_,
+                prompt_id=id_,
+                instruction=id_,
+                response_a=f"Answer to {id_}.",
+                response_b=f"Answer to {other}.",
+                label="A",
+            )
+            for id_, other in zip(ids, others, strict=True)
+            if id_ not in refused and id_ != other
+        ]
+
+    return build
+
+
+IDS = [f"i{number:02d}" for number in range(20)]
+
+
+def test_no_response_of_a_held_out_pair_occurs_in_a_training_pair(make_config: MakeConfig) -> None:
+    sizes = HeldOut(test=3, validation=2)
+    parts = build_within_parts(0, IDS, sizes, ring([]), pairs_per_instruction=1)
+    texts = {name: {t for p in part for t in p.shown("as_given")} for name, part in parts.items()}
+    assert {name: len(part) for name, part in parts.items()} == {"test": 3, "validation": 2, "train": 15}
+    assert not texts["train"] & (texts["test"] | texts["validation"])
+    assert not texts["validation"] & texts["test"]
+    assert all(p.metadata[PART] == name for name, part in parts.items() for p in part)
+    pairs = [pair for part in parts.values() for pair in part]
+    splits = split(make_config(), pairs)
+    assert [len(part) for part in vars(splits).values()] == [15, 2, 3, 0]
+    for name, part in parts.items():
+        assert ids(getattr(splits, name)) == sorted(ids(part))
+
+
+def test_parts_belong_to_the_seed_and_the_ids_not_to_their_order() -> None:
+    sizes = HeldOut(test=3, validation=2)
+    made = [
+        {name: sorted(ids(part)) for name, part in parts.items()}
+        for parts in (
+            build_within_parts(seed, order, sizes, ring([]), pairs_per_instruction=1)
+            for seed, order in ((0, IDS), (0, IDS[::-1]), (1, IDS))
+        )
+    ]
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_part_grows_until_it_has_enough_pairs() -> None:
+    whole = build_within_parts(0, IDS, HeldOut(test=4, validation=0), ring([]), pairs_per_instruction=1)
+    refused = frozenset(ids(whole["test"])[:3])
+    seen: list[list[str]] = []
+    parts = build_within_parts(
+        0, IDS, HeldOut(test=4, validation=0), ring(seen, refused), pairs_per_instruction=1
+    )
+    assert (len(parts["test"]), len(parts["validation"]), len(parts["train"])) == (4, 0, 13)
+    assert [len(group) for group in seen] == [4, 7, 0, 13]
+
+
+def test_a_single_instruction_is_never_a_part() -> None:
+    sizes = HeldOut(test=1, validation=1)
+    parts = build_within_parts(0, IDS, sizes, ring([]), pairs_per_instruction=4)
+    assert {name: len(part) for name, part in parts.items()} == {"test": 2, "validation": 2, "train": 16}
+
+
+def test_labelled_pairs_are_checked_before_pairs_are_made(make_config: MakeConfig, tmp_path: Path) -> None:
+    instructions = [Instruction(id="i1", text="Why?", source="s")]
+    for id_, mode in (("i1", "nearest"), ("i1.nearest", ("nearest", "random"))):
+        path = labelled_file(tmp_path, [labelled_row(id_, "One?"), labelled_row("x", "Two?")])
+        config = make_config(labelled_pairs=path, pairs={"mode": mode})
+        with raises("data_invalid", "ours.jsonl", repr(id_)):
+            check_labelled_pairs(config, instructions)
+        check_labelled_pairs(config, [])
+    with raises("file_not_found", "absent.jsonl"):
+        check_labelled_pairs(make_config(labelled_pairs=str(tmp_path / "absent.jsonl")), [])

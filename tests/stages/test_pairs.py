@@ -3,7 +3,6 @@ from collections.abc import Callable
 import pytest
 
 from ste_jax.config import RunConfig
-from ste_jax.pairs.splits import split
 from ste_jax.records import Comparison, Generation, Instruction, Record
 from ste_jax.stages import pairs
 from ste_jax.stages.context import Context
@@ -85,12 +84,12 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
         "responses_near": 1,
         "too_long": 1,
     }
-    splits = split(context.config, made)
+    splits = pairs.split(context.config, made)
     assert [len(part) for part in vars(splits).values()] == [4, 1, 1, 0]
     assert pairs.run(context, []) == made  # finished: read, not made
 
 
-def test_the_place_of_the_better_response_is_drawn(make_context: MakeContext) -> None:
+def test_the_position_of_the_better_response_is_drawn(make_context: MakeContext) -> None:
     labels = {"".join(p.label for p in degraded_run(make_context(seed=1, pairs=SMALL)))}
     assert labels != {"AAAAAA"}
     assert labels != {"BBBBBB"}
@@ -133,7 +132,7 @@ def test_modified_instructions_are_checked_before_they_are_answered(make_context
 
 
 @pytest.mark.parametrize(("temperature", "equal"), [(0.0, len(ANSWERS)), (2.0, 0)])
-def test_a_high_answer_is_drawn_as_it_is_told(
+def test_a_high_temperature_answer_is_drawn_with_its_own_sampling(
     make_context: MakeContext, temperature: float, equal: int
 ) -> None:
     greedy, high = ({"temperature": t, "top_p": 1.0} for t in (0.0, temperature))
@@ -159,68 +158,113 @@ def test_what_no_mode_uses_leaves_the_pairs_as_they_are(
     assert (made_from[0] == made_from[1]) == same
 
 
-def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context: MakeContext) -> None:
-    context = make_context(pairs={"mode": ("nearest", "random", "truncated"), "validation": 1, "test": 1})
-    asked = {
-        "ice": "Why does water freeze to ice in winter?",
-        "snow": "Why does water freeze to snow in winter?",
-        "rose": "Write a poem about a rose.",
-        "car": "Fix my red car, please.",
-        "long": "Why?",
-    }
-    answers = {
-        "ice": "Its molecules settle into a lattice, which takes more room than they took before.",
-        "snow": "Vapour in a cloud turns into crystals that stick together while they fall to us.",
-        "rose": "Red it stands beside the wall, and nobody has ever seen it fall before the autumn.",
-        "car": "I would have to see it first; tell me which noise it makes and when you hear it.",
-    }
-    instructions = [Instruction(id=i, text=text, source="t") for i, text in asked.items()]
+OTHERS = {
+    "ice": (
+        "Why does water freeze to ice in winter?",
+        "Its molecules settle into a lattice at zero degrees.",
+    ),
+    "snow": ("Why does water freeze to snow in winter?", "Vapour in a cloud turns into crystals that fall."),
+    "rose": ("Write a poem about a rose.", "Red it stands beside the wall until the autumn."),
+    "car": ("Fix my red car, please.", "I would have to see it first; tell me which noise it makes."),
+    "tea": ("How long should green tea steep?", "Two minutes in water that has cooled down a little."),
+    "bike": ("Fix my red bike, please.", "Turn it upside down and look whether the chain came off."),
+    "sky": ("Why is the sky blue in summer?", "Short waves of light are scattered more than long ones."),
+    "song": ("Write a song about a rose.", "Petals open, petals close, nobody but the gardener knows."),
+    "long": ("Why?", ""),
+}
+
+
+def others_run(context: Context) -> list[Comparison]:
+    """Runs the stage over `OTHERS`, of which "long" was not answered."""
+    instructions = [Instruction(id=i, text=text, source="t") for i, (text, _) in OTHERS.items()]
     store(context, "select", instructions, {})
     encode = context.seed_model.tokenizer.encode_plain
-    made = [Generation(id=i, text=t, tokens=encode(t), finish="stop") for i, t in answers.items()]
-    store(context, "pairs/answers", made, pairs.made_from(context))
-    found = {p.id: p for p in pairs.run(context, instructions)}
+    answers = [
+        Generation(id=i, text=text, tokens=encode(text), finish="stop")
+        for i, (_, text) in OTHERS.items()
+        if text
+    ]
+    store(context, "pairs/answers", answers, pairs.made_from(context))
+    return pairs.run(context, instructions)
 
-    assert {one.subset for one in found.values()} == {"nearest", "random", "truncated"}
-    assert not [p for p in found.values() if p.prompt_id == "long"]  # it was not answered
-    nearest, rose = found["ice.nearest"], found["rose.nearest"]
-    assert (nearest.chosen, nearest.rejected) == (answers["ice"], answers["snow"])
-    assert nearest.metadata["modified_instruction"] == asked["snow"]
-    assert rose.rejected in answers.values()
-    assert {found[f"{i}.random"].rejected == answers[i] for i in answers} == {False}
-    for id_, whole in answers.items():
-        begun = found[f"{id_}.truncated"].rejected
-        assert whole.startswith(begun)
-        assert 0 < len(begun) < 0.75 * len(whole)
+
+ACROSS = {"mode": ("nearest", "random", "truncated"), "validation": 1, "test": 1}
+
+
+def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context: MakeContext) -> None:
+    context = make_context(pairs=ACROSS)
+    found = {p.id: p for p in others_run(context)}
+    answers = {text: id_ for id_, (_, text) in OTHERS.items() if text}
+    assert {pair.subset for pair in found.values()} == {"nearest", "random", "truncated"}
+    assert not [p for p in found.values() if p.prompt_id == "long"]
+    part = {p.prompt_id: p.metadata["split"] for p in found.values()}
+    for pair in found.values():
+        assert answers[pair.chosen] == pair.prompt_id
+        if pair.subset == "truncated":
+            assert pair.chosen.startswith(pair.rejected)
+            assert 0 < len(pair.rejected) < 0.75 * len(pair.chosen)
+        else:
+            other = answers[pair.rejected]
+            assert other != pair.prompt_id
+            assert part[other] == part[pair.prompt_id]
+            assert pair.metadata["modified_instruction"] == OTHERS[other][0]
     summary = require_success(context.workdir / "pairs").summary
-    assert (summary["mode"], summary["rejected"]) == ("nearest, random, truncated", {"too_long": 3})
-    assert (summary["asked"], summary["made"]) == (15, 12)
+    assert (summary["mode"], summary["asked"]) == ("nearest, random, truncated", 27)
+    assert summary["made"] == len(found) == 27 - sum(summary["rejected"].values())
+    assert summary["rejected"]["too_long"] == 3
 
 
-def test_what_has_no_candidate_is_told_from_what_cannot_be_read(make_context: MakeContext) -> None:
-    context = make_context(pairs={**SMALL, "mode": ("modified", "nearest")})
+def test_no_response_of_a_held_out_pair_occurs_in_a_training_pair(make_context: MakeContext) -> None:
+    for seed in range(4):
+        context = make_context(seed=seed, pairs=ACROSS)
+        splits = pairs.split(context.config, others_run(context))
+        texts = {
+            name: {text for pair in part for text in (pair.chosen, pair.rejected)}
+            for name, part in vars(splits).items()
+        }
+        assert texts["train"]
+        assert texts["validation"]
+        assert texts["test"]
+        assert not texts["train"] & (texts["validation"] | texts["test"])
+        assert not texts["validation"] & texts["test"]
+
+
+@pytest.mark.parametrize(("mode", "same"), [(("truncated",), True), (("truncated", "random"), False)])
+def test_held_out_numbers_matter_where_pairs_depend_on_them(
+    make_context: MakeContext, mode: tuple[str, ...], same: bool
+) -> None:
+    found = []
+    for test in (1, 2):
+        context = make_context(pairs={**ACROSS, "mode": mode, "test": test})
+        prepared(context, {})
+        found.append(pairs.made_from(context))
+    assert (found[0] == found[1]) == same
+
+
+def test_missing_candidates_and_unparsable_ones_are_counted_apart(make_context: MakeContext) -> None:
+    context = make_context(pairs={**SMALL, "mode": "modified"})
     asked = {
         "ice": "Why does water freeze?",
         "hot": "Why does water boil?",
         "dew": "Why does dew fall?",
         "fog": "Why does fog rise?",
-        "odd": "Zzyzx qwx",  # like no other
+        "ice2": "Why does ice float?",
     }
     instructions = [Instruction(id=i, text=text, source="t") for i, text in asked.items()]
     store(context, "select", instructions, {})
     modified = {i: f"How should I grow roses in a cold garden {i}?" for i in asked}
-    # Of two nothing is there: x was too long to be shown with the examples, x' too long to be answered.
+    # Two have no candidate: with the examples the prompt was too long for x, or x' was too long itself.
     texts = {
         "answers": dict.fromkeys(asked, GOOD),
         "modified": {i: text for i, text in (modified | {"hot": "1. One\n2. Two"}).items() if i != "dew"},
-        "modified_answers": {i: OTHER for i in ("ice", "odd")},
+        "modified_answers": {i: OTHER for i in ("ice", "ice2")},
     }
     for name, by_id in texts.items():
         made = [Generation(id=i, text=text, tokens=[7], finish="stop") for i, text in by_id.items()]
         store(context, f"pairs/{name}", made, pairs.made_from(context))
     pairs.run(context, instructions)
     summary = require_success(context.workdir / "pairs").summary
-    assert summary["rejected"] == {"modified_unparsable": 1, "no_candidate": 3, "responses_equal": 4}
+    assert summary["rejected"] == {"modified_unparsable": 1, "no_candidate": 2}
 
 
 def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> None:
