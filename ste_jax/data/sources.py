@@ -31,7 +31,7 @@ def read_instructions(spec: str) -> list[Instruction]:
         kept. A record without an id is named `instruction-STEM-NUMBER` after the file and the line.
 
     Raises:
-      SteError: "file_not_found", "file_unreadable", "dependency_missing" (TFDS), or "data_invalid" if there
+      SteError: "file_not_found", "file_unreadable", "extra_missing" (TFDS), or "data_invalid" if there
         is no record, or one is malformed, has no text or repeats an id.
     """
     stem, rows = _open(spec)
@@ -64,7 +64,7 @@ def _tfds(spec: str) -> tuple[str, Iterator[Row]]:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise SteError(
-            "dependency_missing", f"{spec}: needs tensorflow_datasets; run pip install 'ste-jax[tfds]'"
+            "extra_missing", f"{spec}: needs tensorflow_datasets; run pip install 'ste-jax[tfds]'"
         ) from error
     try:
         records = tfds.data_source(name, split=split)

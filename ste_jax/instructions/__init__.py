@@ -1,1 +1,1 @@
-"""Instructions before any response exists: reading, filtering, labelling and sampling them."""
+"""Filtering, labelling and sampling of instructions."""

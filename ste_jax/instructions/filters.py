@@ -1,4 +1,4 @@
-"""Leaves out instructions that nobody should train on, and counts why."""
+"""Filters out instructions that are unsuitable for training, and counts them by reason."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ste_jax.config_field import INHERITED, config_field
+from ste_jax.errors import SteError
 from ste_jax.extras import needs
 from ste_jax.records import Instruction
 
@@ -24,8 +25,9 @@ LANGUAGES = frozenset(
     )
 )
 
-# The languages of almost all prompts that people type. Fewer rivals make short English text safer and need
-# less memory (450 MiB while the filter runs); text in a language that is not here looks like its nearest one.
+# The languages of almost all prompts that people type. Fewer languages make the detection of short English
+# text more reliable and need less memory (450 MiB while the filter runs). Text in any other language is taken
+# for the most similar one of these.
 RIVAL_LANGUAGES = (
     *("en", "es", "fr", "de", "it", "pt", "nl", "sv", "da", "pl", "cs", "ro", "hu", "fi", "tr", "vi", "id"),
     *("ru", "uk", "ar", "fa", "hi", "zh", "ja", "ko"),
@@ -40,9 +42,9 @@ _WANTED_AT_MOST = 0.05
 _CODE_OR_LINK = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.?!:;])\s+|\n+")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
-# Names set aside for examples (RFC 2606) and the user of every git remote belong to nobody.
+# Domains reserved for examples (RFC 2606) and the user of every git remote identify no person.
 _NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example(?:\.(?:com|net|org))?|test|invalid)$|^git@", re.IGNORECASE)
-# A national number counts only when written as one, (212) 736-5000 or 212-736-5000: sums and ids are not.
+# A national number counts only in the usual notation, (212) 736-5000 or 212-736-5000; sums and ids do not.
 _WRITTEN_AS_PHONE = re.compile(r"\+|\(\d{3}\)\s?\d{3}[-. ]\d{4}|\b\d{3}([-.])\d{3}\1\d{4}\b")
 _CARD = re.compile(
     r"(?<![\d.,-])(?:[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -]?)\d{6}\2\d{5})(?![\d-])"
@@ -51,10 +53,14 @@ _CARD = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class FilterSettings:
-    """What to leave out.
+    """Settings of the filters.
 
-    `languages` are ISO 639-1 codes of the languages to keep (empty: all). `near_duplicate_threshold` is the
-    Jaccard similarity of character 5-grams from which the later of two instructions goes (1: if equal).
+    Attributes:
+      languages: ISO 639-1 codes of the languages to keep; empty for all.
+      near_duplicate_threshold: Jaccard similarity of character 5-grams at which the later of two instructions
+        is removed (1: only if equal).
+      max_chars: maximum number of characters of an instruction.
+      personal_data: whether to remove instructions with e-mail addresses, phone or card numbers.
     """
 
     languages: tuple[str, ...] = config_field(("en",), affects=INHERITED)
@@ -64,22 +70,24 @@ class FilterSettings:
 
     def __post_init__(self):
         if not 0.0 < self.near_duplicate_threshold <= 1.0:
-            raise ValueError(
+            raise SteError(
+                "config_invalid",
                 "filters: near_duplicate_threshold must be above 0 and at most 1, "
-                f"not {self.near_duplicate_threshold}"
+                f"not {self.near_duplicate_threshold}",
             )
         if self.max_chars < 1:
-            raise ValueError(f"filters: max_chars must be 1 or more, not {self.max_chars}")
+            raise SteError("config_invalid", f"filters: max_chars must be 1 or more, not {self.max_chars}")
         for code in self.languages:
             if code not in LANGUAGES:
-                raise ValueError(
-                    f"filters: {code!r} in languages is unknown; write lower-case ISO 639-1 codes, like 'en'"
+                raise SteError(
+                    "config_invalid",
+                    f"filters: {code!r} in languages is unknown; use lower-case ISO 639-1 codes such as 'en'",
                 )
 
 
 @dataclasses.dataclass(frozen=True)
 class FunnelStep:
-    """One filter's count: how many instructions it removed, and how many went on."""
+    """Numbers of instructions that a filter removed and left."""
 
     name: str
     removed: int
@@ -89,10 +97,17 @@ class FunnelStep:
 def filter_instructions(
     instructions: list[Instruction], settings: FilterSettings
 ) -> tuple[list[Instruction], list[FunnelStep]]:
-    """Applies the filters in turn, cheapest first, and keeps the order of what is left.
+    """Applies the filters one after the other, the cheapest first, and keeps the order of the instructions.
 
-    Of duplicates the first one stays. A filter that is switched off makes no step. Another language and
-    personal data need clear evidence: a doubtful instruction stays.
+    The first of several duplicates stays. A filter that is switched off gives no step. Instructions in other
+    languages or with personal data are only removed on clear evidence.
+
+    Args:
+      instructions: the instructions to filter.
+      settings: which filters to apply.
+
+    Returns:
+      The remaining instructions, and the counts of each filter.
     """
     filters: list[tuple[str, Callable[[list[str]], list[bool]]]] = [
         ("exact duplicate", _exact_duplicates),
@@ -106,7 +121,7 @@ def filter_instructions(
     steps = []
     for name, find in filters:
         found = find([instruction.text for instruction in instructions])
-        instructions = [one for one, removed in zip(instructions, found, strict=True) if not removed]
+        instructions = [kept for kept, removed in zip(instructions, found, strict=True) if not removed]
         steps.append(FunnelStep(name, sum(found), len(instructions)))
     return instructions, steps
 
@@ -125,7 +140,7 @@ def _exact_duplicates(texts: list[str]) -> list[bool]:
 
 
 def _near_duplicates(texts: list[str], threshold: float) -> list[bool]:
-    """Candidates come from MinHash; the exact similarity decides, so no text goes by an unlucky hash."""
+    """Returns True for near duplicates. MinHash finds candidates; the exact similarity decides."""
     # Libraries are imported where they are used: loading a configuration must not wait for them.
     from datasketch import MinHash, MinHashLSH
 
@@ -143,7 +158,7 @@ def _near_duplicates(texts: list[str], threshold: float) -> list[bool]:
 
 
 def _bands(threshold: float) -> tuple[int, int]:
-    """Returns the fewest bands, and their rows, that find 995 of 1000 pairs at the threshold."""
+    """Returns the fewest bands, and rows per band, that find 995 of 1000 pairs at the threshold."""
     rows = (number for number in range(_PERMUTATIONS // 2, 1, -1))
     missed = ((number, (1 - threshold**number) ** (_PERMUTATIONS // number)) for number in rows)
     best = next((number for number, chance in missed if chance < 0.005), 1)
@@ -155,8 +170,8 @@ def _shingles(text: str) -> set[str]:
     return {text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1))}
 
 
-def _jaccard(one: set[str], other: set[str]) -> float:
-    return len(one & other) / len(one | other)
+def _jaccard(left: set[str], right: set[str]) -> float:
+    return len(left & right) / len(left | right)
 
 
 def _other_languages(texts: list[str], languages: tuple[str, ...]) -> list[bool]:
@@ -172,9 +187,9 @@ def _other_languages(texts: list[str], languages: tuple[str, ...]) -> list[bool]
 
 
 def _is_foreign(text: str, detector: "LanguageDetector", wanted: "set[IsoCode639_1]") -> bool:
-    """Whether the prose of `text` is clearly not of a wanted language.
+    """Returns True if the prose of `text` is clearly in none of the wanted languages.
 
-    A request in a wanted language about foreign text that is pasted above or below it does not count.
+    A request in a wanted language about a foreign text pasted above or below it is not foreign.
     """
     prose = _CODE_OR_LINK.sub(" ", text)
     if sum(map(str.isalpha, prose)) < _MIN_LETTERS:
@@ -191,9 +206,10 @@ def _is_foreign(text: str, detector: "LanguageDetector", wanted: "set[IsoCode639
 def _confidences(
     text: str, detector: "LanguageDetector", wanted: "set[IsoCode639_1]"
 ) -> "tuple[IsoCode639_1, float, float]":
-    """Returns the likeliest language, its confidence and that of all wanted languages together."""
+    """Returns the most likely language, its confidence and the total confidence of the wanted languages."""
     values = {
-        one.language.iso_code_639_1: one.value for one in detector.compute_language_confidence_values(text)
+        confidence.language.iso_code_639_1: confidence.value
+        for confidence in detector.compute_language_confidence_values(text)
     }
     best = max(values, key=lambda code: values[code])
     return best, values[best], sum(values[code] for code in wanted)

@@ -1,7 +1,7 @@
-"""What the model is asked about an instruction (category, complexity, length), and how its answer is read.
+"""Prompt and parser of the labels of an instruction: category, complexity and length of a good answer.
 
-The prompt is short on purpose: it is read for every instruction. The parser never guesses: a field that
-does not clearly name one permitted value is None.
+The prompt is short on purpose, since it is prefilled for every instruction. The parser never guesses: a field
+that does not clearly name one permitted value is None.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ Messages = list[dict[str, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """What the model said of one instruction; None where it said nothing that can be used."""
+    """Labels of an instruction as given by a model; None where its answer cannot be parsed."""
 
     category: str | None
     complexity: int | None
@@ -56,10 +56,10 @@ _WORKED = (
 
 
 def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> Messages:
-    """Returns the conversation that asks for the category, complexity and answer length of `text`.
+    """Returns the messages that ask for the category, complexity and answer length of `text`.
 
-    Worked turns come first, as far as their categories are among `categories`: without them small models
-    answer the request instead of sorting it.
+    Worked examples come first, if their categories are among `categories`. Without them small models answer
+    the request instead of classifying it.
     """
     rules = (
         f"You sort requests; you never answer them. Category: one of {'; '.join(categories)}. "
@@ -77,10 +77,10 @@ def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> Message
 
 
 def parse_label(completion: str, categories: tuple[str, ...] = CATEGORIES) -> Label:
-    """Reads the three fields out of a completion, each on its own.
+    """Returns the labels in a completion; each field is parsed independently.
 
-    Case, markdown, numbering and words after the value do not matter. A field is None when its line is
-    missing, names no permitted value or several, or when two lines contradict each other.
+    Case, markdown, numbering and words after the value are ignored. A field is None if its line is missing,
+    names no permitted value or several, or if two lines contradict each other.
     """
     return Label(
         category=_only([_choice(value, categories) for value in _values(completion, "category")]),
@@ -90,19 +90,19 @@ def parse_label(completion: str, categories: tuple[str, ...] = CATEGORIES) -> La
 
 
 def _values(completion: str, key: str) -> list[str]:
-    """Returns what follows `key` and its colon where they begin a line (`Length of the answer:` too)."""
+    """Returns the text after `key` and a colon at the beginning of a line, as in `Length of the answer:`."""
     pattern = rf"^[\W\d_]*{key}(?:[\W_]*?[:=–-]|\b[^:\n]{{0,30}}:)(.*)$"
     return re.findall(pattern, completion, re.IGNORECASE | re.MULTILINE)
 
 
 def _only(values: list[_Value | None]) -> _Value | None:
-    """Returns the value of all lines that have one, if they agree."""
+    """Returns the value on which all lines with a value agree, or None."""
     found = {value for value in values if value is not None}
     return found.pop() if len(found) == 1 else None
 
 
 def _choice(value: str, options: tuple[str, ...]) -> str | None:
-    """Returns the option that begins `value`, if no other is in it, or the only one that `value` begins."""
+    """Returns the option that `value` begins with, or the only option that begins with `value`, or None."""
     words = _normal(re.sub(r"^\W*\d+[.)]\s", "", value))
     named = [option for option in options if f" {_normal(option)} " in f" {words} "]
     if named:
@@ -119,7 +119,7 @@ def _complexity(value: str) -> int | None:
 
 
 def _normal(text: str) -> str:
-    """Returns `text` in lower-case words without punctuation; numbers are digits, and a range is one word."""
+    """Returns `text` as lower-case words without punctuation; numbers are digits, a range is one word."""
     text = text.casefold().replace("(s)", "").replace("+", " or more ")
     found: list[str] = _WORD.findall(text)
     words = [_NUMBER_WORDS.get(word, word) if word.isalnum() else "-" for word in found]

@@ -1,6 +1,6 @@
-"""Picks the subset of the instructions to train on: seeded, by quotas a category, hardest first.
+"""Samples the instructions to train on, by a quota per category and the hardest first.
 
-The result depends on the records and the seed only, never on the order in which they come.
+The result is a function of the records and the seed, not of the order of the records.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
+from ste_jax.errors import SteError
 from ste_jax.randomness import key_data
 from ste_jax.records import Instruction
 
@@ -16,7 +17,7 @@ UNLABELLED = "unlabelled"
 
 @dataclasses.dataclass(frozen=True)
 class Quota:
-    """One category's share: what its weight asks for, what there is, what was taken."""
+    """Numbers of instructions of a category: by its weight, available, and taken."""
 
     category: str
     wanted: int
@@ -26,7 +27,7 @@ class Quota:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The chosen instructions in id order, how they came about, and how many are missing from the size."""
+    """The sampled instructions, sorted by id, the quotas, and how many fewer than the size there are."""
 
     instructions: tuple[Instruction, ...]
     quotas: tuple[Quota, ...]
@@ -42,26 +43,25 @@ def sample(
     min_complexity: int | None = None,
     prefer_complex: bool = True,
 ) -> Selection:
-    """Chooses `size` instructions, or all that qualify where there are fewer.
+    """Returns `size` instructions, or all that qualify if there are fewer.
 
-    `size` is split over the categories by weight (largest remainder); what a category cannot fill goes to the
-    others, by weight again. Instructions without a category are the bucket `unlabelled`, with its own weight.
+    `size` is divided over the categories by weight (largest remainder). What a category cannot fill goes to
+    the others, again by weight. Instructions without a category form the category `unlabelled`.
 
     Args:
-      instructions: with unique ids.
-      size: how many to choose.
-      quotas: category -> weight; categories that are not named are left out. Empty: balanced, that is,
-        `unlabelled` keeps its share of the pool (nobody knows what is in it) and the categories present share
-        the rest equally.
-      seed: of the draw inside a category.
-      min_complexity: leaves out what is easier, and what has no complexity. None: no bound.
-      prefer_complex: takes the highest complexity first (unknown last), and draws only among equals.
+      instructions: instructions with unique ids.
+      size: number of instructions to sample.
+      quotas: weights by category; categories without a weight are left out. If empty, `unlabelled` keeps its
+        share of the pool, since its contents are unknown, and all categories share the rest equally.
+      seed: seed of the draw inside a category.
+      min_complexity: minimum complexity; instructions without a complexity do not reach it. None: no minimum.
+      prefer_complex: takes instructions of higher complexity first, those without a complexity last.
 
     Raises:
-      ValueError: `size` or a weight makes no sense, or nothing qualifies.
+      SteError: "config_invalid" if `size` or a weight is out of range, "data_invalid" if nothing qualifies.
     """
     if size < 1:
-        raise ValueError(f"sampler: size must be 1 or more, not {size}")
+        raise SteError("config_invalid", f"select.size must be 1 or more, not {size}")
     pool: dict[str, list[Instruction]] = {}
     for instruction in instructions:
         if min_complexity is None or (instruction.complexity or 0) >= min_complexity:
@@ -69,16 +69,17 @@ def sample(
     weights = _weights(quotas, pool)
     available = {category: len(pool.get(category, ())) for category in weights}
     if not any(available.values()):
-        raise ValueError(
-            f"sampler: no instruction is left of the categories {', '.join(weights) or '(none)'}"
-            + (f" with complexity {min_complexity} or more" if min_complexity is not None else "")
-            + "; give more instructions, other quotas or a lower min_complexity"
+        bound = f" with complexity {min_complexity} or more" if min_complexity is not None else ""
+        raise SteError(
+            "data_invalid",
+            f"select: no instruction is left in the categories {', '.join(weights) or '(none)'}{bound}; add "
+            "instructions, change select.quotas or lower select.min_complexity",
         )
     wanted, taken = _largest_remainder(size, weights), _fill(size, weights, available)
     chosen = [
         instruction
         for category, count in taken.items()
-        for instruction in sorted(pool[category], key=lambda one: _rank(one, seed, prefer_complex))[:count]
+        for instruction in sorted(pool[category], key=lambda i: _rank(i, seed, prefer_complex))[:count]
     ]
     return Selection(
         instructions=tuple(sorted(chosen, key=lambda instruction: instruction.id)),
@@ -88,7 +89,7 @@ def sample(
 
 
 def _weights(quotas: Mapping[str, float], pool: Mapping[str, list[Instruction]]) -> dict[str, Fraction]:
-    """Returns the positive weights, by category name."""
+    """Returns the positive weights, sorted by category."""
     if not quotas:
         unlabelled = Fraction(len(pool.get(UNLABELLED, ())), max(1, sum(map(len, pool.values()))))
         labelled = [category for category in pool if category != UNLABELLED]
@@ -98,17 +99,18 @@ def _weights(quotas: Mapping[str, float], pool: Mapping[str, list[Instruction]])
     else:
         for category, weight in quotas.items():
             if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"sampler: the weight of {category!r} must be 0 or more, not {weight}")
+                raise SteError(
+                    "config_invalid",
+                    f"select.quotas: the weight of {category!r} must be 0 or more, not {weight}",
+                )
         if not any(quotas.values()):
-            raise ValueError(
-                "sampler: all weights are 0; give one category a positive weight, or no quotas at all"
-            )
+            raise SteError("config_invalid", "select.quotas: at least one weight must be positive")
         weights = {category: Fraction(weight) for category, weight in quotas.items()}
     return {category: weights[category] for category in sorted(weights) if weights[category] > 0}
 
 
 def _largest_remainder(size: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
-    """Splits `size` by weight: whole parts first, then one each by size of the remainder (then by name)."""
+    """Divides `size` by weight: whole shares first, then one each in order of the remainder, then by name."""
     total = sum(weights.values())
     exact = {category: size * weight / total for category, weight in weights.items()}
     shares = {category: math.floor(share) for category, share in exact.items()}
@@ -119,7 +121,7 @@ def _largest_remainder(size: int, weights: Mapping[str, Fraction]) -> dict[str, 
 
 
 def _fill(size: int, weights: Mapping[str, Fraction], available: Mapping[str, int]) -> dict[str, int]:
-    """Splits `size` by weight without asking more of a category than it has."""
+    """Divides `size` by weight, limited by what is available in each category."""
     taken: dict[str, int] = {}
     left = {category: weight for category, weight in weights.items() if available[category]}
     while left:

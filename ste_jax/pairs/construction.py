@@ -1,9 +1,9 @@
-"""How worse responses are made without labels: prompts, readers of their completions, checks of a pair.
+"""Prompts that make worse responses without labels, parsers of their completions, and checks of a pair.
 
-The prompts are conversations, lists of {"role", "content"}. The one for a modified instruction shows worked
-turns, because small models answer an instruction that they are merely told to change. The readers take what
-is clearly marked and give None for the rest; nothing is repaired by guess. They cannot see that the budget
-cut a completion short: the caller, who can, counts it as unparsable.
+The prompts are lists of {"role", "content"}. The prompt for a modified instruction contains worked examples,
+because small models answer an instruction that they are merely instructed to change. The parsers accept what
+is clearly marked and return None for everything else; nothing is guessed. They do not know whether a
+completion was cut off by its budget: the caller counts such completions as unparsable.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import itertools
 import re
 
 from ste_jax.config_field import INHERITED, config_field
+from ste_jax.errors import SteError
 from ste_jax.judging.sanitize import sanitize
 
 Messages = list[dict[str, str]]
@@ -57,7 +58,7 @@ about as long, and say nothing of its faults. Write the response only."""
 
 
 def modify_prompt(instruction: str) -> Messages:
-    """Returns the conversation that asks for one new instruction x': a related one, another task."""
+    """Returns the messages that ask for a new instruction x' on a related subject with another task."""
     messages = [_turn("system", _CHANGE)]
     for before, after in _EXAMPLES:
         messages += [_turn("user", _tagged("instruction", before) + _ASK_NEW), _turn("assistant", after)]
@@ -65,7 +66,7 @@ def modify_prompt(instruction: str) -> Messages:
 
 
 def modify_and_answer_prompt(instruction: str, response: str) -> Messages:
-    """Returns the conversation that asks, in one call, for x' and a good answer to it (a poor one to x)."""
+    """Returns the messages that ask, in one call, for x' and a good answer to it."""
     return [
         _turn("system", _CHANGE_AND_ANSWER),
         _turn("user", _both_tagged("Why do cats purr?", "They make their larynx vibrate.") + _ASK_BOTH),
@@ -75,7 +76,7 @@ def modify_and_answer_prompt(instruction: str, response: str) -> Messages:
 
 
 def degraded_answer_prompt(instruction: str, response: str) -> Messages:
-    """Returns the conversation that asks for a worse answer to `instruction` than `response` (direct)."""
+    """Returns the messages that ask for a worse answer to `instruction` than `response`."""
     return [_turn("user", _both_tagged(instruction, response) + _ASK_DEGRADED)]
 
 
@@ -111,11 +112,11 @@ _WRAPPED = re.compile(r'"[^"]+"|“[^“”]+”|\'[^\']+\'|\*\*[^*]+\*\*|`[^`]+
 
 
 def parse_modified(completion: str) -> str | None:
-    """Returns the modified instruction of a completion of `modify_prompt`, or None if unclear.
+    """Returns the modified instruction in a completion of `modify_prompt`, or None if it is unclear.
 
-    Put aside are tags, a lead-in such as "Here is a modified instruction:", a label, and quotes or bold
-    around the whole. After a lead-in, a quoted line is the instruction, whatever follows. Lists of several,
-    second labels and refusals are not read.
+    Tags, a lead-in such as "Here is a modified instruction:", a label, and quotes or bold type around the
+    whole are removed. A quoted line after a lead-in is the instruction, whatever follows. Lists of several
+    instructions, second labels and refusals give None.
     """
     if "<new_instruction>" in completion.lower():
         after = _after(completion, "<new_instruction>")
@@ -124,7 +125,7 @@ def parse_modified(completion: str) -> str | None:
 
 
 def _after(text: str, tag: str) -> str | None:
-    """Returns what follows `tag`, or None if it does not occur exactly once."""
+    """Returns the text after `tag`, or None if it does not occur exactly once."""
     parts = re.split(tag, text, flags=re.I)
     return parts[1] if len(parts) == 2 else None
 
@@ -144,10 +145,10 @@ def _clean(text: str) -> str | None:
 
 
 def parse_modified_and_answer(completion: str) -> tuple[str, str] | None:
-    """Returns (modified instruction, answer) of a `modify_and_answer_prompt` completion, or None if unclear.
+    """Returns (modified instruction, answer) in a completion of `modify_and_answer_prompt`, or None.
 
-    Both parts are in their tags, of which closing ones may be missing, or else behind the labels "New
-    instruction:" and "Answer:"; in this order and each once.
+    The parts are either in tags, whose closing tags may be missing, or after the labels "New instruction:"
+    and "Answer:", in this order and each once.
     """
     if "<new_instruction>" in completion.lower():
         after_new, after_answer = (_after(completion, tag) for tag in ("<new_instruction>", "<answer>"))
@@ -166,14 +167,14 @@ def parse_modified_and_answer(completion: str) -> tuple[str, str] | None:
 
 @dataclasses.dataclass(frozen=True)
 class PairChecks:
-    """What makes a constructed pair unfit.
+    """Thresholds of the checks of a constructed pair.
 
     Attributes:
-      max_modified_similarity: x' that is more similar to x than this is refused (0 to 1, see `similarity`).
-      max_response_similarity: the same for the two responses.
-      max_length_ratio: how many times longer, in characters, one response may be than the other.
-      drop_refusals: whether a response that opens with a refusal is refused (off where refusing is the
-        right answer).
+      max_modified_similarity: maximum similarity of x' and x, from 0 to 1 (see `similarity`).
+      max_response_similarity: maximum similarity of the two responses.
+      max_length_ratio: maximum ratio of the lengths of the two responses in characters.
+      drop_refusals: whether to drop pairs with a response that begins with a refusal. False where refusing is
+        the right answer.
     """
 
     max_modified_similarity: float = config_field(0.8, affects=INHERITED)
@@ -184,15 +185,19 @@ class PairChecks:
     def __post_init__(self):
         for field in ("max_modified_similarity", "max_response_similarity"):
             if not 0.0 < getattr(self, field) <= 1.0:
-                raise ValueError(
-                    f"pair checks: {field} must be above 0 and at most 1, not {getattr(self, field)}"
+                raise SteError(
+                    "config_invalid",
+                    f"pairs.checks.{field} must be above 0 and at most 1, not {getattr(self, field)}",
                 )
         if not self.max_length_ratio >= 1.0:
-            raise ValueError(f"pair checks: max_length_ratio must be 1 or more, not {self.max_length_ratio}")
+            raise SteError(
+                "config_invalid",
+                f"pairs.checks.max_length_ratio must be 1 or more, not {self.max_length_ratio}",
+            )
 
 
 def check_modified(instruction: str, modified: str | None, checks: PairChecks) -> str | None:
-    """Returns why x' is unfit, or None; an x' of None is what `parse_modified` gave for an unclear one."""
+    """Returns the reason to refuse x', or None; `modified` is None if it could not be parsed."""
     if modified is None:
         return "modified_unparsable"
     if _plain(instruction) == _plain(modified):
@@ -203,13 +208,13 @@ def check_modified(instruction: str, modified: str | None, checks: PairChecks) -
 def check_pair(
     instruction: str, modified: str | None, chosen: str, rejected: str, checks: PairChecks
 ) -> str | None:
-    """Returns why a pair is unfit, or None if it is fit.
+    """Returns the reason to refuse a pair, or None.
 
     Args:
-      instruction: x.
-      modified: x', or None in the direct mode, which has none.
-      chosen: the response that should be the better one.
-      rejected: the other one.
+      instruction: the instruction x.
+      modified: the modified instruction x', or None if both responses answer x.
+      chosen: the response that should be better.
+      rejected: the response that should be worse.
       checks: the thresholds.
     """
     reason = None if modified is None else check_modified(instruction, modified, checks)
@@ -227,12 +232,12 @@ def check_pair(
     return "length_ratio" if long > checks.max_length_ratio * short else None
 
 
-def similarity(one: str, other: str) -> float:
-    """Returns the share of single words and neighbouring word pairs that two texts have in common, 0 to 1.
+def similarity(left: str, right: str) -> float:
+    """Returns the Jaccard similarity of the words and pairs of adjacent words of two texts, from 0 to 1.
 
-    Case does not count; signs do, since they are all that tells "3 + 4" from "3 - 4".
+    Case is ignored. Punctuation counts as words, since nothing else distinguishes "3 + 4" from "3 - 4".
     """
-    a, b = _grams(one), _grams(other)
+    a, b = _grams(left), _grams(right)
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
@@ -254,6 +259,6 @@ _REFUSAL = re.compile(rf"(?:{_REGRET}){{1,2}}{_CANNOT} (?:{_HELP}|{_WORK})|{_CAN
 
 
 def is_refusal(text: str) -> bool:
-    """Says whether a response opens by clearly refusing; doubts and disclaimers before an answer are none."""
+    """Returns True if a response begins with a clear refusal. Disclaimers before an answer do not count."""
     opening = " ".join(text[:200].replace("’", "'").lower().split())
     return bool(_REFUSAL.match(opening))

@@ -1,4 +1,4 @@
-"""Which instruction is most like another one."""
+"""Finds the most similar text by tf-idf."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,13 @@ from ste_jax.extras import needs
 
 
 def nearest(texts: Sequence[str]) -> list[int | None]:
-    """Returns for each text the index of the other one with the most similar words.
+    """Returns, for each text, the index of the most similar other text.
 
-    Similarity is the cosine of tf-idf weights of words and signs; None where no other text shares any.
+    Similarity is the cosine of the tf-idf weights of words and punctuation. The index is None for a text that
+    shares none with any other.
+
+    Raises:
+      SteError: "extra_missing" if scikit-learn is not installed.
     """
     with needs("select"):
         from sklearn.feature_extraction.text import TfidfVectorizer

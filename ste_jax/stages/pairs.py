@@ -1,7 +1,8 @@
-"""Stage 2, `ste pairs`: instructions -> a better and a worse response each (the paper, section 3.2).
+"""Stage 2, `ste pairs`: makes a better and a worse response to each instruction.
 
-y_w answers the instruction x; y_l is made as the modules of `ste_jax.pairs` describe. Built once, for all
-iterations. Writes `pairs/` (records: Comparison) and, below it, one record set per kind of model call.
+See section 3.2 of the paper. The better response y_w answers the instruction x; the worse one y_l is made as
+the modules of `ste_jax.pairs` describe. Pairs are made once, for all iterations. Writes `pairs/` (records:
+Comparison) and, below it, one record set per kind of model call.
 """
 
 from collections import Counter

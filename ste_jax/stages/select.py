@@ -1,7 +1,7 @@
-"""Stage 1, `ste select`: instructions -> filtered, labelled by the model, sampled by quota (the paper,
-section 3.1).
+"""Stage 1, `ste select`: filters instructions, labels them with the model and samples them by quota.
 
-Reads an instruction source, writes `select/` (records: Instruction) and, for the labels, `select/labels`.
+See section 3.1 of the paper. Reads an instruction source; writes `select/` (records: Instruction) and the
+answers of the labelling model to `select/labels`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from ste_jax.text.chat import to_messages
 
 
 def run(context: Context) -> list[Instruction]:
-    """Returns the selected instructions, made now or before."""
+    """Returns the selected instructions, selected now or by an earlier start."""
     config, settings = context.config, context.config.select
     folder = context.workdir / "select"
     read = read_instructions(config.instructions)
@@ -68,14 +68,14 @@ def run(context: Context) -> list[Instruction]:
     records.work = _add_work(records, folder)
     for instruction in chosen:
         records.add(instruction.id, [instruction])
-    # The name of the model that made the run, for whoever only reads it.
+    # The name of the seed model, for those who read the run without opening its models.
     summary = {"model": source.name, **_summary(len(read), len(asked), funnel, labelled, selection)}
     records.finish([i.id for i in chosen], summary)
     return chosen
 
 
 def _add_work(records: RecordSet, folder: epath.Path) -> Work:
-    """Takes over what labelling cost: the stage's own records cost nothing."""
+    """Returns the work of the stage, which is that of labelling."""
     work = require_success(folder / "labels").work
     return dataclasses.replace(
         records.work, done=0, prompt_tokens=work["prompt_tokens"], generated_tokens=work["generated_tokens"]
@@ -83,9 +83,9 @@ def _add_work(records: RecordSet, folder: epath.Path) -> Work:
 
 
 def _drop_long(
-    instructions: list[Instruction], source: ModelSource, most: int, funnel: list[FunnelStep]
+    instructions: list[Instruction], source: ModelSource, max_tokens: int, funnel: list[FunnelStep]
 ) -> list[Instruction]:
-    kept = [i for i in instructions if len(source.tokenizer.encode_plain(i.text)) <= most]
+    kept = [i for i in instructions if len(source.tokenizer.encode_plain(i.text)) <= max_tokens]
     funnel.append(FunnelStep("too many tokens", len(instructions) - len(kept), len(kept)))
     return kept
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+from errors import raises
 from pyarrow import parquet
 
 from ste_jax.data.sources import read_instructions
-from tests.errors import raises
 
 
 def _jsonl(path: Path, *records) -> str:
@@ -173,5 +173,5 @@ def test_tfds_names_and_splits_that_do_not_exist_are_refused(tiny_prompts):
 
 def test_tfds_without_the_extra_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with raises("dependency_missing", "ste-jax[tfds]"):
+    with raises("extra_missing", "ste-jax[tfds]"):
         read_instructions("tfds:anything")

@@ -147,21 +147,18 @@ def test_ordinary_numbers_and_made_up_addresses_stay(text):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "place"),
     [
-        (
-            {"near_duplicate_threshold": 0.0},
-            "near_duplicate_threshold must be above 0 and at most 1, not 0.0",
-        ),
+        ({"near_duplicate_threshold": 0.0}, "near_duplicate_threshold"),
         ({"near_duplicate_threshold": float("nan")}, "near_duplicate_threshold"),
         ({"near_duplicate_threshold": 1.1}, "near_duplicate_threshold"),
-        ({"max_chars": 0}, "max_chars must be 1 or more, not 0"),
-        ({"languages": ("english",)}, "'english' in languages is unknown; write lower-case ISO 639-1 codes"),
-        ({"languages": "en"}, "'e' in languages is unknown"),
+        ({"max_chars": 0}, "max_chars"),
+        ({"languages": ("english",)}, "'english'"),
+        ({"languages": "en"}, "'e'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_settings_out_of_range_are_refused(settings, place):
+    with raises("config_invalid", place):
         FilterSettings(**settings)
 
 

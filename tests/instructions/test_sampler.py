@@ -1,6 +1,7 @@
 import random
 
 import pytest
+from errors import raises
 
 from ste_jax.instructions.sampler import UNLABELLED, Quota, sample
 from ste_jax.records import Instruction
@@ -91,20 +92,20 @@ def test_min_complexity_leaves_out_the_easy_and_the_unknown():
 
 
 @pytest.mark.parametrize(
-    ("size", "quotas", "message"),
+    ("size", "quotas", "code", "place"),
     [
-        (0, {}, "size must be 1 or more"),
-        (5, {"a": -1.0}, "weight of 'a' must be 0 or more"),
-        (5, {"a": float("nan")}, "weight of 'a' must be 0 or more"),
-        (5, {"a": 0}, "all weights are 0"),
-        (5, {"z": 1}, "no instruction is left of the categories z"),
+        (0, {}, "config_invalid", "size"),
+        (5, {"a": -1.0}, "config_invalid", "'a'"),
+        (5, {"a": float("nan")}, "config_invalid", "'a'"),
+        (5, {"a": 0}, "config_invalid", "quotas"),
+        (5, {"z": 1}, "data_invalid", "categories z"),
     ],
 )
-def test_what_makes_no_sense_is_refused(size, quotas, message):
-    with pytest.raises(ValueError, match=message):
+def test_arguments_out_of_range_are_refused(size, quotas, code, place):
+    with raises(code, place):
         sample(_pool(a=3), size, quotas, seed=0)
 
 
 def test_an_empty_pool_is_refused():
-    with pytest.raises(ValueError, match=r"with complexity 11 or more; give more instructions"):
+    with raises("data_invalid", "complexity 11"):
         sample(_pool(a=30), 5, {}, seed=0, min_complexity=11)

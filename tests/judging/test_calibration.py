@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from errors import raises
 from scipy import special
 
 from ste_jax.judging.calibration import (
@@ -17,7 +18,6 @@ from ste_jax.judging.calibration import (
     risk_coverage,
     write_calibration,
 )
-from tests.errors import raises
 
 
 def _judge(n: int, temperature: float, seed: int = 0):

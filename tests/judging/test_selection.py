@@ -3,10 +3,10 @@ import random
 from collections import Counter
 
 import pytest
+from errors import raises
 
 from ste_jax.judging.selection import pair_with_rejected, select_for_training, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment
-from tests.errors import raises
 
 
 def pair(i, label, a="long answer", b="short"):

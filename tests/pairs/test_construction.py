@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from errors import raises
 
 from ste_jax.pairs.construction import (
     PairChecks,
@@ -233,5 +234,5 @@ def test_is_refusal(text, refusal):
     ],
 )
 def test_settings_are_checked(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+    with raises("config_invalid", next(iter(settings))):
         PairChecks(**settings)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from errors import raises
 
 from ste_jax.config import RunConfig
 from ste_jax.pairs.splits import PART, HeldOut, Splits, build_within_parts
 from ste_jax.records import ORDERS, Comparison, Instruction
 from ste_jax.stages.pairs import check_labelled_pairs, split
-from tests.errors import raises
 
 MakeConfig = Callable[..., RunConfig]
 
