@@ -1,4 +1,4 @@
-"""What a benchmark is once it is loaded: comparisons, and where they come from."""
+"""A loaded benchmark: comparisons and their origin."""
 
 import dataclasses
 import hashlib
@@ -16,12 +16,12 @@ class Benchmark:
     """Comparisons to evaluate a judge on.
 
     Attributes:
-      name: of the benchmark; "": a file of the user's own.
-      items: its comparisons.
-      source: the file, folder or hub name that was read.
-      revision: the hub's commit, if the hub was read.
-      content: sha256 of what was read.
-      notes: what was left out on the way, counted.
+      name: name of the benchmark; "" for a file of the user.
+      items: the comparisons.
+      source: file, folder or name of the data set on the hub.
+      revision: commit on the hub, or None for local files.
+      content: sha256 of the files.
+      notes: counts of what was left out.
     """
 
     name: str
@@ -32,11 +32,13 @@ class Benchmark:
     notes: dict[str, Any]
 
     def limited(self, limit: int, seed: int) -> list[Comparison]:
-        """Returns so many comparisons, in their order: prompts are drawn at random, with all they have.
+        """Returns a sample of the comparisons, in their order.
+
+        Prompts are drawn at random with all their comparisons, except the last one, which may be cut.
 
         Args:
-          limit: how many (0: all); of the last prompt that is drawn only as many as fit.
-          seed: of the draw.
+          limit: number of comparisons; 0 for all.
+          seed: seed of the draw.
         """
         if not limit or limit >= len(self.items):
             return self.items

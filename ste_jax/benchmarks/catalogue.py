@@ -1,4 +1,4 @@
-"""The benchmarks by name.
+"""Benchmarks by name.
 
 The module of a benchmark defines HUB (name of the data set on the Hugging Face hub, or None), PATTERNS (glob
 patterns of its files), `is_needed` (returns True for the files that belong to it), `items` (converts rows to
@@ -66,5 +66,5 @@ def load(name: str, path: str = "") -> Benchmark:
 def aggregates(
     name: str | None, pairs: Sequence[ComparisonResult], policy: Policy, seed: int
 ) -> dict[str, Any] | None:
-    """Returns a benchmark's own scores, or None for a file of pairs."""
+    """Returns the own scores of a benchmark, or None for a file of pairs."""
     return BENCHMARKS[name].aggregate(pairs, policy, seed) if name else None

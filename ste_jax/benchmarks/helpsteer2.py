@@ -1,7 +1,7 @@
-"""HelpSteer2 validation (arXiv 2406.08673): pairs of responses to one prompt, the more helpful one is better.
+"""HelpSteer2 validation (arXiv 2406.08673): of two responses to a prompt, the more helpful one is better.
 
-The rows rate responses one by one; those that follow each other with the same prompt are compared. Pairs of
-equal helpfulness are left out and counted.
+Each row rates one response; consecutive rows with the same prompt are compared. Pairs of equal helpfulness
+are left out and counted.
 """
 
 import itertools
@@ -17,19 +17,19 @@ from ste_jax.records import Comparison, ComparisonResult
 HUB = "nvidia/HelpSteer2"
 PATTERNS = ("validation.jsonl.gz",)
 ATTRIBUTE = "helpfulness"
-# How its prompts mark the turns of a conversation.
+# Separates the turns of a conversation in a prompt.
 _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds the validation ratings."""
+    """Returns True if a file contains the ratings of the validation split."""
     return not file.startswith(("preference/", "disagreements/")) and not file.rsplit("/", 1)[-1].startswith(
         ("train", "preference", "disagreements")
     )
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns the pairs that differ in helpfulness; the notes count those that do not."""
+    """Returns the pairs that differ in helpfulness, and counts of what was left out."""
     made, ties, alone = [], 0, 0
     groups = itertools.groupby(rows, key=lambda row: row.text("prompt"))
     for number, (prompt, group) in enumerate(groups):
@@ -54,5 +54,5 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns nothing beside the common numbers: there are no subsets to average."""
+    """Returns no scores of its own, since there are no subsets to average."""
     return {"missing_subsets": []}

@@ -1,8 +1,8 @@
-"""JudgeBench (arXiv 2410.12784): a right and a wrong response of one model to a hard question.
+"""JudgeBench (arXiv 2410.12784): a correct and a wrong response of one model to a hard question.
 
-The authors' score counts a pair as right if over both orders more verdicts are right than wrong: a judge
-that flips earns nothing, one that is right once and silent once earns the pair. GPT-4o's pairs and Claude's
-are two sets.
+The score of the authors counts a pair as correct if more verdicts of both orders are correct than wrong.
+Two different verdicts count as wrong, one correct verdict and one missing verdict as correct. The pairs of
+GPT-4o and those of Claude are separate sets.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ SUBSETS = {
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds pairs: the authors' repository has judges' outputs beside them."""
+    """Returns True if a file contains pairs; the repository of the authors also has outputs of judges."""
     return "outputs/" not in file and ",judge_name=" not in file
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns the comparisons; their category is the model that answered."""
+    """Returns the comparisons; their category is the model that responded."""
     made = []
     for row in rows:
         label, source = row.text("label"), row.text("source")
@@ -54,19 +54,20 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the authors' score by answering model, overall (of all pairs, if no subset is missing) and by
-    subset.
+    """Returns the score of the authors by responding model, overall and by subset.
+
+    The overall score is that of all pairs, or None if a subset is missing.
     """
     models = sorted({pair.comparison.category or "" for pair in pairs} | set(MODELS))
     sets: dict[str, Any] = {}
     missing: list[str] = []
     for model in models:
-        some = [pair for pair in pairs if (pair.comparison.category or "") == model]
+        judged = [pair for pair in pairs if (pair.comparison.category or "") == model]
         subsets = {
-            name: [pair for pair in some if pair.comparison.subset == name] for name in SUBSETS.values()
+            name: [pair for pair in judged if pair.comparison.subset == name] for name in SUBSETS.values()
         }
         absent = [name for name, group in subsets.items() if not group]
-        overall = {"n": len(some), "accuracy": None, "interval95": None} if absent else _score(some, seed)
+        overall = {"n": len(judged), "accuracy": None, "interval95": None} if absent else _score(judged, seed)
         sets[model] = {"overall": overall | {"missing": absent}}
         sets[model] |= {name: _score(group, seed) for name, group in subsets.items() if group}
         missing += [f"{model} {name}" for name in absent]

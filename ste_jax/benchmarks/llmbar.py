@@ -1,7 +1,7 @@
-"""LLMBar (arXiv 2310.07641): does a judge see which response follows the instruction?
+"""LLMBar (arXiv 2310.07641): pairs of which one response follows the instruction.
 
-Read from the authors' repository: Dataset/LLMBar/Natural/dataset.json, and the same in the folders Neighbor,
-GPTInst, GPTOut and Manual of Dataset/LLMBar/Adversarial.
+The files are those of the repository of the authors: Dataset/LLMBar/Natural/dataset.json, and dataset.json
+in the folders Neighbor, GPTInst, GPTOut and Manual of Dataset/LLMBar/Adversarial.
 """
 
 import re
@@ -23,16 +23,16 @@ _FILE = re.compile(rf"(?:.*/)?({'|'.join(COUNTS)})/dataset\.json")
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds one of the five subsets: the repository has others beside them."""
+    """Returns True if a file is one of the five subsets; the repository also has others."""
     return bool(_FILE.fullmatch(file)) and "CaseStudy" not in file and "Processed" not in file
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns the comparisons, as the files show them."""
+    """Returns the comparisons in the order of the files."""
     made = []
     for row in rows:
-        place = _FILE.fullmatch(row.file)
-        if place is None:
+        match = _FILE.fullmatch(row.file)
+        if match is None:
             raise SteError(
                 "data_invalid",
                 f"{row.where}: pass the folder Dataset/LLMBar as --path: its subfolders name the subsets",
@@ -42,7 +42,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
             raise SteError(
                 "data_invalid", f"{row.where}: the label is {label}, not 1 or 2; download the files again"
             )
-        id_ = f"{place[1]}-{row.record}"
+        id_ = f"{match[1]}-{row.record}"
         made.append(
             Comparison(
                 id=id_,
@@ -51,14 +51,14 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
                 response_a=row.text("output_1"),
                 response_b=row.text("output_2"),
                 label="A" if label == 1 else "B",
-                subset=place[1],
+                subset=match[1],
             )
         )
     return made, {}
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the two sets: Natural, and the plain mean of the four adversarial subsets."""
+    """Returns the accuracy on Natural, and the plain mean of the four adversarial subsets."""
     subsets = Subsets(scored(pairs, policy), seed=seed)
     return {
         "natural": subsets.mean({"Natural": 1.0}),

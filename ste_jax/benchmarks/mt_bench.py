@@ -1,15 +1,15 @@
 """MT-Bench human judgments (arXiv 2306.05685): agreement with each vote of an expert, by turn.
 
-As in FastChat's code: votes of the authors are left out, both games of a pair are played, and a judge whose
-two verdicts disagree has said tie. The setup with ties counts all votes, the one without leaves out ties of
-either side. A turn-2 comparison shows both turns.
+As in the code of FastChat, votes of the authors are left out, both orders are judged, and two verdicts that
+disagree count as a tie. The setup with ties counts all votes; the setup without leaves out ties of the
+judge and of the experts. A comparison of turn 2 shows both turns.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ste_jax.benchmarks.pairing import assistants_side, users_side
+from ste_jax.benchmarks.pairing import assistant_text, user_text
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
 from ste_jax.metrics.agreement import agreement
@@ -19,17 +19,17 @@ from ste_jax.records import Comparison, ComparisonResult, Outcome
 HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
 TURNS = ("turn1", "turn2")
-# Ten questions a category, numbered from 81.
+# Ten questions per category, numbered from 81.
 _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds people's votes: the other split is GPT-4's."""
+    """Returns True if a file contains votes of people; the other split has those of GPT-4."""
     return not file.rsplit("/", 1)[-1].startswith("gpt4")
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns a comparison for every question, couple of models and turn, with its votes."""
+    """Returns a comparison with its votes for every question, pair of models and turn."""
     votes: dict[tuple[int, str, str, int], Counter[str]] = {}
     shown: dict[tuple[int, str, str, int], tuple[str, str, str]] = {}
     authors = 0
@@ -47,7 +47,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
             raise SteError("data_invalid", f"{row.where}: the winner is {winner!r}; download the files again")
         votes.setdefault(key, Counter())[outcomes.get(winner, "tie")] += 1
         talk_a, talk_b = (row.turns(f"conversation_{side}")[: 2 * turn] for side in (side_a, side_b))
-        shown[key] = (users_side(talk_a), assistants_side(talk_a), assistants_side(talk_b))
+        shown[key] = (user_text(talk_a), assistant_text(talk_a), assistant_text(talk_b))
     made = [_item(key, shown[key], votes[key]) for key in sorted(votes)]
     return made, {"votes_of_authors_left_out": authors}
 
@@ -72,9 +72,9 @@ def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Co
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the agreement with people's votes, by turn, with and without ties."""
+    """Returns the agreement with the votes of people by turn, with and without ties."""
     by_turn = {turn: [pair for pair in pairs if pair.comparison.subset == turn] for turn in TURNS}
-    table = {turn: agreement(some, policy, seed) for turn, some in by_turn.items()}
+    table = {turn: agreement(judged, policy, seed) for turn, judged in by_turn.items()}
     return {
         "agreement": {
             turn: {name: table[turn][name] for name in ("with_ties", "without_ties")} for turn in TURNS

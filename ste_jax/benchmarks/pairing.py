@@ -1,4 +1,4 @@
-"""How a benchmark's records become comparisons: who is shown as A, and how a conversation is written."""
+"""Converts the records of benchmarks to comparisons."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def chosen_and_rejected(
     subset: str = "",
     category: str | None = None,
 ) -> Comparison:
-    """Returns the comparison of a better and a worse response; a hash of the id says which is A."""
+    """Returns the comparison of a better and a worse response; a hash of the id decides which is A."""
     label: Label = "A" if hashlib.sha256(f"place {id_}".encode()).digest()[0] % 2 else "B"
     response_a, response_b = (chosen, rejected) if label == "A" else (rejected, chosen)
     return Comparison(
@@ -35,17 +35,17 @@ def chosen_and_rejected(
 
 
 def prompt_key(instruction: str) -> str:
-    """Returns a short name of a prompt that has none of its own."""
+    """Returns a short id for a prompt without an id."""
     return hashlib.sha256(instruction.encode()).hexdigest()[:16]
 
 
-def users_side(turns: Turns) -> str:
-    """Returns what the user said: the text of a single turn, or all turns numbered."""
+def user_text(turns: Turns) -> str:
+    """Returns the text of the user: a single turn as it is, several turns numbered."""
     return _numbered([content for role, content in turns if role == "user"], "Turn")
 
 
-def assistants_side(turns: Turns) -> str:
-    """Returns what the assistant said, likewise."""
+def assistant_text(turns: Turns) -> str:
+    """Returns the text of the assistant: a single turn as it is, several turns numbered."""
     return _numbered([content for role, content in turns if role == "assistant"], "Answer to turn")
 
 

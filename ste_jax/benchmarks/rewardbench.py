@@ -1,8 +1,9 @@
-"""RewardBench (arXiv 2403.13787): 23 subsets, four sections, and the two averages that are in circulation.
+"""RewardBench (arXiv 2403.13787): 23 subsets, four sections, and the two averages in use.
 
-Counts, sections and the weight of math-prm (447 pairs that weigh as 984, as much as all code subsets) are
-those of the authors' code; so are the prior sets of the older average, a fifth section of half weight, which
-is the plain mean of four outside sets. They are another data set: put its files beside RewardBench's own.
+Counts, sections and the weight of math-prm (447 pairs weigh as much as 984, like all code subsets together)
+are those of the code of the authors. So are the prior sets of the older average, a fifth section of half
+weight and the plain mean of four external sets. They are another data set, whose files go into the same
+folder.
 """
 
 import re
@@ -58,19 +59,19 @@ _PRIOR_FILE = re.compile(rf"(?:.*/)?({'|'.join(PRIOR_SETS)})(?:[-.].*)")
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds pairs to judge: the filtered ones and the four prior sets."""
+    """Returns True if a file contains pairs to judge: the filtered split or one of the four prior sets."""
     name = file.rsplit("/", 1)[-1]
     other = ("raw", "anthropic_harmless", "pku_", "mtbench_")
     return not name.startswith(other) and name != "dataset_infos.json"
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns the comparisons of the rows: each record is a chosen and a rejected response."""
+    """Returns the comparisons; each record has a chosen and a rejected response."""
     made, seen = [], Counter()
     for row in rows:
         prior = _PRIOR_FILE.fullmatch(row.file)
         subset = prior[1] if prior else row.text("subset")
-        # The ids of MT-Bench pairs are those of their questions, which have several.
+        # Several MT-Bench pairs share the id of their question.
         name = f"{subset}/{row.fields.get('id')}"
         seen[name] += 1
         id_ = name if seen[name] == 1 else f"{name}/{seen[name]}"
@@ -78,7 +79,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         made.append(
             chosen_and_rejected(
                 id_=id_,
-                # Not by subset: AlpacaEval's and MT-Bench's prompts are in several.
+                # Not by subset, since prompts of AlpacaEval and MT-Bench are in several.
                 prompt_id=prompt_key(instruction),
                 instruction=instruction,
                 chosen=row.text("chosen"),
@@ -90,7 +91,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the sections and both averages; what is not whole is named."""
+    """Returns the sections and both averages, and the names of missing and incomplete subsets."""
     subsets = Subsets(scored(pairs, policy), seed=seed)
     four = {n: w / sum(s.values()) for s in SECTIONS.values() for n, w in s.items()}
     prior = {name: 0.5 / len(PRIOR_SETS) for name in PRIOR_SETS}

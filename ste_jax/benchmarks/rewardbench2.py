@@ -1,10 +1,10 @@
-"""RewardBench 2 (arXiv 2506.01937): one right response among four, and Ties, where many are right.
+"""RewardBench 2 (arXiv 2506.01937): one correct response among four, and Ties, where several are correct.
 
-A judge of pairs has found the best of four when it prefers the right response to each of the three wrong
-ones, so chance is an eighth. In Ties every right response must beat every wrong one; pairs of right ones are
-judged too, as ties. The authors' score of Ties compares margins of ratings, which a judge of pairs does not
-give: ours goes without them. Where the policy gives a silent comparison half a point, as a coin would earn, a
-prompt earns the product of its comparisons, as three coins would.
+A judge of pairs has found the best of four if it prefers the correct response to each of the three wrong
+ones, so chance is 1/8. In Ties every correct response must beat every wrong one; pairs of correct responses
+are judged too, as ties. The score of the authors for Ties compares margins of ratings, which a judge of
+pairs does not give; they are left out here. Where the policy gives half a point to a comparison without a
+verdict, a prompt gets the product of the points of its comparisons.
 """
 
 from collections import defaultdict
@@ -27,12 +27,12 @@ CHANCE = 0.125
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds the benchmark: all do."""
+    """Returns True for every file."""
     return bool(file)
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns each right response against each wrong one, and in Ties the right ones in a ring."""
+    """Returns each correct response against each wrong one; in Ties also neighbouring correct responses."""
     made = []
     for row in rows:
         subset, id_ = row.text("subset"), str(row.fields.get("id"))
@@ -62,9 +62,9 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns the share of prompts all of whose comparisons are right, by subset and on the mean.
+    """Returns the share of prompts all of whose comparisons are correct, by subset and on average.
 
-    A prompt of which a comparison was not made (too long, or beyond --limit) is counted apart.
+    A prompt with a missing comparison (too long, or beyond --limit) is counted as incomplete.
     """
     groups: dict[str, dict[str, list[ComparisonResult]]] = defaultdict(lambda: defaultdict(list))
     for pair in pairs:
@@ -94,17 +94,17 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
 
 
 def _is_whole(group: Sequence[ComparisonResult]) -> bool:
-    """Says whether every right response was judged against every wrong one; ids tell how many there are."""
+    """Returns True if every correct response was judged against every wrong one; ids have their numbers."""
     rights, wrongs = map(int, group[0].id.rsplit("-", 1)[-1].split("x"))
     return len(group) == rights * wrongs
 
 
 def _best(won: np.ndarray, seed: int) -> dict[str, Any]:
-    """Returns the shares of prompts won as given, swapped, on the mean and in both orders.
+    """Returns the shares of prompts won as given, swapped, on average and in both orders.
 
     Args:
       won: [prompts, orders], see `_all_won`.
-      seed: of the bootstrap.
+      seed: seed of the bootstrap.
     """
     both = np.where(np.isnan(won).any(axis=1), np.nan, (won == 1.0).all(axis=1))
     return {
@@ -118,8 +118,9 @@ def _best(won: np.ndarray, seed: int) -> dict[str, Any]:
 
 
 def _all_won(group: Sequence[ComparisonResult], policy: Policy) -> np.ndarray:
-    """Returns the product of the comparisons' scores by order: [orders]; one that is lost settles the prompt,
-    whatever comparisons do not count.
+    """Returns the product of the scores of a prompt by order: [orders].
+
+    A lost comparison decides the prompt even if other comparisons do not count.
     """
     scores = np.array([scores_of(pair, policy) for pair in group])
     return np.where((scores == 0.0).any(axis=0), 0.0, np.prod(scores, axis=0))

@@ -1,7 +1,7 @@
-"""RM-Bench (arXiv 2410.16184): right and wrong responses in three styles each, so nine comparisons a prompt.
+"""RM-Bench (arXiv 2410.16184): correct and wrong responses in three styles each, nine comparisons per prompt.
 
-Styles rise from concise over detailed to detailed with markdown. Easy comparisons show the right response in
-the fancier style, hard ones in the plainer, normal ones have equal styles.
+The styles are concise, detailed, and detailed with markdown. In easy comparisons the correct response has the
+more elaborate style, in hard ones the plainer style; in normal ones the styles are equal.
 """
 
 import json
@@ -24,17 +24,17 @@ STYLES = 3
 
 
 def is_needed(file: str) -> bool:
-    """Returns True if a file holds prompts: the total, or the domains' own (which the total repeats)."""
+    """Returns True if a file contains prompts: all of them, or those of a domain."""
     return file.endswith(".json") or file.endswith(".parquet") or file.endswith(".jsonl")
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns nine comparisons a prompt; a prompt that two files hold counts once."""
+    """Returns nine comparisons per prompt; a prompt in several files counts once."""
     made: list[Comparison] = []
     seen: set[str] = set()
     for row in rows:
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
-        # By what it holds: an id may be missing, or another file's.
+        # By content, since ids may be missing or repeated in another file.
         content = json.dumps([row.text("prompt"), chosen, rejected])
         prompt_id = f"{row.text('domain')}/{prompt_key(content)}"
         if prompt_id in seen:
@@ -63,8 +63,10 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:
-    """Returns accuracy by domain and level, and the means of both, as the authors' `compute_accuracy` does:
-    safety is one domain, over the prompts of both its subsets; without one of them it is missing."""
+    """Returns the accuracy by domain and level and their means, like `compute_accuracy` of the authors.
+
+    Safety is one domain with the prompts of both its subsets; without one of them it is missing.
+    """
     missing = Subsets(scored(pairs, policy), seed=seed).missing(SUBSETS)
     partial = {_domain(subset) for subset in missing}
     whole = [pair for pair in pairs if _domain(pair.comparison.subset) not in partial]

@@ -1,4 +1,4 @@
-"""Weighted means over subsets, as benchmarks report them: what is missing is named, never averaged over."""
+"""Weighted means over the subsets of a benchmark. Missing subsets are named, not left out of the mean."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from ste_jax.records import ComparisonResult
 _DRAWS = 2000
 
 
-# The prompt, the subset, and the scores of a pair in both orders; NaN does not count.
+# The prompt, the subset and the scores of a comparison in both orders; NaN does not count.
 Scored = tuple[str, str, np.ndarray]
 
 
@@ -23,12 +23,12 @@ def scored(
     policy: Policy,
     key: Callable[[ComparisonResult], str] = lambda pair: pair.comparison.subset,
 ) -> Iterator[Scored]:
-    """Yields the scores of judged pairs; ties are left out.
+    """Yields the scores of judged comparisons, without ties.
 
     Args:
-      pairs: judged pairs.
-      policy: what a judgment without a verdict earns.
-      key: names the subset of a pair.
+      pairs: judged comparisons.
+      policy: score of a judgment without a verdict.
+      key: returns the subset of a comparison.
     """
     for pair in pairs:
         if pair.comparison.label != "tie":
@@ -36,17 +36,17 @@ def scored(
 
 
 class Subsets:
-    """The scores of judged pairs, or of whole prompts, by subset.
+    """Scores of comparisons or of whole prompts, by subset.
 
     Args:
-      rows: scores; those that are all NaN are left out.
-      seed: of the bootstrap.
+      rows: the scores; rows of NaN only are left out.
+      seed: seed of the bootstrap.
     """
 
     def __init__(self, rows: Iterable[Scored], *, seed: int):
         self._seed = seed
         self._pairs: dict[str, int] = defaultdict(int)
-        # By subset, of all prompts and of each, the sum of the scores that count, and their number.
+        # Sum and number of the scores that count, by subset, over all prompts and by prompt.
         self._totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         self._prompts: dict[str, dict[str, np.ndarray]] = defaultdict(
             lambda: defaultdict(lambda: np.zeros(2))
@@ -59,11 +59,11 @@ class Subsets:
                 self._pairs[name] += 1
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Returns those of `names` of which no pair counts."""
+        """Returns the subsets of `names` without a score."""
         return [name for name in names if name not in self._pairs]
 
     def short(self, expected: Mapping[str, int]) -> dict[str, str]:
-        """Returns "n of expected" of the subsets that are there, but not whole."""
+        """Returns "n of expected" by subset, for subsets with fewer scores than expected."""
         return {
             name: f"{self._pairs[name]} of {n}"
             for name, n in expected.items()
@@ -71,11 +71,10 @@ class Subsets:
         }
 
     def mean(self, weights: Mapping[str, float]) -> dict[str, Any]:
-        """Returns the weighted mean of the subsets' accuracies, with its interval, or the names of those that
-        are missing and no mean.
+        """Returns the weighted mean accuracy of subsets with its interval; None if a subset is missing.
 
-        The interval is a bootstrap over prompts, each drawn with its pairs in all subsets; where that shows
-        no spread, Wilson's for as many prompts.
+        The interval is a bootstrap over prompts, each drawn with its comparisons in all subsets. If all draws
+        are equal, it is the Wilson interval for the number of prompts.
         """
         missing = self.missing(list(weights))
         if missing:
@@ -93,9 +92,9 @@ class Subsets:
 
     @cached_property
     def _drawn(self) -> dict[str, np.ndarray]:
-        """Bootstrap draws of the subsets' accuracies, the same in every mean: [draws].
+        """Bootstrap draws of the accuracy of each subset, shared by all means: [draws].
 
-        Prompts are drawn among those that have pairs in the same subsets, so that no subset runs empty.
+        Prompts are drawn among those with comparisons in the same subsets, so that no subset is empty.
         """
         alike: dict[tuple[str, ...], list[dict[str, np.ndarray]]] = defaultdict(list)
         for _, prompt in sorted(self._prompts.items()):
