@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from errors import raises
 from scipy import special
 
 from ste_jax.judging.calibration import (
@@ -18,6 +17,7 @@ from ste_jax.judging.calibration import (
     risk_coverage,
     write_calibration,
 )
+from tests.errors import raises
 
 
 def _judge(n: int, temperature: float, seed: int = 0):
