@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ste_jax.errors import SteError
-from ste_jax.judging.sanitize import SANITIZER, sanitize
 from ste_jax.paths import local_path
+from ste_jax.text.sanitize import SANITIZER, sanitize
 
 TEXTS = ("instruction", "response_a", "response_b")
 _FIELDS = ("user", "system", "rubric", "reference_section")

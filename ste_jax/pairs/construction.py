@@ -12,7 +12,7 @@ import re
 
 from ste_jax.config_field import INHERITED, config_field
 from ste_jax.errors import SteError
-from ste_jax.judging.sanitize import sanitize
+from ste_jax.text.sanitize import sanitize
 
 Messages = list[dict[str, str]]
 

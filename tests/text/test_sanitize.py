@@ -1,8 +1,8 @@
 import pytest
 
 from ste_jax.judging.prompts import BUILT_IN, JudgePrompt
-from ste_jax.judging.sanitize import sanitize
 from ste_jax.judging.verdict import parse_verdict
+from ste_jax.text.sanitize import sanitize
 
 TAGS = ["<response_a>", "</response_a>", "<instruction>", "</instruction>"]
 HEADINGS = ["### Instruction", "### Response A", "### Response B", "### Question"]
