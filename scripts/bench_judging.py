@@ -20,12 +20,14 @@ from bench_decode import SAMPLING, make_requests, open_engine
 
 from ste_jax.checkpoint.source import open_model
 from ste_jax.decode.settings import DecodeSettings
-from ste_jax.judging.judge import Judge, JudgeSettings
 from ste_jax.judging.prompts import load_prompt
+from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol
 from ste_jax.records import Comparison
 
 
-def read_prompts(judge: Judge, files: list[Path], count: int, max_tokens: int) -> list[tuple[int, ...]]:
+def read_prompts(
+    judge: JudgingProtocol, files: list[Path], count: int, max_tokens: int
+) -> list[tuple[int, ...]]:
     """Returns the judge prompts of the first pairs, taken from the files in turn."""
     rows = itertools.chain.from_iterable(itertools.zip_longest(*[f.read_text().splitlines() for f in files]))
     prompts = []
@@ -62,7 +64,7 @@ def main() -> None:
 
     source = open_model(a.model)
     judging = JudgeSettings(load_prompt(a.judge_prompt), a.new_tokens, force_verdict=False, seed=0)
-    prompts = read_prompts(Judge(judging, source.tokenizer), a.pairs, a.prompts, 1024)
+    prompts = read_prompts(JudgingProtocol(judging, source.tokenizer), a.pairs, a.prompts, 1024)
     settings = DecodeSettings(
         sequences=a.sequences,
         prompts_per_slot=a.prompts_per_slot,

@@ -24,6 +24,7 @@ _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "repo
 MODULES: dict[str, str] = {
     **{command: "ste_jax.commands.run" for command in _RUN},
     "evaluate": "ste_jax.commands.evaluate",
+    "judge": "ste_jax.commands.judge",
     "stats": "ste_jax.commands.results",
     "compare": "ste_jax.commands.results",
     "convert": "ste_jax.commands.convert",

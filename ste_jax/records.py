@@ -270,7 +270,7 @@ class ComparisonResult:
             "prompt_digest": self.prompt_digest,
             "error": self.error,
         }
-        columns = self.comparison.metadata.get("columns", {})
+        columns = {k: v for k, v in self.comparison.metadata.items() if k != "surface"}
         renamed = {f"input_{k}" if k in decision or k == "id" else k: v for k, v in columns.items()}
         return {"id": self.id, **renamed, **decision}
 

@@ -53,8 +53,6 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
         "prompts": len({pair.comparison.cluster for pair in sides[0]}),
         "only_in_a": len(ours) - len(both),
         "only_in_b": len(theirs) - len(both),
-        "missing_in_a": a.missing,
-        "missing_in_b": b.missing,
         "asked_differently": [name for name in _ASKED if a.run[name] != b.run[name]],
         "difference": _difference(*sides, policy=policy, seed=seed),
         "mcnemar": {

@@ -47,27 +47,21 @@ def numbers(result: Result, policy: Policy) -> dict[str, Any]:
     """Returns every number of a result as a JSON-ready dict.
 
     Raises:
-      ValueError: no pair has been judged in both orders yet, or all are ties.
+      SteError: no comparison has a better response ("no_labels").
     """
     run, seed = result.run, result.run["seed"]
     pairs = judged(result, policy)
-    if not pairs and result.missing:
-        raise ValueError(
-            f"{result.path}: no pair is judged in both orders yet, {result.missing} judgments are missing; "
-            "start the same `ste evaluate` again"
-        )
     rows = partial(_rows, pairs, seed=seed, policy=policy)
     by_length = rows(length_bucket)
     return {
         "result": str(result.path),
         "model": run["model"]["name"],
-        "benchmark": run["benchmark"] or result.header["data_source"],
+        "benchmark": run["benchmark"] or run["data"]["source"],
         **evaluate_judgments(pairs, seed=seed, policy=policy).to_json(),
         **_by_position_of_the_better(pairs, policy),
         "own_scores": aggregates(run["benchmark"], pairs, policy, seed),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "too_long": len(result.too_long),
-        "missing_judgments": result.missing,
         "tied": _ties(pairs),
         "agreement": agreement(pairs, policy, seed),
         "subsets": rows(lambda pair: pair.comparison.subset),

@@ -1,141 +1,165 @@
-"""Judges the comparisons of a benchmark in both orders and writes the result file."""
+"""`evaluate`: a judge on the labelled comparisons of a benchmark, with a result file."""
 
-import sys
-import time
-from collections.abc import Collection, Sequence
-from functools import partial
+import tempfile
+from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ste_jax.benchmarks.benchmark import Benchmark
-from ste_jax.decode.engine import Engine
-from ste_jax.decode.protocol import Request
-from ste_jax.distributed import process
-from ste_jax.evaluation.estimate import Estimate, length_groups, time_and_estimate
-from ste_jax.evaluation.job import Job, open_job
-from ste_jax.evaluation.result import PartFile, Result, ResultFile, check_same, read_result
-from ste_jax.evaluation.settings import EvaluationSettings
-from ste_jax.judging.judge import Judge
-from ste_jax.records import Comparison
-from ste_jax.report.formats import duration
-from ste_jax.runner import run_requests
-from ste_jax.sharding import DECODE, decode_mesh
+from ste_jax.benchmarks.catalogue import load
+from ste_jax.errors import SteError
+from ste_jax.evaluation.numbers import numbers
+from ste_jax.evaluation.result import SCHEMA, Result, read_result, to_record
+from ste_jax.judge import CompareSettings, Judge
+from ste_jax.judging.protocol import JudgingProtocol
+from ste_jax.judging.stream import Judged
+from ste_jax.metrics.stats import WRONG, Policy
+from ste_jax.progress import Progress
+from ste_jax.records import ORDERS, Comparison, Order
+from ste_jax.storage.files import digest
+from ste_jax.storage.jsonl_output import JsonlOutput
 
 
-def evaluate(model: str, benchmark: Benchmark, settings: EvaluationSettings, out: Path) -> Result:
-    """Returns the finished result of a model on a benchmark; what `out` holds of it already is kept.
+class Evaluation:
+    """An evaluated judge.
+
+    Attributes:
+      result: all judgments, from which every number follows.
+      policy: score of a judgment without a verdict.
+    """
+
+    def __init__(self, result: Result, policy: Policy = WRONG):
+        self.result = result
+        self.policy = policy
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """Every number of the result as a JSON-ready dict; see docs/EVALUATION.md."""
+        return numbers(self.result, self.policy)
+
+
+def evaluate(
+    judge: Judge,
+    benchmark: str | Benchmark,
+    *,
+    path: str = "",
+    out: str | Path | None = None,
+    votes: int = 1,
+    limit: int = 0,
+    progress: bool = False,
+    policy: Policy = WRONG,
+) -> Evaluation:
+    """Evaluates a judge in both orders on labelled comparisons.
+
+    Args:
+      judge: the judge.
+      benchmark: name of a benchmark, or one that was loaded.
+      path: folder of the benchmark's files; default: its data set on the hub.
+      out: result file; an interrupted evaluation continues there. Default: no file is kept.
+      votes: samples of each comparison and order; 1 is one greedy judgment.
+      limit: number of comparisons to judge, drawn at random by the judge's seed; 0 judges all.
+      progress: show a progress bar on stderr.
+      policy: score of a judgment without a verdict.
 
     Raises:
-      ValueError: the model cannot be used, `out` holds something else, no comparison fits the model, or all
-        are ties.
+      SteError: the benchmark cannot be read, `out` belongs to another evaluation, no comparison fits the
+        model, or all are ties.
     """
-    started = time.monotonic()
-    job = open_job(model, benchmark, settings)
-    if all(item.label == "tie" for item in job.items):
-        raise ValueError(
-            f"{benchmark.source}: the {len(job.items)} comparisons asked for are ties, which are in no "
-            "accuracy; raise --limit, or give others"
+    if isinstance(benchmark, str):
+        benchmark = load(benchmark, path)
+    if limit < 0:
+        raise SteError("argument_invalid", f"limit must be 0 or more, not {limit}")
+    settings = CompareSettings(votes=votes)
+    items = benchmark.limited(limit, judge.settings.seed)
+    if all(item.label not in ("A", "B") for item in items):
+        raise SteError(
+            "no_labels",
+            f"{benchmark.source}: none of the {len(items)} comparisons has a better response; raise the "
+            "limit, or give others",
         )
-    run = job.run()
-    if not _is_finished(out, run):
-        _judge(job, run, out, started)
-    return read_result(out)
+    if out is not None:
+        return Evaluation(_judged(judge, benchmark, items, settings, limit, Path(out), progress), policy)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.jsonl"
+        return Evaluation(_judged(judge, benchmark, items, settings, limit, file, progress), policy)
 
 
-def _is_finished(out: Path, run: dict[str, Any]) -> bool:
-    if not out.is_file() or not out.stat().st_size:
-        return False
-    try:
-        result = read_result(out)
-    except ValueError:
-        return False  # begun or broken: opening it for writing tells which
-    check_same(out, result.run, run)
-    return not result.missing
-
-
-def _judge(job: Job, run: dict[str, Any], out: Path, started: float) -> None:
-    engine = _engine(job)
-    judge = Judge(job.judging, job.source.tokenizer)
-    pairs = job.items
-    requests, too_long = judge.requests(pairs, "evaluate", job.settings.votes, engine)
-    if not requests:
-        raise ValueError(
-            f"{job.source.path}: none of {len(pairs)} comparisons fits a context of "
-            f"{job.source.architecture.context_length} tokens; shorten --prompt or --max_new_tokens"
+def _judged(
+    judge: Judge,
+    benchmark: Benchmark,
+    items: list[Comparison],
+    settings: CompareSettings,
+    limit: int,
+    out: Path,
+    progress: bool,
+) -> Result:
+    """Judges what `out` does not hold yet, and returns the whole result."""
+    protocol = JudgingProtocol(judge.settings, judge.model.source.tokenizer)
+    run = judge.run_settings(protocol, settings) | {
+        "benchmark": benchmark.name or None,
+        "device": jax.devices()[0].device_kind,
+        "data": {
+            "source": Path(benchmark.source).name,
+            "revision": benchmark.revision,
+            "hash": benchmark.content,
+            "notes": benchmark.notes,
+            "comparisons": len(benchmark.items),
+            "limit": limit or None,
+            "judged_hash": digest([item.to_json() for item in items]),
+        },
+    }
+    with JsonlOutput(out, run, schema=SCHEMA) as output:
+        if not output.finished:
+            with Progress("evaluate", len(items), disable=not progress) as bar:
+                _fill(output, judge, protocol, items, settings, bar)
+            output.finish([item.id for item in items])
+    result = read_result(out)
+    if not result.comparisons:
+        raise SteError(
+            "too_long",
+            f"{judge.model.source.path}: none of {len(items)} comparisons fits a context of "
+            f"{judge.model.source.architecture.context_length} tokens; use a shorter prompt or a smaller "
+            "max_new_tokens",
         )
-    left_out = set(too_long)
-    comparisons = [item for item in job.items if item.id not in left_out]
-    file = _open(out, run, job, comparisons, too_long)
-    make, sampling = judge.maker(pairs), job.settings.sampling
-
-    # Not told by the file: of processes that decode together only one has it.
-    served: set[str] = set()
-
-    def some(label: str, part: Sequence[Request], only: Collection[str]) -> None:
-        options: dict[str, Any] = {"label": label, "only": only, "suffix": judge.forced_suffix}
-        run_requests(engine, part, sampling, file, make, **options)
-        served.update(only)
-
-    session: dict[str, Any] = {"judgments_before": len(file.found)}
-    try:
-        done = {
-            r.id for r in requests if f"{r.id}/0" in file.found or not engine.replica_group.is_assigned(r.id)
-        }
-        parts = length_groups(requests)
-        shape_of = partial(engine.shape, suffix=judge.forced_suffix)
-        estimate = time_and_estimate(parts, done, shape_of, some, started)
-        session["estimated_seconds"] = round(estimate.total, 1)
-        _say(estimate, len(requests) * job.settings.votes)
-        for number, part in enumerate(parts, 1):
-            some(f"evaluate {number}/{len(parts)}", part, {r.id for r in part} - served)
-        session["complete"] = True
-    finally:
-        session["seconds"] = round(time.monotonic() - started, 1)
-        _close(file, session)
+    return result
 
 
-def _open(
-    out: Path, run: dict[str, Any], job: Job, comparisons: list[Comparison], too_long: list[str]
-) -> PartFile | ResultFile:
-    """Opens the result file, or on other hosts than the first a file beside it."""
-    if process.is_process_zero():
-        file = ResultFile(out, run, job.about(), comparisons, too_long)
-        file.take_in()
-        process.barrier()
-        return file
-    process.barrier()
-    found = {judgment.id: judgment for judgment in read_result(out).judgments}
-    return PartFile(out, process.index(), run, found)
-
-
-def _close(file: PartFile | ResultFile, session: dict[str, Any]) -> None:
-    """Puts the judgments of all hosts together, when all of them are there."""
-    complete = "complete" in session
-    if not isinstance(file, ResultFile):
-        file.close(session)
-    try:
-        if complete:
-            process.barrier(stoppable=True)
-        if complete and isinstance(file, ResultFile):
-            file.take_in()
-    finally:
-        if isinstance(file, ResultFile):
-            file.close(session)
-    if complete:
-        process.barrier()
-
-
-def _engine(job: Job) -> Engine:
-    mesh, dtype = decode_mesh(job.settings.mesh), job.settings.dtype
-    model = job.source.load(DECODE, mesh, param_dtype=dtype, dtype=dtype)
-    return Engine(model, mesh, job.decode, job.source.tokenizer.stop_ids)
-
-
-def _say(estimate: Estimate, judgments: int) -> None:
-    ends = time.strftime("%H:%M:%S", time.localtime(time.time() + estimate.total - estimate.passed))
-    print(
-        f"estimate: {judgments} judgments take {duration(estimate.total)} in all, of which "
-        f"{duration(estimate.passed)} went into loading, compiling and timing; ends about {ends}",
-        file=sys.stderr,
-        flush=True,
+def _fill(
+    output: JsonlOutput,
+    judge: Judge,
+    protocol: JudgingProtocol,
+    items: list[Comparison],
+    settings: CompareSettings,
+    bar: Progress,
+) -> None:
+    """Adds the judgments of every comparison that the output does not hold."""
+    bar.advance(records=sum(output.is_done(item.id) for item in items))
+    found: dict[str, dict[Order, Judged]] = defaultdict(dict)
+    is_leader = judge.model.engine.replica_group.is_leader
+    stream = judge.judge(
+        protocol,
+        items,
+        settings,
+        is_done=output.is_done,
+        on_tokens=lambda tokens: bar.advance(tokens=tokens),
     )
+    for item in stream:
+        if item.error is not None:
+            raise item.error
+        comparison = item.comparison
+        found[comparison.id][item.order] = item
+        if len(found[comparison.id]) < len(ORDERS) or output.is_done(comparison.id):
+            continue
+        orders = found.pop(comparison.id)
+        made = None if item.skipped else [j for order in ORDERS for j in orders[order].judgments]
+        if is_leader:
+            output.add(
+                comparison.id,
+                [to_record(comparison, made)],
+                prompt_tokens=sum(order.prompt_tokens for order in orders.values()),
+                generated_tokens=sum(order.completion_tokens for order in orders.values()),
+            )
+        bar.advance(records=1)

@@ -54,6 +54,8 @@ def _headline(report: dict[str, Any]) -> Table:
     _add(table, "accuracy", percent(report["accuracy"]), interval(report["interval95"]))
     _add(table, "  as given", percent(report["accuracy_as_given"]))
     _add(table, "  swapped", percent(report["accuracy_swapped"]))
+    pooled = report["accuracy_pooled"]
+    _add(table, "accuracy, orders pooled", percent(pooled), interval(report["pooled_interval95"]))
     _add(table, "  better one first", percent(report["accuracy_better_first"]))
     _add(table, "  better one second", percent(report["accuracy_better_second"]))
     consistent = report["consistent_accuracy"]
@@ -139,8 +141,6 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         lines.append(f"subsets not whole: {', '.join(f'{k} {v}' for k, v in own['short_subsets'].items())}")
     if report["too_long"]:
         lines.append(f"{report['too_long']} comparisons do not fit the model and were not judged")
-    if report["missing_judgments"]:
-        lines.append(f"{report['missing_judgments']} judgments are still missing: `ste evaluate` goes on")
     return [*lines, f"result: {report['result']}"]
 
 
@@ -171,9 +171,6 @@ def comparison_table(report: dict[str, Any]) -> Group:
             "the sign-flip test does not"
         )
     remarks += [f"{left} pairs were judged by one of them only and are left out"] if left else []
-    for name in ("a", "b"):
-        if missing := report[f"missing_in_{name}"]:
-            remarks.append(f"{name.upper()} is not finished: {missing} judgments are missing")
     if differs := report["asked_differently"]:
         remarks.append(f"not asked alike: {', '.join(differs).replace('_', ' ')} differ")
     return Group(table, _text(text), *map(_text, remarks))

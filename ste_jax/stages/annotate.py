@@ -7,11 +7,10 @@ ones too). Which of them are trained on is chosen later, and makes none of them 
 
 from typing import Any
 
-from ste_jax.decode.protocol import Completion
-from ste_jax.judging.judge import Judge
+from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.selection import select_for_training, yield_report
-from ste_jax.records import ORDERS, Comparison, Judgment, Order
-from ste_jax.runner import run_requests
+from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
+from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest
 from ste_jax.storage.readers import StoredRecords, read_records
@@ -34,34 +33,22 @@ def run(context: Context, iteration: int, pairs: list[Comparison]) -> list[Judgm
     if read_success(folder):
         return read_records(folder, Judgment)
 
-    engine = context.engine(source)
-    judge = Judge(context.judging, source.tokenizer)
-    stage = f"annotate/{iteration}"
-    requests, too_long = judge.requests(pairs, stage, settings.samples, engine)
-    by_request: dict[str, tuple[Comparison, Order]] = {
-        f"{pair.id}/{order}": (pair, order) for pair in pairs for order in ORDERS
-    }
-
-    def stop_request_when(request: str, finished: tuple[Completion, ...]) -> bool:
-        correct = sum(judge.is_correct(*by_request[request], completion) for completion in finished)
-        return correct >= settings.stop_when_correct
-
-    run_requests(
-        engine,
-        requests,
-        settings.sampling,
-        records,
-        judge.maker(pairs),
-        label=f"annotate {iteration}",
-        suffix=judge.forced_suffix,
-        stop_request_when=stop_request_when if settings.stop_when_correct else None,
+    protocol = JudgingProtocol(context.judging, source.tokenizer)
+    judging = StreamSettings(
+        stage=f"annotate/{iteration}",
+        samples=settings.samples,
+        sampling=settings.sampling,
+        stop_when_correct=settings.stop_when_correct,
     )
+    label = f"annotate {iteration}"
+    judge_into(records, protocol, context.engine(source), pairs, judging, label=label)
+    order = [request_id(pair, order) for pair in pairs for order in ORDERS]
 
     def summarize(made: StoredRecords[Judgment]) -> dict[str, Any]:
         judgments = list(made)
         kept = select_for_training(judgments, pairs, seed=context.config.seed, **context.selection)
         report = yield_report(judgments, kept, pairs, both_orders=settings.both_orders)
-        return {"iteration": iteration, "too_long": too_long, "yield": report.to_json()}
+        return {"iteration": iteration, "too_long": not_judged(pairs, judgments), "yield": report.to_json()}
 
-    records.finish((request.id for request in requests), summarize)
+    records.finish(order, summarize)
     return read_records(folder, Judgment)

@@ -12,8 +12,8 @@ from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
 from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.decode.engine import Engine
 from ste_jax.errors import SteError
-from ste_jax.judging.judge import JudgeSettings, check_prompt
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
+from ste_jax.judging.protocol import JudgeSettings, check_prompt
 from ste_jax.models.llama import Llama, check_divisible
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh

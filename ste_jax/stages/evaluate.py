@@ -10,12 +10,12 @@ from typing import Any
 
 from ste_jax.decode.protocol import GREEDY, Sampling
 from ste_jax.judging.decision import results_of, votes_by_example
-from ste_jax.judging.judge import Judge
+from ste_jax.judging.protocol import JudgingProtocol
+from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
 from ste_jax.metrics.stats import Evaluation, evaluate_judgments
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
-from ste_jax.records import Comparison, Judgment
-from ste_jax.runner import run_requests
+from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest
 from ste_jax.storage.readers import read_records
@@ -77,15 +77,15 @@ def _judge(
     records = RecordSet(folder, Judgment, fingerprint, divided=True)
     if read_success(folder):
         return
-    engine = context.engine(source)
-    judge = Judge(context.judging, source.tokenizer)
-    # The same draws for every model: what differs between them is the model alone.
-    requests, too_long = judge.requests(pairs, name, samples, engine)
+    protocol = JudgingProtocol(context.judging, source.tokenizer)
+    # Every model draws the same samples, so that only the model differs.
+    judging = StreamSettings(stage=name, samples=samples, sampling=sampling)
     label = f"{name} {'seed' if iteration == 0 else iteration}"
-    run_requests(
-        engine, requests, sampling, records, judge.maker(pairs), label=label, suffix=judge.forced_suffix
+    judge_into(records, protocol, context.engine(source), pairs, judging, label=label)
+    order = [request_id(pair, order) for pair in pairs for order in ORDERS]
+    records.finish(
+        order, lambda judgments: {"iteration": iteration, "too_long": not_judged(pairs, judgments)}
     )
-    records.finish((request.id for request in requests), {"iteration": iteration, "too_long": too_long})
 
 
 def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgment]) -> dict[str, Any]:

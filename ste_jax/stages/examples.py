@@ -1,7 +1,7 @@
 """What the trainings learn from: kept judgments as ids, alone or each against a wrong one."""
 
 from ste_jax.checkpoint.source import ModelSource
-from ste_jax.judging.judge import Judge
+from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
 from ste_jax.stages.context import Context
 
@@ -10,13 +10,13 @@ def training_examples(
     context: Context, source: ModelSource, judgments: list[Judgment], pairs: list[Comparison]
 ) -> list[TrainingExample]:
     """Returns the judgments with their prompts, in the tokens of a model."""
-    judge, by_id = Judge(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
+    protocol, by_id = JudgingProtocol(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
     return [
         TrainingExample(
             id=j.id,
             pair_id=j.pair_id,
             order=j.order,
-            prompt=list(judge.prompt_ids(by_id[j.pair_id], j.order)),
+            prompt=list(protocol.prompt_ids(by_id[j.pair_id], j.order)),
             target=_target(j, source),
         )
         for j in judgments

@@ -8,6 +8,7 @@ accuracy) and at its end that model as `iteration_k/model`.
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import jax
 from etils import epath
@@ -16,16 +17,20 @@ from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 from ste_jax.checkpoint.source import ModelSource
+from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import GREEDY
 from ste_jax.decode.resharding import reshard_model
-from ste_jax.distributed import process
-from ste_jax.judging.judge import Judge, judge_now
+from ste_jax.distributed import monitor, preemption, process
+from ste_jax.judging.decision import results_of
+from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.selection import (
     pair_with_rejected,
     select_for_training,
     yield_report,
 )
+from ste_jax.judging.stream import StreamSettings, judge_stream
 from ste_jax.judging.verdict import PARSER
+from ste_jax.metrics.stats import WRONG, pooled_score
 from ste_jax.models.llama import Llama
 from ste_jax.pairs.splits import Splits
 from ste_jax.progress import Progress
@@ -110,8 +115,8 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
     if read_success(training.folder):
         _publish_model(training.folder)
         return
-    judge = Judge(context.judging, training.source.tokenizer)
-    too_long = _too_long(training, judge, splits.validation)
+    protocol = JudgingProtocol(context.judging, training.source.tokenizer)
+    too_long = _too_long(training, protocol, splits.validation)
     chosen = select_for_training(judgments, splits.train, seed=context.config.seed, **context.selection)
     if not chosen:
         raise NothingToLearn(_why_nothing(iteration, judgments))
@@ -125,7 +130,7 @@ def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
         examples = training_examples(context, training.source, chosen, splits.train)
         batches, left_out = Batches(examples, settings, context.config.seed, iteration), {}
     records.work.total = batches.total_steps
-    result = _train(training, batches, judge, splits.validation, records)
+    result = _train(training, batches, protocol, splits.validation, records)
     _require_best(training.folder, result.best_step)
     records.work.done = 0
     for example in examples:
@@ -151,14 +156,14 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
     )
 
 
-def _too_long(training: Training, judge: Judge, validation: list[Comparison]) -> list[str]:
+def _too_long(training: Training, protocol: JudgingProtocol, validation: list[Comparison]) -> list[str]:
     """Returns the validation pairs that no checkpoint will be measured by.
 
     Raises:
       ValueError: they are all of them.
     """
     limits = training.context.config.decode.limits(training.source.architecture.context_length)
-    _, too_long = judge.requests(validation, "validate", 1, limits)
+    too_long = [pair.id for pair in validation if protocol.prompts(pair, limits) is None]
     if validation and len(too_long) == len(validation):
         raise ValueError(
             f"{training.folder}: none of the {len(validation)} validation pairs fits decode.buckets and the "
@@ -239,7 +244,11 @@ def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
 
 
 def _train(
-    training: Training, batches: Batches, judge: Judge, validation: list[Comparison], records: RecordSet
+    training: Training,
+    batches: Batches,
+    protocol: JudgingProtocol,
+    validation: list[Comparison],
+    records: RecordSet,
 ) -> TrainResult:
     context, iteration, source = training.context, training.iteration, training.source
     config, settings, folder = context.config, training.settings, training.folder
@@ -259,11 +268,7 @@ def _train(
     def accuracy(model: Llama, step: int) -> float:
         decoding = reshard_model(model, context.mesh, config.decode.dtype)
         engine = context.engine_of(decoding, source)
-        judged = list(judge_now(judge, engine, validation, "validate", GREEDY))
-        told = judged if engine.replica_group.is_leader else []
-        counts = process.exchange([sum(j.correct for j in told), len(told)])
-        correct, made = map(sum, zip(*counts, strict=True))
-        return correct / made
+        return validation_accuracy(protocol, engine, validation, settings.choose_by)
 
     def save(model: Llama, step: int) -> None:
         dtype, best = config.model_dtype or config.decode.dtype, _best(folder, step)
@@ -301,6 +306,51 @@ def _train(
         finally:
             metrics.close()
             checkpoints.close()
+
+
+def validation_accuracy(
+    protocol: JudgingProtocol,
+    engine: Engine,
+    validation: list[Comparison],
+    choose_by: Literal["accuracy", "accuracy_pooled"],
+) -> float:
+    """Returns the accuracy of a model on the validation pairs, of all processes together.
+
+    Args:
+      protocol: prompt and parser.
+      engine: engine of the model.
+      validation: pairs with a better response.
+      choose_by: "accuracy" of the single verdicts, or "accuracy_pooled" over both orders.
+
+    Raises:
+      StopRequested: a stop was requested; every process raises it.
+    """
+
+    def check_stop(_: int) -> None:
+        if monitor.stop_requested_anywhere(engine.replica_group.mesh):
+            raise preemption.StopRequested
+
+    judging = StreamSettings(stage="validate", samples=1, sampling=GREEDY)
+    judgments, stopped = [], False
+    try:
+        for item in judge_stream(protocol, engine, validation, judging, on_tokens=check_stop):
+            if item.error is not None:
+                raise item.error
+            judgments += item.judgments
+    except preemption.StopRequested:
+        stopped = True
+    if not engine.replica_group.is_leader:
+        judgments = []
+    if choose_by == "accuracy":
+        scores = [float(bool(judgment.correct)) for judgment in judgments]
+    else:
+        scores = [pooled_score(r, WRONG) for r in results_of(validation, judgments, seed=0)]
+    # All processes take part in the exchange, so that none of them waits for one that stopped.
+    counts = process.exchange([sum(scores), len(scores), stopped])
+    total, number, stops = map(sum, zip(*counts, strict=True))
+    if stops:
+        raise preemption.StopRequested
+    return total / number
 
 
 def _summary(iteration: int, epochs: float, batches: Batches, result: TrainResult) -> dict:

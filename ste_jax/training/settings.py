@@ -13,6 +13,7 @@ Method = Literal["sft", "dpo"]
 Attention = Literal["xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
+Metric = Literal["accuracy", "accuracy_pooled"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 _fixed = functools.partial(config_field, affects=INHERITED)
@@ -48,6 +49,8 @@ class TrainSettings:
         attention returns ("dots"), or each layer; attention scores in any case.
       loss_chunk: targets of a row whose logits exist at once.
       evaluate_every: steps between evaluations, besides those at the end of every epoch; 0: none besides.
+      choose_by: the validation metric that chooses the checkpoint: "accuracy" of the single verdicts, or
+        "accuracy_pooled" of the decisions over both orders.
       patience: evaluations in a row that are no better than the best before them, after which the run stops;
         0: it never does.
       checkpoint_every: steps between checkpoints.
@@ -79,6 +82,7 @@ class TrainSettings:
     remat: Remat = _free("none")
     loss_chunk: int = _fixed(256)
     evaluate_every: int = _free(0)
+    choose_by: Metric = _fixed("accuracy")
     patience: int = _fixed(0)
     checkpoint_every: int = _free(100)
     keep_checkpoints: int = _free(1)

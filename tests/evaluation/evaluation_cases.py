@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ste_jax.evaluation.result import Result, ResultFile, read_result
+from ste_jax.evaluation.result import SCHEMA, Result, read_result, to_record
 from ste_jax.judging.verdict import PARSER
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
+from ste_jax.storage.jsonl_output import JsonlOutput
 
 Texts = Callable[[Comparison, Order, int], str]
 
@@ -19,7 +20,7 @@ def run_of(samples: int = 1, **changes: Any) -> dict[str, Any]:
         "prompt_hash": "p",
         "parser": PARSER,
         "benchmark": None,
-        "data": {"hash": "d", "notes": {}, "limit": None},
+        "data": {"source": "planted.jsonl", "hash": "d", "notes": {}, "limit": None},
         "samples": samples,
         "sampling": {"temperature": 0.0, "top_p": 1.0},
         "max_new_tokens": 64,
@@ -52,10 +53,6 @@ def judgment(one: Comparison, order: Order, sample: int, text: str, finish: str 
     )
 
 
-def open_file(path: Path, items: Sequence[Comparison], run: dict[str, Any]) -> ResultFile:
-    return ResultFile(path, run, {"data_source": "planted.jsonl"}, items, [])
-
-
 def result(
     path: Path,
     items: Sequence[Comparison],
@@ -65,14 +62,15 @@ def result(
     **changes: Any,
 ) -> Result:
     """Writes and reads a result file whose judgment texts are `texts(item, order, sample)`."""
-    file = open_file(path, items, run_of(samples, **changes))
-    for one in items:
-        for order in ORDERS:
-            file.add(
-                f"{one.id}/{order}",
-                [judgment(one, order, i, texts(one, order, i), finish) for i in range(samples)],
-            )
-    file.close({})
+    with JsonlOutput(path, run_of(samples, **changes), schema=SCHEMA) as output:
+        for one in items:
+            made = [
+                judgment(one, order, i, texts(one, order, i), finish)
+                for order in ORDERS
+                for i in range(samples)
+            ]
+            output.add(one.id, [to_record(one, made)])
+        output.finish([one.id for one in items])
     return read_result(path)
 
 

@@ -211,18 +211,6 @@ def test_the_curve_obeys_the_policy(tmp_path):
         assert report["accuracy"] == share
 
 
-def test_an_unfinished_result_says_so(tmp_path):
-    path = result(
-        tmp_path / "r.jsonl", [item(i, "A") for i in range(4)], lambda one, o, _: right(one, o)
-    ).path
-    lines = path.read_text().split("\n")
-    path.write_text("\n".join(lines[:-3]) + "\n")
-    from ste_jax.evaluation.result import read_result
-
-    report = numbers(read_result(path), WRONG)
-    assert (report["n"], report["missing_judgments"]) == (3, 1)
-
-
 def test_stats_and_compare_need_no_jax(tmp_path):
     paths = [
         str(result(tmp_path / name, [item(0, "A"), item(1, "B")], lambda one, o, _: right(one, o)).path)

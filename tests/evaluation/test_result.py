@@ -1,100 +1,88 @@
-"""Result files survive crashes, refuse strangers, and say what they are."""
+"""Result files hold everything that the numbers need, and older ones are still read."""
 
 import json
+from pathlib import Path
 
 import pytest
-from evaluation_cases import item, judgment, open_file, result, right, run_of
+from errors import raises
+from evaluation_cases import item, result, right, run_of
 
-from ste_jax.evaluation.result import PartFile, read_result
+from ste_jax.evaluation.result import SCHEMA, read_result, to_record
+from ste_jax.metrics.traits import surface_of
 from ste_jax.records import ORDERS
+from ste_jax.storage.jsonl_output import JsonlOutput
 
-ITEMS = [item(i, "AB"[i % 2]) for i in range(4)]
+ITEMS = [item(i, "AB"[i % 2], response_a="- one\n- two") for i in range(4)]
+# Written by the version before schema versions, from the same comparisons and planted judgments.
+FORMAT_1 = Path(__file__).parent / "fixtures" / "result_format_1.jsonl"
 
 
-def test_what_was_written_is_read(tmp_path):
-    made = result(tmp_path / "r.jsonl", ITEMS, lambda one, order, i: right(one, order))
-    assert (len(made.comparisons), len(made.judgments), made.missing) == (4, 8, 0)
-    assert made.comparisons[1].label == "B"
+def rights(path: Path, samples: int = 1):
+    return result(path, ITEMS, lambda one, order, i: right(one, order), samples)
+
+
+def test_what_was_written_is_read_without_the_texts(tmp_path):
+    made = rights(tmp_path / "r.jsonl", samples=2)
+    assert (len(made.comparisons), len(made.judgments), made.too_long) == (4, 16, [])
+    assert [c.label for c in made.comparisons] == ["A", "B", "A", "B"]
+    assert [surface_of(c) for c in made.comparisons] == [surface_of(c) for c in ITEMS]
     assert made.judgments[0].text == right(ITEMS[0], "as_given")
-    assert made.header["data_source"] == "planted.jsonl"
-    kinds = [json.loads(line)["kind"] for line in (tmp_path / "r.jsonl").read_text().split("\n")[:-1]]
-    assert kinds == ["header"] + ["item"] * 4 + ["judgment"] * 8 + ["session"]
+    assert made.run["data"]["source"] == "planted.jsonl"
+    assert "question 0" not in made.path.read_text()
 
 
-@pytest.mark.parametrize("keep", [0.3, 0.55, 0.8, 0.97])
-def test_a_cut_file_goes_on_where_it_was(tmp_path, keep):
-    whole = result(tmp_path / "whole.jsonl", ITEMS, lambda one, order, i: right(one, order), samples=2)
-    path = tmp_path / "cut.jsonl"
-    content = whole.path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)])
-    file = open_file(path, ITEMS, run_of(2))
-    # A request is there with both samples or not at all.
-    assert len(file.found) % 2 == 0
-    for one in ITEMS:
-        for order in ORDERS:
-            if f"{one.id}/{order}/0" not in file.found:
-                file.add(f"{one.id}/{order}", [judgment(one, order, i, right(one, order)) for i in range(2)])
-    file.close({})
-    again = read_result(path)
-    assert again.missing == 0
-    assert sorted(j.id for j in again.judgments) == sorted(j.id for j in whole.judgments)
-    assert again.comparisons == whole.comparisons
+def test_comparisons_that_do_not_fit_are_listed(tmp_path):
+    with JsonlOutput(tmp_path / "r.jsonl", run_of(), schema=SCHEMA) as output:
+        output.add(ITEMS[0].id, [to_record(ITEMS[0], None)])
+        output.finish([ITEMS[0].id])
+    assert read_result(tmp_path / "r.jsonl").too_long == ["i0000"]
 
 
-def test_a_file_of_another_run_is_refused(tmp_path):
-    path = result(tmp_path / "r.jsonl", ITEMS, lambda one, order, i: right(one, order)).path
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"holds another evaluation:\n  seed: 0 -> 1\nChoose another --out"):
-        open_file(path, ITEMS, run_of(seed=1))
-    assert path.read_bytes() == before
+def test_an_unfinished_file_is_named_so(tmp_path):
+    with JsonlOutput(tmp_path / "r.jsonl", run_of(), schema=SCHEMA) as output:
+        output.add(ITEMS[0].id, [to_record(ITEMS[0], [])])
+    with raises("result_unfinished", "r.jsonl"):
+        read_result(tmp_path / "r.jsonl")
 
 
-def test_a_file_that_is_none_of_ours_is_left_alone(tmp_path):
-    path = tmp_path / "notes.txt"
-    path.write_text("my notes\nhalf a li")
-    with pytest.raises(
-        ValueError, match=r"notes.txt: there already, and no result file; choose another --out"
-    ):
-        open_file(path, ITEMS, run_of())
-    assert path.read_text() == "my notes\nhalf a li"
-    with pytest.raises(ValueError, match=r"notes.txt, line 1: not of a result file"):
-        read_result(path)
-    with pytest.raises(ValueError, match="there is no such result file"):
+def test_other_files_are_refused_by_name(tmp_path):
+    with raises("file_not_found", "absent"):
         read_result(tmp_path / "absent")
-
-
-def test_two_processes_cannot_write_one_file(tmp_path):
-    file = open_file(tmp_path / "r.jsonl", ITEMS, run_of())
-    with pytest.raises(ValueError, match="another process writes it"):
-        open_file(tmp_path / "r.jsonl", ITEMS, run_of())
-    file.close({})
+    with JsonlOutput(tmp_path / "verdicts.jsonl", {"parser": "x"}, schema="ste-verdicts") as output:
+        output.finish([])
+    with raises("result_invalid", "verdicts.jsonl", "ste-verdicts"):
+        read_result(tmp_path / "verdicts.jsonl")
+    with JsonlOutput(tmp_path / "odd.jsonl", run_of(), schema=SCHEMA) as output:
+        output.add("x", [{"id": "x"}])
+        output.finish(["x"])
+    with raises("result_invalid", "odd.jsonl, line 2"):
+        read_result(tmp_path / "odd.jsonl")
 
 
 def test_another_parser_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="written for the parser other"):
-        open_file(tmp_path / "r.jsonl", ITEMS, run_of(parser="other"))
+    with raises("parser_differs", "r.jsonl", "other"):
+        result(tmp_path / "r.jsonl", ITEMS, lambda one, order, i: right(one, order), parser="other")
 
 
-def test_the_judgments_of_another_process_are_taken_in_once(tmp_path):
-    path = tmp_path / "r.jsonl"
-    open_file(path, ITEMS, run_of()).close({})
-    part = PartFile(path, 1, run_of(), {})
-    part.add("i0000/as_given", [judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
-    part.close({})
-    file = open_file(path, ITEMS, run_of())
-    file.take_in()
-    assert list(file.found) == ["i0000/as_given/0"]
-    file.close({})
-    assert [p.name for p in tmp_path.iterdir()] == ["r.jsonl"]
+def test_a_file_of_format_1_is_read(tmp_path):
+    found, expected = read_result(FORMAT_1), rights(tmp_path / "r.jsonl")
+    assert found.comparisons == expected.comparisons
+    assert [(j.id, j.text, j.pair_id, j.order) for j in found.judgments] == [
+        (j.id, j.text, j.pair_id, j.order) for j in expected.judgments
+    ]
+    assert found.too_long == ["long"]
+    assert found.run["samples"] == 1
 
 
-def test_a_part_of_another_run_is_refused(tmp_path):
-    path = tmp_path / "r.jsonl"
-    part = PartFile(path, 1, run_of(), {})
-    part.add("i0000/as_given", [judgment(ITEMS[0], "as_given", 0, right(ITEMS[0], "as_given"))])
-    part.close({})
-    # The result beside it was deleted, and begins anew with another run.
-    file = open_file(path, ITEMS, run_of(seed=1))
-    with pytest.raises(ValueError, match=r"\.r\.jsonl\.of-host-1: a part of another evaluation; delete it"):
-        file.take_in()
-    file.close({})
+@pytest.mark.parametrize("cut", [3, 1])
+def test_an_unfinished_file_of_format_1_is_refused(tmp_path, cut):
+    lines = FORMAT_1.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["kind"] != "session"][:-cut]
+    (tmp_path / "old.jsonl").write_text("".join(kept))
+    with raises("result_unfinished", "old.jsonl"):
+        read_result(tmp_path / "old.jsonl")
+
+
+def test_orders_cover_both(tmp_path):
+    orders = {judgment.order for judgment in rights(tmp_path / "r.jsonl").judgments}
+    assert orders == set(ORDERS)

@@ -1,7 +1,8 @@
 import pytest
+from errors import raises
 
 from ste_jax.judging.prompts import BUILT_IN
-from ste_jax.judging.verdict import ForcedVerdict, Verdict, parse_verdict, verdict_tail
+from ste_jax.judging.verdict import ForcedVerdict, Verdict, parse_verdict, verdict_suffix
 
 
 @pytest.mark.parametrize(
@@ -28,29 +29,29 @@ def words(text: str) -> list[int]:
 
 
 def test_tail_splits_around_the_letter():
-    assert verdict_tail(words, "so: [[") == ForcedVerdict(
+    assert verdict_suffix(words, "so: [[") == ForcedVerdict(
         tuple(words("so: [[")), (ord("A"), ord("B")), (ord("]"), ord("]"))
     )
 
 
 def test_tail_where_the_letter_is_merged_with_its_brackets():
-    tail = verdict_tail(lambda text: [*words(text[:-3]), 1000 + ord(text[-3])] if text else [])
+    tail = verdict_suffix(lambda text: [*words(text[:-3]), 1000 + ord(text[-3])] if text else [])
     assert tail.choices == (1065, 1066)
     assert tail.closing == ()
 
 
 @pytest.mark.parametrize(
-    ("encode", "message"),
+    "encode",
     [
-        (lambda text: [1, *words(text)], "adds special tokens"),
-        (lambda text: words(text.replace("B", "bb")), "must differ in one token only"),
-        (lambda text: words(text.replace("B]", "b)")), "must differ in one token only"),
-        (lambda text: words(text.replace("B", "A")), "must differ in one token only"),
+        lambda text: [1, *words(text)],
+        lambda text: words(text.replace("B", "bb")),
+        lambda text: words(text.replace("B]", "b)")),
+        lambda text: words(text.replace("B", "A")),
     ],
 )
-def test_tail_names_the_tokenizer_problem(encode, message):
-    with pytest.raises(ValueError, match=message):
-        verdict_tail(encode)
+def test_an_unsuitable_tokenizer_is_refused(encode):
+    with raises("verdict_tokens"):
+        verdict_suffix(encode)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_real_tokenizer(tokenizer):
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
 
-    tail = verdict_tail(encode)
+    tail = verdict_suffix(encode)
     reasoning = encode("Response A answers the question and")
     for label, choice in zip("AB", tail.choices, strict=True):
         text = tokenizer.decode([*reasoning, *tail.opening, choice, *tail.closing])

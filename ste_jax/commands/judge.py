@@ -1,0 +1,118 @@
+"""`ste judge compare|rank|score|show`: a judge on a file of comparisons, rankings or single responses.
+
+The whole file is checked before the model is loaded. Every record gives one line of JSON in the output, in
+input order, equal to `to_dict()` of the Python result. An interrupted command continues where it ended.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from ste_jax.commands.judge_flags import load_judge, output_path
+from ste_jax.data.comparisons import read_comparisons
+from ste_jax.distributed import preemption, process
+from ste_jax.distributed.rendezvous import session
+from ste_jax.errors import SteError
+from ste_jax.judge import Judge
+from ste_jax.records import ORDERS, Comparison, ComparisonResult
+
+_DATA = flags.DEFINE_string("data", None, "File to judge: .jsonl, .csv or .parquet.")
+_OUT = flags.DEFINE_string("out", None, "File of JSON lines to write.")
+_REFERENCE = flags.DEFINE_string(
+    "reference_column", None, "Column that holds a correct answer to show to the judge."
+)
+_VOTES = flags.DEFINE_integer("votes", 1, "Samples of each order; 1 is one greedy judgment.", lower_bound=1)
+_ORDERS = flags.DEFINE_enum(
+    "orders", "both", ["both", "one"], "Judge both orders, or only the order as given."
+)
+_ON_FLIP = flags.DEFINE_enum(
+    "on_flip",
+    "probability",
+    ["probability", "abstain"],
+    "Where the verdicts of both orders disagree: decide by the pooled probability, or abstain.",
+)
+_ROW = flags.DEFINE_integer("row", 0, "Row of the file to show, from 0.", lower_bound=0)
+
+USAGE = "usage: ste judge compare|rank|score|show --model=MODEL --data=FILE [--out=FILE]"
+
+
+def main(argv: list[str]) -> None:
+    """Runs `ste judge ACTION`."""
+    actions = {"compare": _compare, "show": _show}
+    if len(argv) != 3 or argv[2] not in actions:
+        raise app.UsageError(USAGE)
+    if not _DATA.value:
+        raise app.UsageError("--data is needed")
+    actions[argv[2]]()
+
+
+def _read() -> list[Comparison]:
+    return read_comparisons(_DATA.value or "", labels="optional", reference_column=_REFERENCE.value)
+
+
+def _compare() -> None:
+    if not _OUT.value:
+        raise app.UsageError("--out is needed")
+    out, comparisons = output_path(_OUT.value), _read()
+    with session(out.parent, {"data": _DATA.value or ""}):
+        preemption.install_handler()
+        judge, started = load_judge(), time.monotonic()
+        results = judge.compare_many(
+            comparisons,
+            out=out,
+            votes=_VOTES.value,
+            orders=_ORDERS.value,
+            on_flip=_ON_FLIP.value,
+            progress=True,
+        )
+        if process.is_process_zero():
+            print(summary(results, time.monotonic() - started), file=sys.stderr)
+            print(f"written: {out}", file=sys.stderr)
+
+
+def summary(results: Sequence[ComparisonResult], seconds: float) -> str:
+    """Returns one line about results: decisions, flips, abstentions by reason, tokens and seconds."""
+    winners = Counter(result.winner for result in results)
+    abstained = Counter(result.abstained for result in results if result.abstained)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(abstained.items()))
+    tokens = sum(result.usage.get("total_tokens", 0) for result in results)
+    flips = sum(result.consistent is False for result in results)
+    return (
+        f"{len(results)} comparisons: A {winners['A']}, B {winners['B']}, abstained {abstained.total()}"
+        f"{f' ({reasons})' if reasons else ''}; {flips} flipped with the order; {tokens} tokens; "
+        f"{seconds:.1f} s"
+    )
+
+
+def _show() -> None:
+    comparisons = _read()
+    if _ROW.value >= len(comparisons):
+        raise SteError("row_missing", f"{_DATA.value}: has {len(comparisons)} rows, so no row {_ROW.value}")
+    judge, comparison = load_judge(), comparisons[_ROW.value]
+    print(show(judge, comparison))
+
+
+def show(judge: Judge, comparison: Comparison) -> str:
+    """Returns the exact prompts that a judge reads for a comparison, their tokens, and its answers."""
+    (result,) = judge.compare_many([comparison], votes=1)
+    protocol, decode = judge.protocol(), judge.model.source.tokenizer.decode
+    lines = []
+    for order in ORDERS:
+        ids = protocol.prompt_ids(comparison, order)
+        lines += [f"===== {order}: {len(ids)} tokens =====", decode(ids)]
+        answers = [found for found in result.orders if found.order == order]
+        for found in answers:
+            lines += [
+                f"----- answer: verdict {found.verdict}, P(first) {_number(found.probability_first)} -----",
+                found.text.strip(),
+            ]
+    probability = _number(result.probability_a)
+    lines.append(f"===== winner {result.winner}, P(A) {probability}, abstained {result.abstained} =====")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

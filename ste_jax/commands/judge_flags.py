@@ -1,0 +1,80 @@
+"""Flags of the commands that load a judge: `ste judge`, `ste evaluate` and `ste calibrate`."""
+
+from pathlib import Path
+
+from absl import app, flags
+
+from ste_jax.commands.mesh import asked_mesh
+from ste_jax.errors import SteError
+from ste_jax.judge import Judge
+from ste_jax.paths import local_path
+
+MODEL = flags.DEFINE_string(
+    "model", None, "Model folder of a run, Hugging Face folder or hub name, or GGUF file."
+)
+_PROMPT = flags.DEFINE_string(
+    "prompt",
+    "",
+    "Judge prompt: short, standard, verdict or a template file. Default: the prompt of the judge's training.",
+)
+_RUBRIC = flags.DEFINE_string("rubric", "", "Criteria that replace the prompt's rubric.")
+_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens",
+    None,
+    "Max new tokens per judgment. 0 = verdict only. Default: that of the judge's training, else 32 below 1B "
+    "parameters and 2048 above.",
+    lower_bound=0,
+)
+_FORCE = flags.DEFINE_bool(
+    "force_verdict",
+    None,
+    "Append the verdict opening to judgments without a verdict. Default: as in the judge's training, else "
+    "only below 1B parameters.",
+)
+_SEQUENCES = flags.DEFINE_integer("sequences", 32, "Samples in flight.", lower_bound=1)
+_DTYPE = flags.DEFINE_enum(
+    "dtype",
+    None,
+    ["float32", "bfloat16"],
+    "Dtype of weights and caches. Default: that of the judge's training, else float32 below 1B parameters.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of vote sampling, tie-breaks, bootstrap and --limit.")
+_UNTRAINED = flags.DEFINE_bool(
+    "allow_untrained_prompt", False, "Accept a prompt or rubric that the judge was not trained with."
+)
+
+
+def load_judge() -> Judge:
+    """Returns the judge that the flags name; its weights are not loaded yet."""
+    if not MODEL.value:
+        raise app.UsageError("--model is needed")
+    return Judge.load(
+        MODEL.value,
+        prompt=_PROMPT.value or None,
+        rubric=_RUBRIC.value,
+        max_new_tokens=_TOKENS.value,
+        force_verdict=_FORCE.value,
+        dtype=_DTYPE.value,
+        seed=_SEED.value,
+        mesh=asked_mesh(),
+        sequences=_SEQUENCES.value,
+        allow_untrained_prompt=_UNTRAINED.value,
+    )
+
+
+def check_single_command(argv: list[str]) -> None:
+    """Refuses words behind the command."""
+    if len(argv) != 2:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[2:])}")
+
+
+def output_path(value: str) -> Path:
+    """Returns the file that --out names.
+
+    Raises:
+      SteError: it is a folder.
+    """
+    path = Path(local_path(value, "--out"))
+    if path.is_dir():
+        raise SteError("path_is_folder", f"--out {path} is a folder; give the name of a file in it")
+    return path

@@ -1,0 +1,442 @@
+"""The public `Judge`: which of two responses is better, with what probability, and what follows from that."""
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, get_args
+
+from ste_jax.data.comparisons import comparison_from_row, comparisons_from_rows
+from ste_jax.decode.protocol import GREEDY, Sampling
+from ste_jax.distributed import monitor
+from ste_jax.distributed.preemption import StopRequested
+from ste_jax.errors import SteError
+from ste_jax.judging.calibration import Calibration, read_calibration
+from ste_jax.judging.decision import DecisionRule, decide, order_result, undecided
+from ste_jax.judging.prompts import JudgePrompt, load_prompt
+from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt
+from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
+from ste_jax.judging.verdict import PARSER
+from ste_jax.model import SMALL, Model
+from ste_jax.progress import Progress
+from ste_jax.records import ORDERS, Comparison, ComparisonResult, Order
+from ste_jax.storage.files import digest
+from ste_jax.storage.jsonl_output import JsonlOutput
+from ste_jax.versions import versions
+
+VOTES = Sampling(temperature=0.7, top_p=0.9)
+SCHEMA = "ste-verdicts"
+Orders = Literal["both", "one"]
+OnFlip = Literal["probability", "abstain"]
+# Budgets up to this end within two polls of the engine, so more prompts are read at once.
+_SHORT = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """How one call of `compare` or `compare_many` judges.
+
+    Attributes:
+      votes: samples of each order; 1 is one greedy judgment.
+      orders: "both" orders, or "one": as given only.
+      on_flip: "abstain" to abstain where the verdicts of the orders disagree.
+    """
+
+    votes: int = 1
+    orders: Orders = "both"
+    on_flip: OnFlip = "probability"
+
+    def __post_init__(self):
+        if isinstance(self.votes, bool) or not isinstance(self.votes, int) or self.votes < 1:
+            raise SteError(
+                "argument_invalid", f"votes must be a whole number of 1 or more, not {self.votes!r}"
+            )
+        for name, kind in (("orders", Orders), ("on_flip", OnFlip)):
+            if getattr(self, name) not in get_args(kind):
+                choices = " or ".join(map(repr, get_args(kind)))
+                raise SteError("argument_invalid", f"{name} must be {choices}, not {getattr(self, name)!r}")
+
+    @property
+    def shown(self) -> tuple[Order, ...]:
+        """The orders to judge."""
+        return ORDERS if self.orders == "both" else ORDERS[:1]
+
+    @property
+    def sampling(self) -> Sampling:
+        """Greedy for a single judgment, that of the paper for votes."""
+        return GREEDY if self.votes == 1 else VOTES
+
+
+class Judge:
+    """A judge of responses.
+
+    Use `Judge.load`. The weights are loaded at the first judgment. Calls from several threads are safe and
+    run one after another. The library prints nothing and installs no log handlers.
+
+    Attributes:
+      model: the language model.
+      settings: prompt, token budget, verdict forcing and seed.
+      calibration: temperature and abstention threshold, or None for an uncalibrated judge.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: JudgeSettings,
+        *,
+        calibration: Calibration | None = None,
+        allow_untrained_prompt: bool = False,
+    ):
+        self.model = model
+        self.settings = settings
+        self.calibration = calibration
+        self._allow_untrained_prompt = allow_untrained_prompt
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        prompt: str | None = None,
+        rubric: str = "",
+        max_new_tokens: int | None = None,
+        force_verdict: bool | None = None,
+        dtype: str | None = None,
+        seed: int = 0,
+        mesh: tuple[int, int, int] = (1, -1, 1),
+        sequences: int = 32,
+        allow_untrained_prompt: bool = False,
+    ) -> Self:
+        """Opens a judge.
+
+        What is not given is taken from the model card of a judge that was trained by ste_jax. For other
+        models: below one billion parameters the prompt "short", 32 new tokens and forced verdicts in float32;
+        above, the prompt "standard", 2,048 new tokens and no forcing in bfloat16.
+
+        Args:
+          model: a model folder of a run, a Hugging Face folder or hub name, or a GGUF file.
+          prompt: name of a built-in prompt, or a template file.
+          rubric: criteria that replace those of the prompt.
+          max_new_tokens: token budget of a judgment; 0, with forced verdicts, is the verdict alone.
+          force_verdict: append the verdict opening to a judgment that ended without a verdict.
+          dtype: "float32" or "bfloat16", of weights and caches.
+          seed: seed of sampled votes.
+          mesh: sizes of the mesh axes data, fsdp and tensor; -1 takes the remaining devices.
+          sequences: judgments in flight.
+          allow_untrained_prompt: accept a prompt or rubric that the judge was not trained with.
+
+        Raises:
+          SteError: the model cannot be opened, or the prompt is not that of its training.
+        """
+        opened = Model.load(model, dtype=dtype, mesh=mesh, sequences=sequences)
+        source, card = opened.source, opened.source.card
+        small = source.architecture.parameter_count < SMALL
+        budget = _first(max_new_tokens, card and card.max_new_tokens, _SHORT if small else 2048)
+        forced = _first(force_verdict, card and card.force_verdict, small)
+        if budget < (0 if forced else 1):
+            raise SteError(
+                "argument_invalid", f"max_new_tokens must be 1 or more, or 0 with force_verdict, not {budget}"
+            )
+        trained = JudgePrompt.from_json(card.judge_prompt) if card and card.judge_prompt else None
+        if prompt or trained is None:
+            chosen = load_prompt(prompt or ("short" if small else "standard"), rubric)
+        else:
+            chosen = dataclasses.replace(trained, rubric=rubric or trained.rubric)
+        if trained is not None:
+            chosen = chosen.with_sanitizer_of(trained)
+        if not allow_untrained_prompt:
+            check_prompt(source, chosen)
+        if budget <= _SHORT:
+            # Short judgments end together, so the prompts of many are read at once.
+            opened.settings = dataclasses.replace(opened.settings, prefill_tokens=2048)
+        if card and card.calibration:
+            calibration = Calibration.from_dict(card.calibration)
+        else:
+            calibration = read_calibration(source.digest())
+        settings = JudgeSettings(chosen, budget, forced, seed)
+        judge = cls(opened, settings, allow_untrained_prompt=allow_untrained_prompt)
+        if calibration is not None and calibration.settings == judge.calibration_settings():
+            judge.calibration = calibration
+        return judge
+
+    @property
+    def trained(self) -> bool:
+        """True if the model was trained as a judge by ste_jax."""
+        card = self.model.source.card
+        return card is not None and card.judge_prompt is not None
+
+    def calibration_settings(self) -> dict[str, Any]:
+        """Returns the settings that a calibration holds for: another prompt or budget needs another one."""
+        return {
+            "prompt_digest": self.settings.prompt.digest(),
+            "max_new_tokens": self.settings.max_new_tokens,
+            "force_verdict": self.settings.force_verdict,
+        }
+
+    def compare(
+        self,
+        instruction: str | Sequence[Mapping[str, Any]],
+        response_a: str,
+        response_b: str,
+        *,
+        reference: str | None = None,
+        rubric: str | None = None,
+        votes: int = 1,
+        orders: Orders = "both",
+        on_flip: OnFlip = "probability",
+    ) -> ComparisonResult:
+        """Returns which of two responses to an instruction is better.
+
+        Args:
+          instruction: text, or a conversation as a list of {"role", "content"}.
+          response_a: the first response.
+          response_b: the second response.
+          reference: a correct answer to show to the judge.
+          rubric: criteria for this call, in place of those of the prompt.
+          votes: samples of each order; 1 is one greedy judgment.
+          orders: "both" orders, or "one" (as given; half the cost, with the judge's position bias).
+          on_flip: "abstain" to abstain where the verdicts of the orders disagree, "probability" to decide by
+            the pooled probability.
+
+        Raises:
+          SteError: an argument is invalid. A comparison that does not fit the model is no exception: the
+            result abstains with "too_long".
+        """
+        settings = CompareSettings(votes=votes, orders=orders, on_flip=on_flip)
+        row = {
+            "instruction": instruction,
+            "response_a": response_a,
+            "response_b": response_b,
+            "reference": reference,
+        }
+        comparison = comparison_from_row(row, "compare", default_id="compare")
+        (result,) = list(self._results([comparison], settings, self.protocol(rubric)))
+        return result
+
+    def compare_many(
+        self,
+        pairs: Iterable[Mapping[str, Any] | Comparison],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        rubric: str | None = None,
+        votes: int = 1,
+        orders: Orders = "both",
+        on_flip: OnFlip = "probability",
+        progress: bool = False,
+    ) -> list[ComparisonResult]:
+        """Returns the results of many comparisons, in input order.
+
+        All pairs are checked before the first is judged.
+
+        Args:
+          pairs: dicts with "instruction", "response_a", "response_b" and optionally "id", "reference",
+            "label" and further columns, which are passed through; or `Comparison` records.
+          out: file of JSON lines to write the results to. An interrupted call with the same arguments
+            continues where it ended; a finished file is read back without judging again.
+          rubric, votes, orders, on_flip: see `compare`.
+          progress: show a progress bar on stderr.
+
+        Raises:
+          SteError: an argument or a pair is invalid, or `out` was made with another model or other settings.
+        """
+        settings = CompareSettings(votes=votes, orders=orders, on_flip=on_flip)
+        comparisons = self._checked(pairs)
+        protocol = self.protocol(rubric)
+        with Progress("judge", len(comparisons), disable=not progress) as bar:
+            if out is None:
+                found = {r.id: r for r in self._results(comparisons, settings, protocol, bar)}
+                return [found[comparison.id] for comparison in comparisons]
+            run = self.run_settings(protocol, settings) | {"pairs": _content(comparisons)}
+            with JsonlOutput(out, run, schema=SCHEMA) as output:
+                if not output.finished:
+                    self._judge_into(output, comparisons, settings, protocol, bar)
+                records = list(output)
+        return [ComparisonResult.from_dict(c, r) for c, r in zip(comparisons, records, strict=True)]
+
+    def _judge_into(
+        self,
+        output: JsonlOutput,
+        comparisons: Sequence[Comparison],
+        settings: CompareSettings,
+        protocol: JudgingProtocol,
+        bar: Progress,
+    ) -> None:
+        is_leader = self.model.engine.replica_group.is_leader
+        for result in self._results(comparisons, settings, protocol, bar, output.is_done):
+            if is_leader and not output.is_done(result.id):
+                output.add(
+                    result.id,
+                    [result.to_dict()],
+                    prompt_tokens=result.usage["prompt_tokens"],
+                    generated_tokens=result.usage["completion_tokens"],
+                )
+        output.finish([comparison.id for comparison in comparisons])
+
+    def run_settings(self, protocol: JudgingProtocol, settings: CompareSettings) -> dict[str, Any]:
+        """Returns everything that the results of a call depend on, as a JSON-ready dict."""
+        source, judging = self.model.source, protocol.settings
+        calibration = self.calibration
+        return {
+            "model": {
+                "name": source.name,
+                "hash": source.digest(),
+                "parent": source.card.parent if source.card else None,
+                "parameters": source.architecture.parameter_count,
+            },
+            "tokenizer_hash": source.tokenizer.fingerprint(),
+            "template_hash": digest(source.tokenizer.chat_template),
+            "stop_ids": list(source.tokenizer.stop_ids),
+            "prompt": judging.prompt.to_json(),
+            "prompt_hash": judging.prompt.digest(),
+            "parser": PARSER,
+            "max_new_tokens": judging.max_new_tokens,
+            "force_verdict": judging.force_verdict,
+            "seed": judging.seed,
+            "samples": settings.votes,
+            "sampling": dataclasses.asdict(settings.sampling),
+            "orders": list(settings.shown),
+            "on_flip": settings.on_flip,
+            "temperature": calibration.temperature if calibration else 1.0,
+            "threshold": calibration.threshold if calibration else 0.0,
+            # Bits may differ between programs of other shapes, and between versions.
+            "decode": {**dataclasses.asdict(self.model.settings), "mesh": list(self.model.mesh_shape)},
+            "versions": versions(),
+        }
+
+    def protocol(self, rubric: str | None = None) -> JudgingProtocol:
+        """Returns the prompts and the parser of this judge, with another rubric if one is given."""
+        settings = self.settings
+        if rubric is not None and rubric != settings.prompt.rubric:
+            prompt = dataclasses.replace(settings.prompt, rubric=rubric)
+            if not self._allow_untrained_prompt:
+                check_prompt(self.model.source, prompt)
+            settings = dataclasses.replace(settings, prompt=prompt)
+        return JudgingProtocol(settings, self.model.source.tokenizer)
+
+    def _checked(self, pairs: Iterable[Mapping[str, Any] | Comparison]) -> list[Comparison]:
+        if isinstance(pairs, str | bytes | Mapping):
+            raise SteError(
+                "argument_invalid", "pairs must be an iterable of dicts; load a file by ste.load_pairs"
+            )
+        items = list(pairs)
+        if items and all(isinstance(item, Comparison) for item in items):
+            return items  # type: ignore[return-value]
+        return list(comparisons_from_rows(items))  # type: ignore[arg-type]
+
+    def judge(
+        self,
+        protocol: JudgingProtocol,
+        comparisons: Iterable[Comparison],
+        settings: CompareSettings,
+        *,
+        is_done: Callable[[str], bool] = lambda _: False,
+        on_tokens: Callable[[int], None] | None = None,
+    ) -> Iterator[Judged]:
+        """Yields the judgments of every comparison and order as they end.
+
+        Args:
+          protocol, comparisons: see `judge_stream`.
+          settings: votes and orders.
+          is_done: returns True for the ids of comparisons that were judged before.
+          on_tokens: called with the number of new tokens as they are made.
+
+        Raises:
+          StopRequested: the process was asked to stop.
+        """
+        stream = StreamSettings(
+            stage="compare",
+            samples=settings.votes,
+            sampling=settings.sampling,
+            orders=settings.shown,
+            key_of=_content_key,
+        )
+        with self.model.lock:
+            engine = self.model.engine
+
+            def count(tokens: int) -> None:
+                if on_tokens:
+                    on_tokens(tokens)
+                if monitor.stop_requested_anywhere(engine.replica_group.mesh):
+                    raise StopRequested
+
+            yield from judge_stream(
+                protocol,
+                engine,
+                comparisons,
+                stream,
+                is_done=lambda id_: is_done(id_.rpartition("/")[0]),
+                on_tokens=count,
+            )
+
+    def _results(
+        self,
+        comparisons: Sequence[Comparison],
+        settings: CompareSettings,
+        protocol: JudgingProtocol,
+        bar: Progress | None = None,
+        is_done: Callable[[str], bool] = lambda _: False,
+    ) -> Iterator[ComparisonResult]:
+        """Yields the results of comparisons as they end; identical responses are not judged."""
+        rule, prompt = self._rule(settings), protocol.settings.prompt.digest()
+        identical = [c for c in comparisons if c.response_a == c.response_b]
+        different = [c for c in comparisons if c.response_a != c.response_b]
+        if bar:
+            bar.advance(records=len(identical) + sum(is_done(c.id) for c in different))
+        yield from (undecided(c, "tie", prompt_digest=prompt) for c in identical)
+        if not different:
+            return
+        on_tokens = (lambda tokens: bar.advance(tokens=tokens)) if bar else None
+        found: dict[str, dict[Order, Judged]] = defaultdict(dict)
+        for item in self.judge(protocol, different, settings, is_done=is_done, on_tokens=on_tokens):
+            id_ = item.comparison.id
+            found[id_][item.order] = item
+            if len(found[id_]) == len(settings.shown):
+                if bar:
+                    bar.advance(records=1)
+                yield _result(found.pop(id_), rule, prompt)
+
+    def _rule(self, settings: CompareSettings) -> DecisionRule:
+        calibration = self.calibration
+        return DecisionRule(
+            temperature=calibration.temperature if calibration else 1.0,
+            threshold=calibration.threshold if calibration else 0.0,
+            on_flip=settings.on_flip,
+            seed=self.settings.seed,
+        )
+
+
+def _result(found: Mapping[Order, Judged], rule: DecisionRule, prompt_digest: str) -> ComparisonResult:
+    """Returns the decision from the judgments of all orders of a comparison."""
+    items = [found[order] for order in ORDERS if order in found]
+    comparison = items[0].comparison
+    if any(item.skipped for item in items):
+        return undecided(comparison, "too_long", prompt_digest=prompt_digest)
+    if errors := [item.error for item in items if item.error is not None]:
+        return undecided(comparison, "no_verdict", prompt_digest=prompt_digest, error=str(errors[0]))
+    prompt_tokens = sum(item.prompt_tokens for item in items)
+    completion_tokens = sum(item.completion_tokens for item in items)
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+    orders = [
+        order_result(_content_key(comparison, item.order), item.order, item.judgments, seed=rule.seed)
+        for item in items
+    ]
+    return decide(comparison, orders, rule, usage=usage, prompt_digest=prompt_digest)
+
+
+def _content_key(comparison: Comparison, order: Order) -> str:
+    """Returns the name that the random draws of a prompt belong to: exchanging the responses keeps it."""
+    return digest([comparison.instruction, *comparison.shown(order), comparison.reference])
+
+
+def _content(comparisons: Sequence[Comparison]) -> str:
+    """Returns the sha256 of comparisons, computed over the hash of each."""
+    return digest([digest(comparison.to_json()) for comparison in comparisons])
+
+
+def _first(*values: Any) -> Any:
+    """Returns the first value that is not None."""
+    return next(value for value in values if value is not None)

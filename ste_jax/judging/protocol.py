@@ -1,0 +1,170 @@
+"""The protocol between comparisons and the engine: prompts in both orders, and judgments of completions.
+
+Annotation, validation, evaluation and the public `Judge` all use it, so a judge is trained, measured and
+called with the same prompt, parser and token budget.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ste_jax.checkpoint.source import ModelSource
+from ste_jax.decode.protocol import Completion, ForcedSuffix, Limits
+from ste_jax.errors import SteError
+from ste_jax.judging.prompts import JudgePrompt
+from ste_jax.judging.verdict import (
+    PARSER,
+    ForcedVerdict,
+    Verdict,
+    letter_position,
+    parse_verdict,
+    verdict_suffix,
+)
+from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order
+from ste_jax.text.chat import Message, encode_chat
+from ste_jax.text.tokenizer import Tokenizer
+
+_LETTERS: tuple[Label, Label] = ("A", "B")
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeSettings:
+    """How judgments are made.
+
+    Attributes:
+      prompt: the judge prompt.
+      max_new_tokens: token budget of a judgment; 0, with `force_verdict`, is the verdict alone.
+      force_verdict: append the verdict opening to a judgment that ended without a verdict.
+      seed: seed of all draws.
+    """
+
+    prompt: JudgePrompt
+    max_new_tokens: int
+    force_verdict: bool
+    seed: int
+
+
+def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
+    """Refuses a prompt or parser other than those that a judge was trained with.
+
+    Raises:
+      SteError: they differ ("untrained_prompt").
+    """
+    card = source.card
+    if card is None or card.judge_prompt is None:
+        return
+    if not prompt.is_same_template(JudgePrompt.from_json(card.judge_prompt)) or card.parser != PARSER:
+        raise SteError(
+            "untrained_prompt",
+            f"{source.path}: this judge was trained with prompt {card.judge_prompt['name']} and parser "
+            f"{card.parser}, not with {prompt.name} and {PARSER}; set judge_prompt and rubric (--prompt and "
+            "--rubric) to those of its training",
+        )
+
+
+class JudgingProtocol:
+    """Turns comparisons into prompts and completions into judgments.
+
+    Args:
+      settings: how judgments are made.
+      tokenizer: tokenizer of the judge.
+
+    Attributes:
+      choices: ids of the letters A and B, whose log-probabilities the engine records; () if the tokenizer has
+        no single token for them.
+    """
+
+    def __init__(self, settings: JudgeSettings, tokenizer: Tokenizer):
+        self.settings = settings
+        self._tokenizer = tokenizer
+        self._verdict_ids = _verdict_ids(settings, tokenizer)
+        self.choices: tuple[int, ...] = self._verdict_ids.choices if self._verdict_ids else ()
+
+    @property
+    def suffix(self) -> ForcedSuffix | None:
+        """The tokens that the engine appends to a judgment without a verdict, if verdicts are forced."""
+        if not self.settings.force_verdict or self._verdict_ids is None:
+            return None
+        return ForcedSuffix(
+            self._verdict_ids.opening,
+            self._verdict_ids.choices,
+            lambda tokens: self._verdict(tokens, truncated=True)[1].label is None,
+        )
+
+    @property
+    def room(self) -> int:
+        """Most tokens that a judgment can take, a forced verdict included."""
+        suffix = self.suffix
+        return self.settings.max_new_tokens + (len(suffix.prefix_ids) + 1 if suffix else 0)
+
+    def prompt_ids(self, comparison: Comparison, order: Order) -> tuple[int, ...]:
+        """Returns the ids of the prompt that shows a comparison in `order`."""
+        prompt = self.settings.prompt
+        first, second = comparison.shown(order)
+        text = prompt.fill(comparison.instruction, first, second, reference=comparison.reference)
+        messages = [Message("system", prompt.system)] if prompt.system else []
+        return tuple(encode_chat(self._tokenizer, [*messages, Message("user", text)]))
+
+    def prompts(
+        self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS
+    ) -> dict[Order, tuple[int, ...]] | None:
+        """Returns the prompt ids by order, or None if one of them does not fit with its judgment."""
+        prompts = {order: self.prompt_ids(comparison, order) for order in orders}
+        if any(limits.refusal(len(prompt), self.room) for prompt in prompts.values()):
+            return None
+        return prompts
+
+    def judgment(self, comparison: Comparison, order: Order, completion: Completion) -> Judgment:
+        """Returns the judgment that a completion holds."""
+        tokens = list(completion.tokens)
+        if completion.forced and self._verdict_ids:
+            tokens += self._verdict_ids.closing
+        text, verdict = self._verdict(tokens, truncated=completion.finish == "length")
+        right = comparison.correct_verdict(order)
+        return Judgment(
+            id=f"{comparison.id}/{order}/{completion.sample}",
+            pair_id=comparison.id,
+            order=order,
+            sample=completion.sample,
+            text=text,
+            tokens=tokens,
+            verdict=verdict.label,
+            status=verdict.status,
+            forced=completion.forced,
+            correct=None if right is None else verdict.label == right,
+            finish=completion.finish,
+            log_odds=self._log_odds(completion, text, verdict),
+        )
+
+    def _verdict(self, tokens: Sequence[int], *, truncated: bool) -> tuple[str, Verdict]:
+        text = self._tokenizer.decode(tokens)
+        return text, parse_verdict(text, truncated=truncated)
+
+    def _log_odds(self, completion: Completion, text: str, verdict: Verdict) -> float | None:
+        """Returns log P(A) - log P(B) at the verdict letter, or None if it is not a token of its own."""
+        if verdict.label is None or completion.choice_logprobs is None or not self.choices:
+            return None
+        if completion.forced:
+            index = len(completion.tokens) - 1
+        else:
+            index = self._token_at(completion.tokens, letter_position(text))
+        if completion.tokens[index] != self.choices[_LETTERS.index(verdict.label)]:
+            return None
+        first, second = completion.choice_logprobs[index]
+        return float(first) - float(second)
+
+    def _token_at(self, tokens: Sequence[int], position: int) -> int:
+        """Returns the index of the token that writes the character at a position of the decoded text."""
+        end = len(tokens)
+        while end > 1 and len(self._tokenizer.decode(tokens[: end - 1])) > position:
+            end -= 1
+        return end - 1
+
+
+def _verdict_ids(settings: JudgeSettings, tokenizer: Tokenizer) -> ForcedVerdict | None:
+    """Returns the ids of a forced verdict; None if the tokenizer has none and none is needed."""
+    try:
+        return verdict_suffix(tokenizer.encode_plain)
+    except SteError:
+        if settings.force_verdict:
+            raise
+        return None

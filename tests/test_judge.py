@@ -1,0 +1,319 @@
+"""The public `Judge` and `Model`, with the real small model."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from errors import raises
+
+from ste_jax.judge import Judge
+from ste_jax.model import Model, buckets_below
+from ste_jax.records import ComparisonResult
+
+X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
+PAIRS = [
+    {"id": f"r{i}", "instruction": f"{X} ({i})", "response_a": GOOD, "response_b": BAD, "source": f"s{i}"}
+    for i in range(5)
+]
+
+
+@pytest.fixture(scope="module")
+def judge(smollm2_path: Path) -> Judge:
+    """Writes up to four tokens before its verdict is forced."""
+    return Judge.load(smollm2_path, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def result(judge: Judge) -> ComparisonResult:
+    return judge.compare(X, GOOD, BAD)
+
+
+def test_a_comparison_has_every_number(judge: Judge, result: ComparisonResult) -> None:
+    assert result.winner in ("A", "B")
+    assert result.winner == ("A" if result.probability_a > 0.5 else "B")
+    assert result.confidence == max(result.probability_a, 1 - result.probability_a)
+    given, swapped = result.orders
+    assert result.log_odds == (given.log_odds - swapped.log_odds) / 2
+    assert result.consistent == (given.verdict != swapped.verdict)
+    assert given.text.endswith(f"Verdict: [[{given.verdict}]]")
+    protocol = judge.protocol()
+    usage = result.usage
+    assert usage["prompt_tokens"] > len(protocol.prompt_ids(result.comparison, "as_given"))
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert result.prompt_digest == judge.settings.prompt.digest()
+    assert json.loads(json.dumps(result.to_dict()))["winner"] == result.winner
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_exchanging_the_responses_negates_the_log_odds_bit_for_bit(judge: Judge, votes: int) -> None:
+    one, other = judge.compare(X, GOOD, BAD, votes=votes), judge.compare(X, BAD, GOOD, votes=votes)
+    assert one.log_odds == -other.log_odds
+    assert {one.winner, other.winner} == {"A", "B"}
+
+
+def test_many_comparisons_give_what_each_gives_alone(judge: Judge, result: ComparisonResult) -> None:
+    pairs = [{"instruction": X, "response_a": GOOD, "response_b": BAD}, *PAIRS]
+    together = judge.compare_many(iter(pairs))
+    assert [r.id for r in together[1:]] == [pair["id"] for pair in PAIRS]
+    assert together[0].log_odds == pytest.approx(result.log_odds, abs=1e-4)
+    assert together[1].to_dict()["source"] == "s0"
+
+
+def test_what_is_not_judged_says_why(judge: Judge) -> None:
+    same = judge.compare(X, GOOD, GOOD)
+    assert (same.winner, same.abstained, same.probability_a, same.orders) == (None, "tie", 0.5, ())
+    long = judge.compare(X, GOOD, "word " * 50_000)
+    assert (long.winner, long.abstained, long.probability_a) == (None, "too_long", None)
+    mixed = judge.compare_many([PAIRS[0], PAIRS[1] | {"response_b": "word " * 50_000}])
+    assert [r.abstained for r in mixed] == [None, "too_long"]
+    assert judge.compare(X, "", BAD).winner in ("A", "B")
+
+
+def test_one_order_and_flips(judge: Judge, result: ComparisonResult) -> None:
+    one = judge.compare(X, GOOD, BAD, orders="one")
+    assert (len(one.orders), one.consistent) == (1, None)
+    assert one.log_odds == pytest.approx(result.orders[0].log_odds, abs=1e-4)
+    strict = judge.compare(X, GOOD, BAD, on_flip="abstain")
+    assert strict.abstained == (None if result.consistent else "flip")
+    assert strict.probability_a == result.probability_a
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("", GOOD, BAD), {}),
+        (("  ", GOOD, BAD), {}),
+        ((X, 3, BAD), {}),
+        ((X, None, BAD), {}),
+        ((X, float("nan"), BAD), {}),
+        ((X, GOOD, BAD), {"votes": 0}),
+        ((X, GOOD, BAD), {"votes": True}),
+        ((X, GOOD, BAD), {"orders": "three"}),
+        ((X, GOOD, BAD), {"on_flip": "maybe"}),
+        ((X, GOOD, BAD), {"rubric": "Be brief."}),
+        (([{"role": "user"}], GOOD, BAD), {}),
+    ],
+)
+def test_bad_arguments_raise_before_any_compute(smollm2_path: Path, arguments: Any, options: Any) -> None:
+    fresh = Judge.load(smollm2_path)
+    with pytest.raises(ValueError):  # noqa: PT011 - several codes
+        fresh.compare(*arguments, **options)
+    assert fresh.model._engine is None
+
+
+def test_pairs_are_checked_before_the_first_is_judged(smollm2_path: Path) -> None:
+    fresh = Judge.load(smollm2_path)
+    with raises("data_invalid", "pairs[1]"):
+        fresh.compare_many([PAIRS[0], {"instruction": X}])
+    with raises("data_invalid", "r0"):
+        fresh.compare_many([PAIRS[0], PAIRS[0]])
+    with raises("argument_invalid"):
+        fresh.compare_many("pairs.jsonl")
+    assert fresh.model._engine is None
+
+
+def test_a_finished_file_is_read_and_not_judged_again(
+    judge: Judge, smollm2_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    first = judge.compare_many(PAIRS, out=out)
+    content = out.read_bytes()
+    fresh = Judge.load(smollm2_path, max_new_tokens=4)
+    assert fresh.compare_many(PAIRS, out=out) == first
+    assert fresh.model._engine is None
+    assert out.read_bytes() == content
+    header, *records = map(json.loads, content.splitlines())
+    assert header["schema"] == "ste-verdicts"
+    assert [r["id"] for r in records] == [p["id"] for p in PAIRS]
+    assert records == [json.loads(json.dumps(r.to_dict())) for r in first]
+    for other in (
+        Judge.load(smollm2_path, max_new_tokens=5),
+        Judge.load(smollm2_path, max_new_tokens=4, seed=1),
+    ):
+        with raises("output_mismatch", "verdicts.jsonl"):
+            other.compare_many(PAIRS, out=out)
+    with raises("output_mismatch", "verdicts.jsonl"):
+        fresh.compare_many(PAIRS[:2], out=out)
+
+
+def test_an_interrupted_call_continues(judge: Judge, smollm2_path: Path, tmp_path: Path) -> None:
+    """Stops after the first result reached the disk, then ends with the bytes of an uninterrupted call."""
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    judge.compare_many(PAIRS, out=whole)
+    results = Judge._results
+
+    def stop_after_one(self: Judge, *arguments: Any, **options: Any) -> Any:
+        for number, item in enumerate(results(self, *arguments, **options)):
+            if number:
+                raise KeyboardInterrupt
+            yield item
+
+    stopping = Judge.load(smollm2_path, max_new_tokens=4)
+    stopping._results = stop_after_one.__get__(stopping)
+    stopping.model = judge.model
+    with pytest.raises(KeyboardInterrupt):
+        stopping.compare_many(PAIRS, out=out)
+    assert not out.exists()
+    made = []
+    again = Judge.load(smollm2_path, max_new_tokens=4)
+    again.model = judge.model
+    again._results = lambda *a, **o: (made.append(r.id) or r for r in results(again, *a, **o))
+    again.compare_many(PAIRS, out=out)
+    assert len(made) == len(PAIRS) - 1
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_threads_get_the_results_of_their_own_calls(judge: Judge, result: ComparisonResult) -> None:
+    found: dict[str, ComparisonResult] = {}
+
+    def call(name: str, first: str, second: str) -> None:
+        found[name] = judge.compare(X, first, second)
+
+    threads = [
+        threading.Thread(target=call, args=arguments)
+        for arguments in (("given", GOOD, BAD), ("turned", BAD, GOOD), ("again", GOOD, BAD))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found["given"] == found["again"] == result
+    assert found["turned"].log_odds == -result.log_odds
+
+
+def test_conversations_are_flattened(judge: Judge) -> None:
+    single = judge.compare([{"role": "user", "content": X}], GOOD, BAD)
+    assert single.comparison.instruction == X
+    turns = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": X},
+    ]
+    flat = judge.compare(turns, GOOD, BAD).comparison.instruction
+    assert [flat.index(turn["content"]) for turn in turns] == sorted(flat.index(t["content"]) for t in turns)
+
+
+def test_nothing_is_printed(judge: Judge, capfd: pytest.CaptureFixture[str]) -> None:
+    judge.compare(X, GOOD, BAD)
+    judge.compare_many(PAIRS[:2])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_small_models_are_forced_to_decide(smollm2_path: Path) -> None:
+    default = Judge.load(smollm2_path)
+    assert (default.settings.prompt.name, default.settings.max_new_tokens) == ("short", 32)
+    assert (default.settings.force_verdict, default.model.settings.dtype, default.trained) == (
+        True,
+        "float32",
+        False,
+    )
+    alone = Judge.load(smollm2_path, max_new_tokens=0, prompt="verdict")
+    assert (alone.settings.max_new_tokens, alone.settings.prompt.name) == (0, "verdict")
+    with raises("argument_invalid", "max_new_tokens"):
+        Judge.load(smollm2_path, max_new_tokens=0, force_verdict=False)
+    with raises("argument_invalid", "dtype"):
+        Judge.load(smollm2_path, dtype="float16")
+
+
+def test_samples_depend_on_seed_prompt_and_number_alone(judge: Judge) -> None:
+    model = judge.model
+    both = model.generate(["Say a word.", "Say two words."], n=2, max_new_tokens=6, seed=3)
+    assert [len(samples) for samples in both] == [2, 2]
+    (alone,) = model.generate(["Say two words."], n=2, max_new_tokens=6, seed=3)
+    assert alone == both[1]
+    assert [str(s) for s in alone] == [s.text for s in alone]
+    assert model.generate(["Say a word."], n=2, max_new_tokens=6, seed=4)[0] != both[0]
+    turns = [[{"role": "user", "content": "Say two words."}]]
+    assert model.generate(turns, n=2, max_new_tokens=6, seed=3)[0] == alone
+    (failed,) = model.generate(["word " * 50_000], max_new_tokens=4)
+    assert (failed[0].text, failed[0].finish_reason) == ("", "error")
+    assert failed[0].error
+    for arguments in (("text",), (["x"], {"n": 0}), (["x"], {"top_p": 0.0}), (["x"], {"max_new_tokens": 0})):
+        options = arguments[1] if len(arguments) > 1 else {}
+        with raises("argument_invalid"):
+            model.generate(arguments[0], **options)
+
+
+def test_a_model_of_a_folder_is_opened_lazily(tiny_model: Path) -> None:
+    model = Model.load(tiny_model)
+    assert model._engine is None
+    assert model.generate(["Hello"], max_new_tokens=2)[0][0].finish_reason in ("stop", "length")
+
+
+def test_every_length_that_a_model_can_read_has_a_program() -> None:
+    assert buckets_below(1024) == (128, 256, 384, 512, 768, 1023)
+    assert buckets_below(131072)[-2:] == (65536, 131071)
+
+
+def test_the_command_writes_what_python_returns(ste: Any, tiny_model: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "deep" / "verdicts.jsonl"
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    flags = [
+        "judge",
+        "compare",
+        f"--model={tiny_model}",
+        f"--data={data}",
+        f"--out={out}",
+        "--max_new_tokens=2",
+    ]
+    process = ste.start(*flags)
+    printed, err = process.communicate(timeout=300)
+    assert (process.returncode, printed) == (0, ""), err
+    assert "5 comparisons" in err
+    expected = Judge.load(tiny_model, max_new_tokens=2).compare_many(PAIRS)
+    records = [json.loads(line) for line in out.read_text().splitlines()[1:]]
+    assert [(r["id"], r["winner"], r["source"]) for r in records] == [
+        (r.id, r.winner, r.comparison.metadata["source"]) for r in expected
+    ]
+    shown = ste.start(
+        "judge", "show", f"--model={tiny_model}", f"--data={data}", "--row=1", "--max_new_tokens=2"
+    )
+    printed, err = shown.communicate(timeout=300)
+    assert shown.returncode == 0, err
+    assert printed.count(GOOD) >= 2
+    assert "swapped" in printed
+
+
+def test_a_killed_command_continues(ste: Any, tiny_model: Path, tmp_path: Path) -> None:
+    pairs = [PAIRS[0] | {"id": f"p{i}", "instruction": f"{X} ({i})"} for i in range(500)]
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "verdicts.jsonl"
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    command = [
+        "judge",
+        "compare",
+        f"--model={tiny_model}",
+        f"--data={data}",
+        "--max_new_tokens=8",
+        "--sequences=2",
+    ]
+    process = ste.start(*command, f"--out={out}")
+    journal = tmp_path / ".verdicts.jsonl.partial" / "journal"
+    limit = time.monotonic() + 200
+    while sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl")) < 1:
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    process = ste.start(*command, f"--out={out}")
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    process = ste.start(*command, f"--out={tmp_path / 'whole.jsonl'}")
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_broken_row_is_named_before_the_model_is_loaded(ste: Any, tmp_path: Path) -> None:
+    data = tmp_path / "bad.jsonl"
+    data.write_text(json.dumps(PAIRS[0]) + '\n{"instruction": 3}\n')
+    process = ste.start(
+        "judge", "compare", "--model=absent.gguf", f"--data={data}", f"--out={tmp_path / 'o'}"
+    )
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "bad.jsonl, line 2" in err
+    assert "Traceback" not in err
