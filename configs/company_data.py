@@ -1,7 +1,7 @@
 """A judge for one's own use case: own instructions, own categories and rubric, own labelled pairs as the
 anchor.
 
-  ste run --config=configs/company_data.py --workdir=runs/support \\
+  ste run --config=company_data --workdir=runs/support \\
       --config.instructions=tickets.csv --config.labelled_pairs=judged_by_us.jsonl
 
 `instructions`: .jsonl, .csv, .parquet (a column instruction, prompt, text or question), .txt (one a line) or
@@ -11,12 +11,11 @@ Slices that it is sized for: v5e-16, v6e-8. `:runlocal` shrinks it to two CPU co
 instructions (add `--config.model=` a small model).
 """
 
-from pathlib import Path
-from runpy import run_path
-
 from ml_collections import ConfigDict
 
-_PAPER = run_path(str(Path(__file__).with_name("llama3_70b.py")))
+from ste_jax.shipped import import_config
+
+_PAPER = import_config("llama3_70b")
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -8,12 +8,11 @@ Slices that it is sized for: v5e-16, v6e-8.
 The paper studied 70B only. What differs from `llama3_70b.py` is below; `:runlocal` shrinks it as there.
 """
 
-from pathlib import Path
-from runpy import run_path
-
 from ml_collections import ConfigDict
 
-_PAPER = run_path(str(Path(__file__).with_name("llama3_70b.py")))
+from ste_jax.shipped import import_config
+
+_PAPER = import_config("llama3_70b")
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -1,10 +1,10 @@
 """The whole method on SmolLM2-135M-Instruct and two CPU cores, in minutes.
 
-  ste run --config=configs/quickstart.py --workdir=runs/quickstart
+  ste run --config=quickstart --workdir=runs/quickstart
 
 Sizes are what two cores read and write in a quarter of an hour: this shows the machinery, not a good judge.
 `:runlocal`
-(`--config=configs/quickstart.py:runlocal`) shrinks it further, to a smoke test of a minute or two.
+(`--config=quickstart:runlocal`) shrinks it further, to a smoke test of a minute or two.
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.name = "quickstart"
     c.seed = 0
     c.iterations = 1 if small else 2
+    # Fetched to ~/.cache/ste_jax if the file is not there.
     c.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
     c.instructions = "starter"
     c.labelled_pairs = ""
@@ -34,8 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select.size = 12 if small else 48
     c.select.max_tokens = 96
     c.select.max_new_tokens = 32
+    # The starter instructions are English and hold no personal data. For other instructions install
+    # ste-jax[select] and switch on the filters: languages ("en",), personal_data True.
     c.select.filters = ConfigDict(
-        {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": True}
+        {"languages": (), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": False}
     )
 
     c.pairs = ConfigDict()

@@ -1,6 +1,6 @@
 """A judge of 135M parameters that learns, on two CPU cores, in about an hour an iteration: the verdict alone.
 
-  ste run --config=configs/small_judge.py --workdir=runs/small_judge --config.instructions=FILE.jsonl
+  ste run --config=small_judge --workdir=runs/small_judge --config.instructions=FILE.jsonl
 
 A model of this size cannot reason, and makes no worse response when it is asked for one. What it can do is
 answer, and learn which of two answers belongs to an instruction, is whole, and makes sense: so the worse
@@ -8,7 +8,7 @@ response is the answer to another instruction, a beginning of the better one, or
 temperature, and judgments are the verdict without reasoning. In pairs of the first two kinds one response is
 good and the other is not, so it is enough to look at one; a judge that learned from them alone says A
 wherever both are good. Answers at two temperatures differ by degrees. docs/RESULTS.md has what came of it.
-`:runlocal` shrinks it to a smoke test.
+`:runlocal` shrinks it to a smoke test. It needs the extra [select].
 """
 
 from ml_collections import ConfigDict

@@ -18,9 +18,10 @@ from typing import Any
 
 from ste_jax.config import RunConfig, read_config
 from ste_jax.models.llama import LlamaConfig
+from ste_jax.plan.assumptions import PHASES, Lengths
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.model import architecture_of
-from ste_jax.plan.phases import PHASES, Lengths, phases_of, plan_phase
+from ste_jax.plan.phases import phases_of, plan_phase
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GIB = 2**30

@@ -14,7 +14,7 @@ for flag in "$@"; do
   case "$flag" in --workdir=*) workdir="${flag#--workdir=}" ;; esac
 done
 workdir="${workdir/#\~\//$HOME/}"
-"$VENV/bin/ste" run --config=configs/quickstart.py --workdir="$workdir" --config.model="$MODEL" "$@"
+"$VENV/bin/ste" run --config=quickstart --workdir="$workdir" --config.model="$MODEL" "$@"
 trained="$(find "$workdir" -mindepth 2 -maxdepth 2 -path '*/iteration_*/model' | sort -V | tail -n 1)"
 [ -n "$trained" ] || exit 0
 pairs=ste_jax/data/starter_pairs.jsonl

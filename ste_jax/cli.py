@@ -1,7 +1,9 @@
-"""The command `ste`: commands to modules, errors to one clear line; nothing else.
+"""The command `ste`: finds the module of a command, and turns errors into exit codes and one clear line.
 
-A module of `ste_jax.commands` holds a family of commands, with their flags and a `main(argv)`. Only that of
-the command at hand is imported: commands share no flags and wait for no imports but their own.
+A module of `ste_jax.commands` holds a family of commands: their flags, and a `main(argv)`. Only the module of
+the given command is imported, and it imports the rest of the package in `main`: `ste COMMAND --help` loads no
+JAX. A `SteError` prints its message. Any other error prints its first line and the path of a log file
+that holds the full traceback.
 """
 
 import errno
@@ -9,16 +11,17 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import NoReturn
 
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-
 from absl import app, flags
 
-from ste_jax import options
+from ste_jax import __version__, logs, options
+from ste_jax.commands.arguments import flag_value, normalize
+from ste_jax.distributed import process
 from ste_jax.distributed.preemption import EXIT_STOPPED, StopRequested
+from ste_jax.errors import SteError
+from ste_jax.shipped import config_names
 
 _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
 MODULES: dict[str, str] = {
@@ -31,43 +34,86 @@ MODULES: dict[str, str] = {
     "plan": "ste_jax.commands.plan",
     "preflight": "ste_jax.commands.preflight",
 }
-USAGE = """usage: ste COMMAND --config=FILE.py --workdir=FOLDER [--config.FIELD=VALUE ...]
+# Commands that compute: they may start the interpreter again with faster options.
+_COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "preflight"}
+USAGE = """usage: ste COMMAND [FLAGS]
 
-  run                 all stages of all iterations; started again, it goes on where it was
+Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
+  CONFIG is a file, or a shipped configuration: quickstart, small_judge, company_data, llama3_8b, llama3_70b
+
+  run                 all stages of all iterations; the same command continues a run
   select | pairs      one stage
   annotate | train | prefer | evaluate --iteration=K
-                      one stage of one iteration (evaluate takes 0 for the seed)
-  status              what is done, what is left, how fast it goes
-  report              writes summary.json and report.html of what is finished
-  SIGTERM             stops at the next safe point with exit code 75: the same command goes on from there
-  --redo=STAGE        first deletes a stage (select, pairs, iteration_1/annotate, ...) and what follows
+                      one stage of one iteration (evaluate takes 0 for the seed model)
+  status              finished and remaining stages, and their speed
+  report              writes summary.json and report.html from the finished stages
+  --redo=STAGE        first deletes a stage (select, pairs, iteration_1/annotate, ...) and all later ones
+  SIGTERM             stops at the next safe point with exit code 75; the same command continues
 
+Judges:
+  judge compare|rank|score --model=MODEL --data=FILE --out=RESULT [--votes=K --on_flip=probability|abstain]
+                      one JSON line for each row of a .jsonl, .csv or .parquet file; needs no labels
+  judge show --model=MODEL --data=FILE --row=0
+                      the prompt that the judge sees, its tokens and its answer
   evaluate --model=MODEL (--benchmark=NAME [--path=FOLDER] | --data=FILE) --out=RESULT [--json]
            [--limit=N --votes=K --policy=wrong|rewardbench|dropped]
-                      any model on any benchmark, in both orders; writes a result file
-  stats RESULT        every number of a result file again, without a model
+                      any model on a benchmark or a file of pairs, in both orders; writes a result file
+  stats RESULT        all numbers of a result file, without a model
   compare RESULT_A RESULT_B
                       paired tests of two results
 
-  plan --config=FILE.py --topology=v5p-128 [--phase=sft|dpo|prefill|decode] [--price-per-chip-hour=X] [--json]
-                      what the run holds and costs on TPU slices, by the TPU compiler; needs no TPU
-  preflight --config=FILE.py --workdir=FOLDER [--wait=SECONDS]
-                      started on every worker of a pod: says which is missing, differs or lacks something
+Tools:
+  plan --config=CONFIG --topology=v5p-128 [--phase=sft|dpo|prefill|decode] [--price_per_chip_hour=X] [--json]
+                      memory and cost of a run on TPU slices, by the TPU compiler; needs no TPU
+  preflight --config=CONFIG --workdir=FOLDER [--wait=SECONDS]
+                      started on every worker: names workers that are missing, differ or lack something
   convert SOURCE FOLDER
-                      a Hugging Face model or GGUF file -> a model folder, a model folder -> Hugging Face
+                      a Hugging Face model or GGUF file to a model folder; a model folder to Hugging Face
 
-On many hosts each runs the same command; elsewhere than on TPUs with STE_COORDINATOR=HOST:PORT of worker 0,
-STE_WORKERS and STE_WORKER (from 0) in its environment. docs/TPU.md says what happens when one dies.
-STE_TRACEBACK=1 in the environment prints where in the code an error came from.
-`ste COMMAND --help` lists all flags of a command.
+`ste COMMAND --help` lists the flags of a command; hyphens are accepted for underscores. `ste --version`
+prints the version. Log files are in WORKDIR/logs/.
+On several hosts each host runs the same command; except on TPUs, set STE_COORDINATOR=HOST:PORT of worker 0,
+STE_WORKERS, and STE_WORKER (from 0). docs/TPU.md describes what happens when a host is lost.
 """
-# How orbax says it, which writes by other means than Python's files.
-_NO_SPACE = os.strerror(errno.ENOSPC)
-_CODE = Path(__file__).parent
+_HELP = frozenset({"-h", "--help"})
 _COMMANDS = "ste_jax.commands"
+# The text by which Orbax, which does not write with Python's files, reports a full disk.
+_NO_SPACE = os.strerror(errno.ENOSPC)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def command() -> None:
+    """Runs `ste` as a program of its own; the entry point of the package."""
+    if len(sys.argv) > 1 and sys.argv[1] in _COMPUTES and not _HELP.intersection(sys.argv):
+        options.restart_with_options()
+    main()
+
+
+def main() -> None:
+    """Runs the command that `sys.argv` names."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    if len(sys.argv) < 2 or sys.argv[1] in ("help", *_HELP):
+        print(USAGE)
+        return
+    if sys.argv[1] in ("version", "--version"):
+        print(f"ste {__version__}")
+        return
+    if sys.argv[1] not in MODULES:
+        sys.exit(f"ste: {sys.argv[1]!r} is not a command\n\n{USAGE}")
+    try:
+        sys.argv[:] = normalize(sys.argv)  # absl and ml_collections read this list
+    except SteError as error:
+        sys.exit(f"ste: {error}")
+    importlib.import_module(MODULES[sys.argv[1]])
+    if _HELP.intersection(sys.argv[2:]):
+        print(USAGE + _help_of_flags())
+        return
+    app.run(_guarded, flags_parser=_parse_flags)
 
 
 def _guarded(argv: list[str]) -> None:
+    logs.start()
     try:
         importlib.import_module(MODULES[sys.argv[1]]).main(argv)
     except StopRequested:
@@ -75,34 +121,38 @@ def _guarded(argv: list[str]) -> None:
         sys.exit(EXIT_STOPPED)
     except app.UsageError as error:
         sys.exit(f"ste: {error}\n\n{USAGE}")
-    except ValueError as error:
-        if _NO_SPACE in str(error):
-            _end(_unwritable("a file", _NO_SPACE))
-        _end(f"{error}{'' if _is_ours(error) else ' (set STE_TRACEBACK=1 to see where)'}")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        _end(_unwritable(error.filename or "a file", error.strerror))
+    except SteError as error:
+        logging.getLogger("ste_jax").error("%s [%s]", error, error.code)
+        sys.exit(f"ste: {error}")
     except KeyboardInterrupt:
         sys.exit(f"ste: interrupted; what was finished is safe, {_again()} goes on from there")
+    except Exception as error:
+        _end(error)
 
 
-def _end(line: str) -> NoReturn:
-    if os.environ.get("STE_TRACEBACK"):
-        traceback.print_exc()
-    sys.exit(f"ste: {line}")
+def _end(error: Exception) -> NoReturn:
+    """Ends the process with one line about an error that is not a `SteError`, and logs its traceback."""
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        line = _unwritable(error.filename or "a file", error.strerror)
+    elif _NO_SPACE in str(error):
+        line = _unwritable("a file", _NO_SPACE)
+    else:
+        text = str(error).strip().splitlines()
+        line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    path = logs.write_error(error, _log_folder(), process.index())
+    sys.exit(f"ste: {line} (the full traceback is in {path})" if path else f"ste: {line}")
 
 
-def _is_ours(error: ValueError) -> bool:
-    """Says whether a `raise` of ours made the error: then its text says all there is to know."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    # Compiled code leaves no frame, and JAX takes its own away: the last line is then the call of ours.
-    return Path(last.filename).is_relative_to(_CODE) and (last.line or "").startswith("raise ")
+def _log_folder() -> Path | None:
+    """Returns the folder of log files of the run that the arguments name, if there is such a run."""
+    workdir = flag_value(sys.argv, "workdir")
+    folder = Path(os.path.expanduser(workdir)) if workdir and "://" not in workdir else None
+    return folder / "logs" if folder and folder.is_dir() else None
 
 
 def _unwritable(what: str, why: str | None) -> str:
     return (
-        f"cannot use {what}: {why}. What was finished is safe; make room, or choose a place that may be "
+        f"cannot use {what}: {why}. What was finished is safe; make room, or choose a folder that can be "
         f"read and written; {_again()} goes on from there"
     )
 
@@ -113,54 +163,26 @@ def _again() -> str:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; for a wrong file or field ml_collections raises errors of many kinds."""
+    """Parses the flags; ml_collections raises errors of many kinds for a wrong file or field."""
     try:
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
-            flags.FLAGS["config"].value.lock()  # the first use tells that the file could not be read
+            flags.FLAGS["config"].value.lock()  # reports a file that could not be read
         return rest
     except AttributeError as error:
-        _refuse_renamed(argv)
         # It holds the KeyError of the unknown field, which may name a similar one in a second line.
         text = getattr(error.args[0], "args", error.args)[0]
         sys.exit(f"ste: --config has no field {' '.join(str(text).split())}")
+    except FileNotFoundError as error:
+        if error.filename != (flag_value(argv, "config") or "").partition(":")[0]:
+            sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
+        sys.exit(f"ste: {error.filename}: no such file; shipped: {', '.join(config_names())}")
     except (flags.Error, OSError) as error:
         # Above the last line ml_collections puts where it looked, or the traceback of the file.
         sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
 
 
-def _refuse_renamed(argv: list[str]) -> None:
-    """Ends the program if an argument `--config.FIELD` is the old name of a renamed field."""
-    from ste_jax.config import renamed_field
-
-    for argument in argv:
-        field = argument.lstrip("-").removeprefix("config.").partition("=")[0]
-        if argument.startswith("-") and (new := renamed_field(field)):
-            sys.exit(f"ste: --config.{field} is now --config.{new}")
-
-
 def _help_of_flags() -> str:
-    """Returns what the flags of the modules that the command at hand imported mean."""
+    """Returns the help of the flags that the module of the given command defines."""
     modules = [name for name in flags.FLAGS.flags_by_module_dict() if name.startswith(_COMMANDS)]
     return "".join(flags.FLAGS.module_help(name) + "\n" for name in sorted(modules))
-
-
-def command() -> None:
-    """Entry point of the command `ste`, as a program of its own."""
-    options.restart_with_options()
-    main()
-
-
-def main() -> None:
-    """Runs the command that the arguments of the program name."""
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help"):
-        print(USAGE)
-        return
-    if sys.argv[1] not in MODULES:
-        sys.exit(f"ste: which command?\n\n{USAGE}")
-    importlib.import_module(MODULES[sys.argv[1]])
-    if {"-h", "--help"}.intersection(sys.argv[2:]):
-        print(USAGE + _help_of_flags())
-        return
-    app.run(_guarded, flags_parser=_parse_flags)

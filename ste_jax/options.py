@@ -1,35 +1,55 @@
-"""Options of glibc and XLA that a process reads once, when it begins, and that make it faster on CPU.
+"""Options of XLA and glibc that make a process faster on CPU.
 
-XLA on CPU takes the memory of a program's intermediate values, gigabytes in training, from the kernel anew in
-each call: in pages of 4 KiB these are 600,000 faults a step of a Llama of 135M, in huge pages 2,000. And it
-takes vectors of 256 bits for granted where there are wider ones. docs/PERFORMANCE.md has what both save.
+XLA on CPU allocates the memory of a program's intermediate values, gigabytes in training, from the kernel
+anew in each call: with pages of 4 KiB these are 600,000 page faults per step of a Llama of 135M parameters,
+with huge pages 2,000. It also assumes vectors of 256 bits where the processor has wider ones.
+docs/PERFORMANCE.md has the gains.
+
+XLA reads its options when JAX is loaded. glibc reads its own when a process starts, so the interpreter is
+started again, in the same process (`exec`), before anything else has happened; no other way reaches an
+allocator that is already running. It is not done under a debugger, a profiler or a coverage tool, which would
+lose the process.
 """
 
 import os
 import sys
 
-_OPTIONS = (
-    # variable, what separates its options, name, value
-    ("GLIBC_TUNABLES", ":", "glibc.malloc.hugetlb", "1"),  # huge pages for what malloc hands out
-    ("XLA_FLAGS", " ", "--xla_cpu_prefer_vector_width", "512"),
-)
+_XLA = "--xla_cpu_prefer_vector_width=512"
+_GLIBC = "glibc.malloc.hugetlb=1"  # huge pages for the memory that malloc hands out
 _MARK = "STE_RESTARTED"
+_OBSERVERS = ("pydevd", "debugpy", "coverage", "scalene", "viztracer")
 
 
 def restart_with_options() -> None:
-    """Starts this program again, in the same process, with those of the options that nobody has set.
+    """Sets the options that the user has not set, and starts this program again where glibc needs it.
 
-    For the main program only, before anything else: what it has read or written is lost.
+    For the main program only, before JAX is loaded and before anything is read or written.
     """
-    # The mark is the process's own, since programs that it starts inherit it.
+    _add("XLA_FLAGS", _XLA, " ")
+    # The mark holds the number of the process, since programs that it starts inherit the variable.
     if os.environ.get(_MARK) == str(os.getpid()) or sys.platform != "linux" or not sys.executable:
         return
+    if _is_observed() or not _add("GLIBC_TUNABLES", _GLIBC, ":"):
+        return
     os.environ[_MARK] = str(os.getpid())
-    before = dict(os.environ)
-    for variable, separator, name, value in _OPTIONS:
-        given = os.environ.get(variable, "")
-        is_file = variable == "XLA_FLAGS" and given.lstrip()[:1] not in ("", "-")
-        if name not in given and not is_file:
-            os.environ[variable] = separator.join([*([given] if given else []), f"{name}={value}"])
-    if os.environ != before:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _add(variable: str, option: str, separator: str) -> bool:
+    """Adds an option to an environment variable; returns False if the user has set it or names a file."""
+    given = os.environ.get(variable, "")
+    is_file = variable == "XLA_FLAGS" and given.lstrip()[:1] not in ("", "-")
+    if option.partition("=")[0] in given or is_file:
+        return False
+    os.environ[variable] = separator.join([*([given] if given else []), option])
+    return True
+
+
+def _is_observed() -> bool:
+    """Returns True under a debugger, a profiler or a coverage tool."""
+    if sys.gettrace() is not None or sys.getprofile() is not None:
+        return True
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12: the hooks of debuggers and profilers
+    if monitoring and any(monitoring.get_tool(tool) for tool in range(6)):
+        return True
+    return any(name in sys.modules for name in _OBSERVERS)

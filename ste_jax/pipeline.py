@@ -1,16 +1,24 @@
-"""The whole run on one page: the order of the stages and of the iterations, and how stages are undone."""
+"""The order of stages and iterations of a run, and how stages are deleted to run again."""
 
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import filelock
 from etils import epath
+from ml_collections import ConfigDict
 
 from ste_jax import summary
+from ste_jax.config import RunConfig, read_config
 from ste_jax.distributed import process
+from ste_jax.distributed.preflight import software
+from ste_jax.distributed.rendezvous import session
+from ste_jax.errors import SteError
+from ste_jax.paths import local_path
 from ste_jax.records import Comparison, Instruction, Judgment
+from ste_jax.shipped import read_config_file
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import remove
@@ -18,26 +26,48 @@ from ste_jax.storage.readers import read_records
 from ste_jax.storage.success import require_success
 
 
-def run(context: Context) -> dict[str, Any]:
-    """Runs what is left of a run, and returns its summary (of many hosts only on the first, else {})."""
+def run(config: str | Path | ConfigDict | RunConfig, workdir: str | Path) -> dict[str, Any]:
+    """Runs what is left of a run and returns its summary.
+
+    On several processes all call it; only the first returns the summary, the others {}.
+
+    Args:
+      config: name of a shipped configuration ("quickstart", "quickstart:runlocal"), path of a file, or the
+        configuration itself.
+      workdir: folder of the run, created if it is missing. A run that was begun there is continued.
+
+    Raises:
+      SteError: the configuration, a file that it names, or the workdir cannot be used.
+    """
+    if isinstance(config, str | Path):
+        config = read_config(read_config_file(config))
+    elif isinstance(config, ConfigDict):
+        config = read_config(config.to_dict())
+    context = Context(config, epath.Path(local_path(workdir, "workdir")))
+    with session(context.workdir, software(config)), exclusive(context.workdir):
+        return run_stages(context)
+
+
+def run_stages(context: Context) -> dict[str, Any]:
+    """Runs what is left of a run in the session and the workdir that the caller holds; see `run`."""
     config = context.config
     train.check(context)
     context.check_files()
     instructions = select.run(context)
     splits = pairs.split(config, pairs.run(context, instructions))
     evaluate.run(context, 0, splits)
-    told = report(context)
+    result = report(context)
     for iteration in range(1, config.iterations + 1):
         judgments = annotate.run(context, iteration, splits.train)
         train.run(context, iteration, judgments, splits)
         prefer.run(context, iteration, judgments, splits)
         evaluate.run(context, iteration, splits)
-        told = report(context)
-    return told
+        result = report(context)
+    return result
 
 
 def report(context: Context) -> dict[str, Any]:
-    """Writes the summary and the report of what is finished, and returns the summary; see `run`."""
+    """Writes the summary and the report of the finished stages, and returns the summary; see `run`."""
     return summary.write(context, stage_folders(context)) if process.is_process_zero() else {}
 
 
@@ -52,7 +82,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
         return require_success(context.workdir / "pairs").summary
     splits = pairs.split(context.config, _read(context, "pairs", Comparison))
     if stage == "prefer" and not context.config.prefer:
-        raise ValueError("config: no preference training is asked for; set prefer.epochs above 0")
+        raise SteError("config_invalid", "config: set prefer.epochs above 0 for preference training")
     if stage == "evaluate":
         return evaluate.run(context, iteration, splits)
     if stage == "annotate":
@@ -68,7 +98,7 @@ def _read(context: Context, name: str, kind: type) -> list:
 
 
 def stage_folders(context: Context) -> list[str]:
-    """Returns the stages of a run in their order, by folder; also preferences that were asked for before."""
+    """Returns the folders of the stages in order, including preference training of an earlier config."""
     config = context.config
     names = ["select", "pairs", "iteration_0/evaluate"]
     names += ["iteration_0/votes"] if config.evaluate.votes else []
@@ -82,35 +112,35 @@ def stage_folders(context: Context) -> list[str]:
 
 
 def redo(context: Context, name: str) -> None:
-    """Deletes a stage's folder and those of everything that follows from it.
+    """Deletes the folder of a stage and those of all stages that depend on it.
 
     Raises:
-      ValueError: there is no such stage.
+      SteError: "stage_unknown".
     """
     names = stage_folders(context)
     if name not in names:
-        raise ValueError(f"--redo: there is no stage {name!r}; choose from: {', '.join(names)}")
+        raise SteError("stage_unknown", f"--redo: no stage {name!r}; choose from: {', '.join(names)}")
     process.on_process_zero(lambda: _delete(context, name, names))
 
 
 def _delete(context: Context, name: str, names: list[str]) -> None:
     leaf = name.endswith(("evaluate", "votes"))
-    # The last first: what a kill leaves was made from what is still there.
-    for doomed in [name] if leaf else reversed(names[names.index(name) :]):
-        folder = context.workdir / doomed
+    # Last first, so that after a kill the inputs of every remaining stage are still there.
+    for stage in [name] if leaf else reversed(names[names.index(name) :]):
+        folder = context.workdir / stage
         remove(folder)
-        if doomed.endswith("/prefer"):
+        if stage.endswith("/prefer"):
             prefer.undo(folder.parent)
-        elif doomed.endswith(("/train", "/evaluate")):
-            remove(folder.parent / ("model" if doomed.endswith("/train") else "votes"))
+        elif stage.endswith(("/train", "/evaluate")):
+            remove(folder.parent / ("model" if stage.endswith("/train") else "votes"))
 
 
 @contextlib.contextmanager
 def exclusive(workdir: epath.Path) -> Iterator[None]:
-    """Makes the workdir and holds it for this process and those of its run on other hosts.
+    """Creates the workdir and holds it for the processes of this run.
 
     Raises:
-      ValueError: another run works in it, or it cannot be written.
+      SteError: "workdir_in_use" or "workdir_unwritable".
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -118,8 +148,9 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(
-            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir"
+        raise SteError(
+            "workdir_unwritable",
+            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir",
         ) from error
     lock = filelock.FileLock(str(workdir / ".lock"), timeout=0)
     try:
@@ -127,6 +158,6 @@ def exclusive(workdir: epath.Path) -> Iterator[None]:
             process.barrier()
             yield
     except filelock.Timeout as error:
-        raise ValueError(
-            f"another run works in {workdir}; wait for it, or give this one another --workdir"
+        raise SteError(
+            "workdir_in_use", f"another run works in {workdir}; wait for it, or choose another --workdir"
         ) from error

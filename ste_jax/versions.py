@@ -3,9 +3,12 @@
 import platform
 from importlib import metadata
 
-_PACKAGES = ("ste-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers")
+from ste_jax import __version__
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
 
 
 def versions() -> dict[str, str]:
-    """Returns the version of Python and of the packages that decide what a run computes."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    """Returns the versions of Python, this package, and the packages that decide what a run computes."""
+    found = {"python": platform.python_version(), "ste-jax": __version__}
+    return found | {name: metadata.version(name) for name in _PACKAGES}

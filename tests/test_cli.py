@@ -1,4 +1,4 @@
-"""What people get wrong: every mistake ends with a code, one clear line and no traceback."""
+"""The command line: mistakes end with one clear line, unexpected errors with a log file, help is fast."""
 
 import json
 import os
@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from errors import raises
 
-# Loads the command once and runs every case in a forked process of its own.
+import ste_jax
+from ste_jax.commands.arguments import normalize
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# Loads the package once and runs every case in a forked process of its own.
 _FORK = """
 import json, os, sys
-import ste_jax.commands.run
+import ste_jax.checkpoint.export, ste_jax.pipeline, ste_jax.plan.model, ste_jax.status, ste_jax.evaluation.run
 from ste_jax.cli import main
 
 for name, arguments in json.load(open(sys.argv[1])).items():
@@ -34,6 +39,24 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def crashing_workdir(folder: Path) -> Path:
+    """Makes a workdir with a file in the place of a stage's folder, which no command expects."""
+    return written(folder / "odd" / "select", "").parent
+
+
+# A configuration with a defect that shows when it is used.
+CRASHING = """
+from ml_collections import ConfigDict
+
+
+class Odd(ConfigDict):
+    def to_dict(self, *args, **kwargs):
+        raise LookupError("the first line\\nand the second")
+
+
+def get_config():
+    return Odd()
+"""
 GOOD = '{"text": "Name a river."}\n'
 HF_CONFIG = {
     "model_type": "llama",
@@ -84,6 +107,14 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "wrong_redo": [*base, "--redo=anotate"],
         "too_early": ["pairs", *base[1:]],
         "mesh": [*base, "--config.mesh=(1,1,7)"],
+        "old_flag": ["plan", base[1], "--topology=v5p-8", "--kept=0.4"],
+        "hyphens": ["plan", base[1], "--topology=v5p-8", "--price-per-chip-hour=dear"],
+        "crash": [
+            "status",
+            f"--config={written(folder / 'odd.py', CRASHING)}",
+            f"--workdir={folder}/untouched",
+        ],
+        "crash_in_workdir": ["status", base[1], f"--workdir={crashing_workdir(folder)}"],
         "unknown_command": ["runn", *base[1:]],
         "short_mesh": ["evaluate", f"--model={gguf}", f"--out={folder}/mesh/result", "--mesh=1,8"],
         "odd_mesh": ["convert", str(model), f"{folder}/mesh/model", "--mesh=1,one,8"],
@@ -101,30 +132,32 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
     }
 
 
+# Name of a mistake: what its line on stderr names.
 EXPECTED = {
-    "empty": "empty.jsonl: ",
-    "broken": "broken.jsonl, line 3: ",
-    "textless": "textless.jsonl, line 2: ",
-    "absent": "absent.jsonl: ",
+    "empty": "empty.jsonl",
+    "broken": "broken.jsonl, line 3",
+    "textless": "textless.jsonl, line 2",
+    "absent": "absent.jsonl",
     "weightless": "bare",
     "truncated": "cut.gguf",
-    "modelless": "no-such-model: no such file or folder, and no hub name",
-    "bucket": "--workdir gs://bucket/run: no path here; mount the bucket and give the mounted path",
-    "bucket_model": "model gs://bucket/model: no path here; mount the bucket",
-    "bucket_prompt": "prompt file gs://bucket/prompt.toml: no path here; mount the bucket",
-    "bucket_out": "--out gs://bucket/r.jsonl: no path here; mount the bucket",
-    "bucket_target": "the folder to write gs://bucket/model: no path here; mount the bucket",
-    "out_is_a_folder": ": a folder; give the name of a file in it",
-    "below_a_file": "cut.gguf/run cannot be written (Not a directory); choose another --workdir",
-    "promptless": "absent.toml: cannot be read as TOML",
-    "impossible": "config: iterations must be 1 or more, not 0",
+    "modelless": "no-such-model",
+    "bucket": "--workdir gs://bucket/run",
+    "bucket_model": "model gs://bucket/model",
+    "bucket_prompt": "prompt file gs://bucket/prompt.toml",
+    "bucket_out": "--out gs://bucket/r.jsonl",
+    "bucket_target": "target folder gs://bucket/model",
+    "out_is_a_folder": "--out ",
+    "below_a_file": "cut.gguf/run",
+    "promptless": "absent.toml",
+    "impossible": "iterations",
     "unknown_field": """--config has no field 'smaples' Did you mean "samples" instead of "smaples"?""",
-    "ill_typed": "flag --config.annotate.samples=three: invalid literal for int()",
-    "configless": "No such file or directory",
-    "wrong_redo": "--redo: there is no stage 'anotate'; choose from: select, pairs,",
-    "too_early": "select is not finished; run its stage first",
-    "mesh": "mesh: (1, 1, 7) needs 7 devices",
-    "other_benchmark": "flag --benchmark=llmbars: value should be one of <rewardbench|rewardbench2|mt_bench|",
+    "ill_typed": "flag --config.annotate.samples=three",
+    "configless": "absent.py",
+    "wrong_redo": "--redo: no stage 'anotate'",
+    "too_early": "select",
+    "mesh": "mesh",
+    "other_benchmark": "flag --benchmark=llmbars",
+    "old_flag": "--kept is now --acceptance_rate",
 }
 
 
@@ -138,9 +171,11 @@ def ends(
     (folder / "out").mkdir()
     command = [sys.executable, "-c", _FORK, str(todo), str(folder / "out")]
     environment = os.environ | {"COLUMNS": "160"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, cwd=folder)
     assert done.returncode == 0, done.stderr
     codes = {name: int(code) for name, code in map(str.split, done.stdout.splitlines())}
+
+    assert {path.name for path in (folder / "odd").iterdir()} == {"select", "logs"}
 
     def end(name: str) -> tuple[int, str, str]:
         out, err = ((folder / "out" / f"{name}.{number}").read_text() for number in (1, 2))
@@ -157,17 +192,41 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
     assert EXPECTED[name] in err
     assert err.startswith("ste: ")
     assert err.count("\n") == 1
-    assert "STE_TRACEBACK" not in err
+    assert "Error:" not in err
+    assert "traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "folder"),
+    [
+        ("crash", "LookupError: the first line", "ste-logs"),
+        ("crash_in_workdir", "NotADirectoryError: ", "odd/logs"),
+    ],
+)
+def test_an_unexpected_error_is_one_line_and_a_log_file(
+    ends: Callable[[str], tuple[int, str, str]], name: str, kind: str, folder: str
+) -> None:
+    code, _, err = ends(name)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"ste: {kind}")
+    log = Path(err.rpartition("the full traceback is in ")[2].rstrip(")\n"))
+    assert str(log.parent).endswith(folder)
+    assert log.name.endswith("-process0.log")
+    text = log.read_text()
+    assert text.count("Traceback (most recent call last)") == 1
+    assert kind.rstrip(" (") in text
+    assert "command: ['ste'," in text.splitlines()[0]
 
 
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("unknown_command", "ste: which command?"),
-        ("no_config", "ste: --config and --workdir are needed"),
-        ("short_mesh", "ste: --mesh wants three whole numbers, as 1,-1,8, not 1,8"),
-        ("odd_mesh", "ste: --mesh wants three whole numbers, as 1,-1,8, not 1,one,8"),
-        ("no_workdir", "ste: --config and --workdir are needed"),
+        ("unknown_command", "ste: 'runn' is not a command"),
+        ("no_config", "ste: --config and --workdir are required"),
+        ("short_mesh", "ste: --mesh takes three whole numbers, such as 1,-1,8, not 1,8"),
+        ("odd_mesh", "ste: --mesh takes three whole numbers, such as 1,-1,8, not 1,one,8"),
+        ("no_workdir", "ste: --config and --workdir are required"),
+        ("hyphens", "ste: --price_per_chip_hour takes numbers: could not convert string to float: 'dear'"),
         ("no_benchmark", "ste: evaluate wants either --benchmark or --data"),
         ("both_kinds", "ste: evaluate wants either --benchmark or --data"),
         ("no_out", "ste: evaluate wants --model and --out (or --config and --workdir)"),
@@ -193,7 +252,7 @@ def test_help_of_a_command_lists_its_flags(ends: Callable[[str], tuple[int, str,
     code, out, err = ends("help_of_a_command")
     assert (code, err) == (0, "")
     assert "usage: ste COMMAND" in out
-    for flag in ("--max_new_tokens: Of a judgment", "--policy:", "--mesh:", "--workdir:"):
+    for flag in ("--max_new_tokens:", "--policy:", "--mesh:", "--workdir:"):
         assert flag in out
 
 
@@ -208,3 +267,36 @@ def test_the_status_names_its_workdir_as_it_is(ends: Callable[[str], tuple[int, 
     assert str(Path.home() / "no-such-run") in out, err
     _, out, err = ends("brackets")
     assert "/a[/b][red]" in out.replace("\n", ""), err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["plan", "--help"]])
+def test_help_and_version_load_no_jax(arguments: list[str]) -> None:
+    program = (
+        "import sys; from ste_jax.cli import main; main(); "
+        "print(sorted({'jax', 'numpy', 'transformers'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == "[]\n"
+    assert ("usage: ste COMMAND" in done.stdout) != (done.stdout == f"ste {ste_jax.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "normalized"),
+    [
+        (["--price-per-chip-hour=-1"], ["--price_per_chip_hour=-1"]),
+        (["--min-disk-gb", "3", "--no-json"], ["--min_disk_gb", "3", "--no_json"]),
+        (["--config.train_mesh=(1,-1,1)"], ["--config.train_mesh=(1,-1,1)"]),
+        (["a-file", "--", "--a-b"], ["a-file", "--", "--a-b"]),
+        (["--config=some-file.py:v5p-32"], ["--config=some-file.py:v5p-32"]),
+        (["--config=quickstart:runlocal"], [f"--config={CONFIGS / 'quickstart.py'}:runlocal"]),
+        (["--config", "quickstart"], ["--config", f"{CONFIGS / 'quickstart.py'}"]),
+    ],
+)
+def test_flags_have_one_spelling(given: list[str], normalized: list[str]) -> None:
+    assert normalize(["ste", *given]) == ["ste", *normalized]
+
+
+def test_a_renamed_flag_is_refused() -> None:
+    with raises("flag_renamed", "--acceptance_rate"):
+        normalize(["ste", "plan", "--kept=0.5"])

@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
+from errors import raises
 
 from ste_jax.paths import local_path
 
 
-def test_a_path_is_absolute_and_a_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_absolute_and_a_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     assert local_path("~/runs/a", "--workdir") == tmp_path / "home" / "runs" / "a"
@@ -15,6 +16,6 @@ def test_a_path_is_absolute_and_a_home_is_known(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("text", ["gs://bucket/run", "s3://bucket/run", "file:///runs"])
-def test_a_bucket_is_no_folder_here(text: str) -> None:
-    with pytest.raises(ValueError, match=rf"--out {text}: no path here; mount the bucket and give the mount"):
+def test_a_bucket_url_is_refused(text: str) -> None:
+    with raises("bucket_url", f"--out {text}"):
         local_path(text, "--out")

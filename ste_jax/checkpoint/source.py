@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
-from ste_jax.checkpoint import layout
+from ste_jax.checkpoint import layout, small_model
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
@@ -151,7 +151,9 @@ def open_model(source: str | Path) -> ModelSource:
     """
     path = local_path(source, "model")
     name = path.name
-    if is_hub_name(str(source)):
+    if name == small_model.NAME and not path.exists():
+        path = small_model.ensure_model()
+    elif is_hub_name(str(source)):
         _refuse_hub_on_many_hosts(str(source))
         path = download(str(source))
     if path.is_file():

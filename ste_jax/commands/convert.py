@@ -1,35 +1,44 @@
-"""`ste convert`: somebody else's model -> a model folder of ours, ours -> a Hugging Face folder."""
+"""`ste convert`: a Hugging Face model or GGUF file to a model folder, a model folder to Hugging Face."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from ste_jax.checkpoint.export import export_model
-from ste_jax.checkpoint.folder import import_model
-from ste_jax.checkpoint.source import ModelSource, download, is_hub_name, open_model
-from ste_jax.commands.mesh import MESH, asked_mesh
-from ste_jax.distributed import process
-from ste_jax.distributed.rendezvous import session
-from ste_jax.paths import local_path
-from ste_jax.sharding import make_mesh
+from ste_jax.commands.mesh import MESH, mesh_shape
+from ste_jax.errors import SteError
+
+if TYPE_CHECKING:
+    from ste_jax.checkpoint.source import ModelSource
 
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "", ["", "float32", "bfloat16"], "Of an imported model's parameters; empty: as they are stored."
+    "dtype",
+    "",
+    ["", "float32", "bfloat16"],
+    "Dtype of an imported model's parameters. Empty: the dtype they are stored in.",
 )
 
 
 def main(argv: list[str]) -> None:
-    """Runs `ste convert SOURCE FOLDER`; started again after a kill, it goes on where it was."""
+    """Runs `ste convert SOURCE FOLDER`; the same command continues after a kill."""
     if len(argv) != 4:
-        raise app.UsageError("convert wants a model and the folder to write")
-    folder = local_path(argv[3], "the folder to write")
+        raise app.UsageError("convert needs a model and the folder to write")
+    # Imported here: the help of a command must not wait for JAX.
+    from ste_jax.checkpoint.source import open_model
+    from ste_jax.distributed.rendezvous import session
+    from ste_jax.paths import local_path
+
+    folder = local_path(argv[3], "target folder")
     with session(folder.parent, {"source": argv[2]}):
-        wrote = _convert(open_model(_local(argv[2], folder)), folder)
-    print(f"{folder}: {'written' if wrote else 'exists already'}")
+        written = _convert(open_model(_local(argv[2], folder)), folder)
+    print(f"{folder}: {'written' if written else 'exists already'}")
 
 
 def _local(source: str, folder: Path) -> str | Path:
     """Returns the source, or a shared copy of a model of the hub that process zero downloads for all."""
+    from ste_jax.checkpoint.source import download, is_hub_name
+    from ste_jax.distributed import process
+
     if process.count() == 1 or not is_hub_name(source):
         return source
     shared = folder.with_name(f"{folder.name}.download")
@@ -37,9 +46,15 @@ def _local(source: str, folder: Path) -> str | Path:
     return shared
 
 
-def _convert(source: ModelSource, folder: Path) -> bool:
+def _convert(source: "ModelSource", folder: Path) -> bool:
+    from ste_jax.checkpoint.export import export_model
+    from ste_jax.checkpoint.folder import import_model
+    from ste_jax.sharding import make_mesh
+
     if source.weights is not None:
-        return import_model(source, folder, make_mesh(asked_mesh()), _DTYPE.value)
+        return import_model(source, folder, make_mesh(mesh_shape()), _DTYPE.value)
     if _DTYPE.value or MESH.present:
-        raise ValueError("convert: --dtype and --mesh are for imports; an export keeps what is stored")
+        raise SteError(
+            "flags_conflict", "convert: --dtype and --mesh apply to imports; an export keeps the stored dtype"
+        )
     return export_model(source, folder)

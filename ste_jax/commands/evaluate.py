@@ -30,7 +30,7 @@ _VOTES = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     """Runs `ste evaluate`."""
-    if run_commands.is_asked_for():
+    if run_commands.is_given():
         if MODEL.value:
             raise app.UsageError("--config evaluates a stage of a run, --model a model: give one of them")
         run_commands.main(argv)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from ste_jax.commands.mesh import asked_mesh
+from ste_jax.commands.mesh import mesh_shape
 from ste_jax.errors import SteError
 from ste_jax.judge import Judge
 from ste_jax.paths import local_path
@@ -56,7 +56,7 @@ def load_judge() -> Judge:
         force_verdict=_FORCE.value,
         dtype=_DTYPE.value,
         seed=_SEED.value,
-        mesh=asked_mesh(),
+        mesh=mesh_shape(),
         sequences=_SEQUENCES.value,
         allow_untrained_prompt=_UNTRAINED.value,
     )

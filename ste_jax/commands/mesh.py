@@ -1,14 +1,16 @@
-"""The flag --mesh, of the commands that load a model without a run's configuration."""
+"""The flag --mesh of the commands that load a model without the configuration of a run."""
 
 from absl import app, flags
 
 MESH = flags.DEFINE_list(
-    "mesh", ["1", "-1", "1"], "Sizes of the mesh axes data, fsdp and tensor; -1: the rest of the devices."
+    "mesh",
+    ["1", "-1", "1"],
+    "Sizes of the mesh axes data, fsdp and tensor. -1: the remaining devices.",
 )
 
 
-def asked_mesh() -> tuple[int, int, int]:
-    """Returns the sizes that --mesh names.
+def mesh_shape() -> tuple[int, int, int]:
+    """Returns the sizes that --mesh gives.
 
     Raises:
       UsageError: they are not three whole numbers.
@@ -17,6 +19,6 @@ def asked_mesh() -> tuple[int, int, int]:
         data, fsdp, tensor = map(int, MESH.value or ())
     except ValueError as error:
         raise app.UsageError(
-            f"--mesh wants three whole numbers, as 1,-1,8, not {','.join(MESH.value or ())}"
+            f"--mesh takes three whole numbers, such as 1,-1,8, not {','.join(MESH.value or ())}"
         ) from error
     return data, fsdp, tensor

@@ -1,14 +1,7 @@
 """`ste preflight`: checks all workers; started on each of them like the run itself."""
 
 from absl import app, flags
-from etils import epath
 from ml_collections import config_flags
-from rich.console import Console
-from rich.table import Table
-
-from ste_jax.config import read_config
-from ste_jax.distributed.preflight import check
-from ste_jax.paths import local_path
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, shared by all workers.")
@@ -21,6 +14,15 @@ def main(argv: list[str]) -> None:
     """Runs `ste preflight`; fails if a worker is missing, differs from the others or lacks something."""
     if len(argv) != 2 or _CONFIG.value is None or not _WORKDIR.value:
         raise app.UsageError("preflight requires --config and --workdir")
+    # Imported here: the help of a command must not wait for JAX.
+    from etils import epath
+    from rich.console import Console
+    from rich.table import Table
+
+    from ste_jax.config import read_config
+    from ste_jax.distributed.preflight import check
+    from ste_jax.paths import local_path
+
     met = check(
         read_config(_CONFIG.value.to_dict()),
         epath.Path(local_path(_WORKDIR.value, "--workdir")),

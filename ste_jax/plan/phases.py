@@ -1,7 +1,7 @@
 """The programs of a run, compiled for a topology: what each holds on a device, and what a step costs."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.sharding import AxisType
@@ -9,6 +9,7 @@ from jax.sharding import AxisType
 from ste_jax.config import RunConfig
 from ste_jax.decode.shape import Shape, decode_shape
 from ste_jax.models.llama import LlamaConfig, check_divisible
+from ste_jax.plan.assumptions import Lengths, Phase
 from ste_jax.plan.compile import Compiled
 from ste_jax.plan.cost import DECODING, Cost, prefill_cost, tensor_sums, train_cost
 from ste_jax.plan.decode import (
@@ -23,29 +24,6 @@ from ste_jax.plan.topology import Topology, parse_topology
 from ste_jax.plan.train import compile_train, device_bytes, train_arguments
 from ste_jax.sharding import DECODE, MESH_AXES, AnyMesh, make_mesh, whole_mesh_sizes
 from ste_jax.training.settings import TrainSettings
-
-Phase = Literal["sft", "dpo", "prefill", "decode"]
-PHASES: tuple[Phase, ...] = ("sft", "dpo", "prefill", "decode")
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """Mean tokens of what a run reads and writes; nobody can know them before: they are assumptions."""
-
-    instruction: int = 250
-    response: int = 500
-    judgment: int = 700
-    template: int = 400
-
-    @property
-    def judge_prompt(self) -> int:
-        """The judge's prompt: template, instruction, two responses."""
-        return self.template + self.instruction + 2 * self.response
-
-    @property
-    def target_share(self) -> float:
-        """The share of an example's tokens that is trained on: its judgment."""
-        return self.judgment / (self.judge_prompt + self.judgment)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,9 @@ import math
 from ste_jax.config import PairMode, RunConfig
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.pairs.splits import labelled_halves
+from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.cost import prefill_cost, train_cost
-from ste_jax.plan.phases import Lengths, decode_cost, engine_shape, phase_mesh
+from ste_jax.plan.phases import decode_cost, engine_shape, phase_mesh
 from ste_jax.plan.topology import Topology
 from ste_jax.sharding import AnyMesh
 from ste_jax.training.settings import TrainSettings

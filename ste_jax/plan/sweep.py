@@ -16,9 +16,10 @@ from typing import Any
 from ste_jax.config import RunConfig
 from ste_jax.extras import needs
 from ste_jax.models.llama import LlamaConfig, check_divisible
+from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.cost import matrix_parameters, train_cost, trained_parameters
-from ste_jax.plan.phases import Lengths, phase_mesh, plan_phase
+from ste_jax.plan.phases import phase_mesh, plan_phase
 from ste_jax.plan.topology import Topology
 from ste_jax.sharding import TRAIN
 from ste_jax.storage.files import digest

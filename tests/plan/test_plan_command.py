@@ -13,9 +13,10 @@ import pytest
 
 from ste_jax.config import read_config
 from ste_jax.models.presets import PRESETS
+from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.cost import train_cost
-from ste_jax.plan.phases import Lengths, plan_phase
+from ste_jax.plan.phases import plan_phase
 from ste_jax.plan.topology import parse_topology
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def plan(*arguments: str, config: str = "llama3_70b.py") -> subprocess.Completed
 def test_a_plan_in_json():
     pytest.importorskip("libtpu")
     done = plan(
-        "--topology=v5litepod-4", "--json", "--price-per-chip-hour=2", "--config.model=smollm2_135m",
+        "--topology=v5litepod-4", "--json", "--price_per_chip_hour=2", "--config.model=smollm2_135m",
         "--config.mesh=(1, 4, 1)", "--config.train_mesh=()", "--config.train.micro_rows=4",
         "--config.train.batch_rows=8", "--config.train.row_length=256", "--config.decode.sequences=60",
         "--config.decode.buckets=(256,)", "--config.annotate.max_new_tokens=128",

@@ -7,7 +7,7 @@ import pytest
 
 from ste_jax.config import read_config
 from ste_jax.models.presets import PRESETS
-from ste_jax.plan.phases import Lengths
+from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.rerun import stage_hours
 from ste_jax.plan.topology import parse_topology
 

@@ -8,8 +8,8 @@ import pytest
 
 from ste_jax.config import read_config
 from ste_jax.models.presets import PRESETS
+from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.compile import in_child
-from ste_jax.plan.phases import Lengths
 from ste_jax.plan.sweep import (
     FITS,
     Candidate,

@@ -152,7 +152,7 @@ def test_fine_tuning_alone_again_wants_a_redo(ste: Any, preferred: Path, tmp_pat
     workdir = Path(shutil.copytree(preferred, tmp_path / "run"))
     alone = context(ste, workdir)
     with raises("stage_stale", "--redo=iteration_1/prefer"):
-        pipeline.run(alone)
+        pipeline.run_stages(alone)
     pipeline.redo(alone, "iteration_1/prefer")
     assert hashes(workdir) == {"model": hashes(preferred)["train/model"]}
     assert not (workdir / "iteration_1/evaluate").exists(), "made by the other model"
@@ -162,7 +162,7 @@ def test_fine_tuning_alone_again_wants_a_redo(ste: Any, preferred: Path, tmp_pat
     (workdir / "iteration_1/model").rename(workdir / "iteration_1/train/model")
     assert "iteration_1/prefer" in pipeline.stage_folders(alone)
     pipeline.run_stage(alone, "train", 1)
-    pipeline.run(alone)
+    pipeline.run_stages(alone)
     assert hashes(workdir) == {"model": hashes(preferred)["train/model"]}
     pipeline.redo(alone, "iteration_1/train")
     assert hashes(workdir) == {}
