@@ -3,7 +3,6 @@
 import ast
 import math
 import re
-import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from ste_jax.config import RunConfig, read_config
 from ste_jax.plan.topology import Topology, parse_topology
 from ste_jax.sharding import whole_mesh_sizes
+from ste_jax.shipped import read_config_file
 
 ROOT = Path(__file__).parents[2]
 FILES = ("README.md", "docs/*.md", "tpu/*", "configs/*.py", "ste_jax/configs/*.py")
@@ -43,8 +43,8 @@ def shipped() -> list[Shipped]:
     for path in sorted({path for pattern in FILES for path in ROOT.glob(pattern) if path.suffix != ".png"}):
         text = re.sub(r"\\{1,2}\n\s*", " ", path.read_text())
         for line in text.splitlines():
-            match = re.search(r"\b(ste|watch\.sh|run\.sh) .*--config=\S+\.py.*", line)
-            if match and "FILE.py" not in line:
+            match = re.search(r"\b(ste|watch\.sh|run\.sh) .*--config=[\w/]\S+.*", line)
+            if match and "--config=CONFIG" not in line:
                 words = shlex.split(match[0].split("`")[0], comments=True)
                 found.append(Shipped(str(path.relative_to(ROOT)), words))
     return found
@@ -52,9 +52,8 @@ def shipped() -> list[Shipped]:
 
 def read(command: Shipped) -> RunConfig:
     """Reads the config of a command, with its argument and the fields that the command sets."""
-    file, _, argument = command.flag("config").partition(":")
-    (path,) = [p for p in (ROOT / file, ROOT / "ste_jax" / file) if p.is_file()][:1]
-    config = runpy.run_path(str(path))["get_config"](argument)
+    value = command.flag("config")
+    config = read_config_file(ROOT / value if value.startswith("configs/") else value)
     for word in command.words:
         if match := re.fullmatch(r"--config\.([\w.]+)=(.*)", word):
             *sections, name = match[1].split(".")
@@ -63,7 +62,7 @@ def read(command: Shipped) -> RunConfig:
                 section = section[part]
             old = section[name]
             section[name] = match[2] if isinstance(old, str) else type(old)(ast.literal_eval(match[2]))
-    return read_config(config.to_dict())
+    return read_config(config)
 
 
 def slices(command: Shipped) -> list[Topology]:
