@@ -22,7 +22,7 @@ from ste_jax.shipped import read_config_file
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import remove
-from ste_jax.storage.readers import read_records
+from ste_jax.storage.readers import IndexedRecords, read_records
 from ste_jax.storage.success import require_success
 
 
@@ -88,7 +88,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     if stage == "annotate":
         annotate.run(context, iteration, splits.train)
     else:
-        judgments = _read(context, f"iteration_{iteration}/annotate", Judgment)
+        judgments = IndexedRecords(context.iteration(iteration) / "annotate", Judgment)
         {"train": train, "prefer": prefer}[stage].run(context, iteration, judgments, splits)
     return require_success(context.iteration(iteration) / stage).summary
 

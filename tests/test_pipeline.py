@@ -217,7 +217,7 @@ def test_what_is_kept_of_judgments_makes_training_stale_and_not_them(
     ste: Any, finished: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     context, splits, judgments = opened(ste, copied(finished, tmp_path / "run"), **change)
-    assert annotate.run(context, 1, splits.train) == judgments
+    assert list(annotate.run(context, 1, splits.train)) == judgments
     (name,) = change
     with raises("stage_stale", f"config.annotate.{name}: ", "--redo=iteration_1/train"):
         train.run(context, 1, judgments, splits)

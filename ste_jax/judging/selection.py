@@ -3,28 +3,34 @@
 An example is one pair in one order. One of its correct judgments is drawn at random; then the verdicts A and
 B are made equally frequent. Every draw is a function of the seed and the ids, so the order of the input does
 not matter.
+
+Judgments may be a sequence on disk (`IndexedRecords`). They are then read one at a time, what is kept of each
+is a few bytes, and the results are sequences on disk, too.
 """
 
 import dataclasses
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
-from ste_jax.records import Comparison, Judgment, Order
+from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order, Record
+from ste_jax.storage.readers import PickedRecords, ZippedRecords
 
 Example = tuple[str, Order]
+R = TypeVar("R", bound=Record)
 
 
 def select_for_training(
-    judgments: Iterable[Judgment],
+    judgments: Sequence[Judgment],
     pairs: Iterable[Comparison],
     *,
     seed: int,
     max_per_example: int = 1,
     both_orders: bool = False,
-) -> list[Judgment]:
+) -> Sequence[Judgment]:
     """Returns the judgments to train on, sorted by id.
 
     An example without a correct judgment yields nothing. Judgments with the more frequent verdict are dropped
@@ -40,21 +46,54 @@ def select_for_training(
     Raises:
       SteError: "data_damaged" if the pair of a judgment is missing, or `correct` contradicts its label.
     """
-    correct: dict[Example, list[Judgment]] = defaultdict(list)
-    known = {pair.id: pair for pair in pairs}
-    for judgment in judgments:
-        _check(judgment, known.get(judgment.pair_id))
+    correct = _Candidates()
+    verdicts = {pair.id: [pair.correct_verdict(order) for order in ORDERS] for pair in pairs}
+    for index, judgment in enumerate(judgments):
+        _check(judgment, verdicts)
         if judgment.correct:
-            correct[judgment.pair_id, judgment.order].append(judgment)
-    kept = []
-    one_order = _in_one_order(correct) if both_orders else set()
-    for (pair_id, order), candidates in correct.items():
-        if (pair_id, order) in one_order:
-            continue
-        candidates.sort(key=lambda judgment: judgment.sample)
-        drawn = generator(seed, "keep", pair_id, order).permutation(len(candidates))[:max_per_example]
-        kept += [candidates[i] for i in drawn]
-    return _balance(kept, seed)
+            correct.add(judgment, index)
+    drawn: list[int] = []
+    one_order = _in_one_order(correct.examples) if both_orders else set()
+    for example in correct.examples:
+        if example not in one_order:
+            candidates = correct.indices(example)
+            order = generator(seed, "keep", *example).permutation(len(candidates))[:max_per_example]
+            drawn += [candidates[i] for i in order]
+    drawn.sort()
+    outlines = [_Outline(j.id, j.verdict, i) for i, j in zip(drawn, _pick(judgments, drawn), strict=True)]
+    return _pick(judgments, [outline.index for outline in _balance(outlines, seed)])
+
+
+class _Outline(NamedTuple):
+    """What the draws need of a judgment, and its index."""
+
+    id: str
+    verdict: str | None
+    index: int
+
+
+class _Candidates:
+    """Indices of judgments by example, at eight bytes each."""
+
+    def __init__(self):
+        self.examples: dict[Example, array] = {}
+
+    def add(self, judgment: Judgment, index: int) -> None:
+        """Adds the judgment with this index."""
+        example = judgment.pair_id, judgment.order
+        # In one number, which sorts by sample.
+        self.examples.setdefault(example, array("Q")).append(judgment.sample << 40 | index)
+
+    def indices(self, example: Example) -> list[int]:
+        """Returns the indices of an example, sorted by sample."""
+        return [number & (1 << 40) - 1 for number in sorted(self.examples.get(example, ()))]
+
+
+def _pick(records: Sequence[R], indices: Sequence[int]) -> Sequence[R]:
+    """Returns some records: a list of those in memory, and a view of those on disk."""
+    if isinstance(records, list):
+        return [records[index] for index in indices]
+    return PickedRecords(records, indices)
 
 
 def _in_one_order(correct: Collection[Example]) -> set[Example]:
@@ -73,52 +112,57 @@ class PreferencePairs:
       unbalanced: number of pairs dropped to make both verdicts equally frequent.
     """
 
-    pairs: list[tuple[Judgment, Judgment]]
+    pairs: Sequence[tuple[Judgment, Judgment]]
     without_wrong: int
     unbalanced: int
 
 
 def pair_with_rejected(
-    selected: Sequence[Judgment], judgments: Iterable[Judgment], *, seed: int
+    selected: Sequence[Judgment], judgments: Sequence[Judgment], *, seed: int
 ) -> PreferencePairs:
     """Returns the selected judgments whose example has a wrong judgment, each with one drawn at random.
 
     A judgment without a verdict does not count as wrong: it would teach the format only. A model that answers
     A too often is mostly wrong where B is right, so the verdicts are made equally frequent again.
     """
-    wrong: dict[Example, list[Judgment]] = defaultdict(list)
-    for judgment in sorted(judgments, key=lambda j: j.sample):
+    wrong = _Candidates()
+    for index, judgment in enumerate(judgments):
         if judgment.verdict is not None and not judgment.correct:
-            wrong[judgment.pair_id, judgment.order].append(judgment)
-    found = []
-    for judgment in selected:
-        if candidates := wrong[judgment.pair_id, judgment.order]:
-            draw = generator(seed, "reject", judgment.id).integers(len(candidates))
-            found.append((judgment, candidates[draw]))
-    balanced = {judgment.id for judgment in _balance([good for good, _ in found], seed)}
-    pairs = [(good, bad) for good, bad in found if good.id in balanced]
-    without_wrong = len(selected) - len(found)
-    return PreferencePairs(pairs=pairs, without_wrong=without_wrong, unbalanced=len(found) - len(pairs))
+            wrong.add(judgment, index)
+    outlines: list[_Outline] = []
+    drawn: list[int] = []
+    for position, judgment in enumerate(selected):
+        if candidates := wrong.indices((judgment.pair_id, judgment.order)):
+            outlines.append(_Outline(judgment.id, judgment.verdict, position))
+            drawn.append(candidates[generator(seed, "reject", judgment.id).integers(len(candidates))])
+    balanced = {outline.index for outline in _balance(outlines, seed)}
+    kept = [(o.index, wrong) for o, wrong in zip(outlines, drawn, strict=True) if o.index in balanced]
+    good, bad = (_pick(of, [pair[side] for pair in kept]) for side, of in enumerate((selected, judgments)))
+    pairs = list(zip(good, bad, strict=True)) if isinstance(judgments, list) else ZippedRecords(good, bad)
+    without_wrong = len(selected) - len(outlines)
+    return PreferencePairs(pairs=pairs, without_wrong=without_wrong, unbalanced=len(outlines) - len(kept))
 
 
-def _check(judgment: Judgment, pair: Comparison | None):
-    if pair is None:
+def _check(judgment: Judgment, verdicts: Mapping[str, Sequence[Label | None]]):
+    if judgment.pair_id not in verdicts:
         raise SteError(
             "data_damaged",
             f"judgment {judgment.id}: pair {judgment.pair_id} is missing; annotate the pairs again",
         )
-    if judgment.correct != (judgment.verdict == pair.correct_verdict(judgment.order)):
+    right = verdicts[judgment.pair_id][ORDERS.index(judgment.order)]
+    if judgment.correct != (judgment.verdict == right):
         raise SteError(
             "data_damaged",
-            f"judgment {judgment.id}: `correct` contradicts the label of pair {pair.id}; annotate again",
+            f"judgment {judgment.id}: `correct` contradicts the label of pair {judgment.pair_id}; "
+            "annotate again",
         )
 
 
-def _balance(judgments: list[Judgment], seed: int) -> list[Judgment]:
-    sides = [[judgment for judgment in judgments if judgment.verdict == label] for label in "AB"]
+def _balance(outlines: list[_Outline], seed: int) -> list[_Outline]:
+    sides = [[outline for outline in outlines if outline.verdict == label] for label in "AB"]
     size = min(map(len, sides))
-    ranked = [sorted(side, key=lambda j: (generator(seed, "balance", j.id).random(), j.id)) for side in sides]
-    return sorted((judgment for side in ranked for judgment in side[:size]), key=lambda judgment: judgment.id)
+    ranked = [sorted(side, key=lambda o: (generator(seed, "balance", o.id).random(), o.id)) for side in sides]
+    return sorted(outline for side in ranked for outline in side[:size])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,7 +213,7 @@ class YieldReport:
 
 
 def yield_report(
-    judgments: Sequence[Judgment],
+    judgments: Iterable[Judgment],
     kept: Sequence[Judgment],
     pairs: Iterable[Comparison],
     *,
@@ -183,35 +227,75 @@ def yield_report(
       pairs: the pairs that were judged.
       both_orders: argument of `select_for_training`.
     """
-    drawn: Counter[Example] = Counter((j.pair_id, j.order) for j in judgments)
-    correct: Counter[Example] = Counter(dict.fromkeys(drawn, 0))
-    correct.update((j.pair_id, j.order) for j in judgments if j.correct)
+    tally, verdicts_kept, differences_kept = _Tally(), Counter[str | None](), []
+    for judgment in judgments:
+        tally.add(judgment)
+    correct = tally.correct
     histogram = Counter(correct.values())
-    found: dict[Example, Judgment] = {(j.pair_id, j.order): j for j in judgments if j.correct}
-    one_order = _in_one_order(found) if both_orders else set()
+    one_order = _in_one_order(tally.last_correct) if both_orders else set()
     longer = {pair.id: len(pair.chosen) - len(pair.rejected) for pair in pairs}
+    for judgment in kept:
+        verdicts_kept[judgment.verdict] += 1
+        differences_kept.append(longer[judgment.pair_id])
+    examples_correct = Counter(v for example, v in tally.last_correct.items() if example not in one_order)
     return YieldReport(
         examples=len(correct),
-        judgments=len(judgments),
+        judgments=tally.judgments,
         kept=len(kept),
-        parsed=sum(j.verdict is not None for j in judgments),
-        forced=sum(j.forced for j in judgments),
-        statuses=dict(sorted(Counter(j.status for j in judgments).items())),
+        parsed=tally.judgments - tally.verdicts[None],
+        forced=tally.forced,
+        statuses=dict(sorted(tally.statuses.items())),
         correct_histogram=dict(sorted(histogram.items())),
         dropped=histogram[0],
         one_order=len(one_order),
-        too_easy=sum(correct[example] == count for example, count in drawn.items()),
-        verdicts=_labels(judgments),
-        verdicts_correct=_labels([j for j in judgments if j.correct]),
-        examples_correct=_labels(j for example, j in found.items() if example not in one_order),
-        verdicts_kept=_labels(kept),
+        too_easy=sum(correct[example] == count for example, count in tally.drawn.items()),
+        verdicts=_letters(tally.verdicts),
+        verdicts_correct=_letters(tally.verdicts_correct),
+        examples_correct=_letters(examples_correct),
+        verdicts_kept=_letters(verdicts_kept),
         length_difference=_mean([longer[pair_id] for pair_id, _ in correct]),
-        length_difference_kept=_mean([longer[j.pair_id] for j in kept]),
+        length_difference_kept=_mean(differences_kept),
     )
 
 
-def _labels(judgments: Iterable[Judgment]) -> dict[str, int]:
-    counts = Counter(judgment.verdict for judgment in judgments)
+class _Tally:
+    """Counts over judgments, which are read once.
+
+    Attributes:
+      judgments: number of judgments.
+      forced: number of judgments whose verdict was forced.
+      statuses: judgments by status.
+      verdicts: judgments by verdict.
+      verdicts_correct: correct judgments by verdict.
+      drawn: judgments by example.
+      correct: correct judgments by example.
+      last_correct: verdict of a correct judgment, by example.
+    """
+
+    def __init__(self):
+        self.judgments = self.forced = 0
+        self.statuses: Counter[str] = Counter()
+        self.verdicts: Counter[str | None] = Counter()
+        self.verdicts_correct: Counter[str | None] = Counter()
+        self.drawn: Counter[Example] = Counter()
+        self.correct: Counter[Example] = Counter()
+        self.last_correct: dict[Example, str | None] = {}
+
+    def add(self, judgment: Judgment) -> None:
+        """Counts a judgment."""
+        example = judgment.pair_id, judgment.order
+        self.judgments += 1
+        self.forced += judgment.forced
+        self.statuses[judgment.status] += 1
+        self.verdicts[judgment.verdict] += 1
+        self.drawn[example] += 1
+        self.correct[example] += bool(judgment.correct)
+        if judgment.correct:
+            self.verdicts_correct[judgment.verdict] += 1
+            self.last_correct[example] = judgment.verdict
+
+
+def _letters(counts: Counter[str | None]) -> dict[str, int]:
     return {"A": counts["A"], "B": counts["B"]}
 
 

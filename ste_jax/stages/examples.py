@@ -1,5 +1,7 @@
 """What the trainings learn from: kept judgments as ids, alone or each against a wrong one."""
 
+from collections.abc import Sequence
+
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
@@ -7,7 +9,7 @@ from ste_jax.stages.context import Context
 
 
 def training_examples(
-    context: Context, source: ModelSource, judgments: list[Judgment], pairs: list[Comparison]
+    context: Context, source: ModelSource, judgments: Sequence[Judgment], pairs: list[Comparison]
 ) -> list[TrainingExample]:
     """Returns the judgments with their prompts, in the tokens of a model."""
     protocol, by_id = JudgingProtocol(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
@@ -24,7 +26,10 @@ def training_examples(
 
 
 def preference_examples(
-    context: Context, source: ModelSource, matched: list[tuple[Judgment, Judgment]], pairs: list[Comparison]
+    context: Context,
+    source: ModelSource,
+    matched: Sequence[tuple[Judgment, Judgment]],
+    pairs: list[Comparison],
 ) -> list[PreferenceExample]:
     """Returns (correct, wrong) judgments with the prompt of both, and no log-probabilities yet."""
     correct = training_examples(context, source, [good for good, _ in matched], pairs)

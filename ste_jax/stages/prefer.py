@@ -6,6 +6,8 @@ it moves from `iteration_k/model` to `iteration_k/train/model`. Writes `iteratio
 `stages.train`) and `iteration_k/model`.
 """
 
+from collections.abc import Sequence
+
 from etils import epath
 
 from ste_jax.distributed import process
@@ -18,7 +20,7 @@ from ste_jax.storage.files import remove
 from ste_jax.storage.success import require_success
 
 
-def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
+def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits: Splits) -> None:
     """Trains on, unless it is done already or not asked for.
 
     Raises:

@@ -7,6 +7,7 @@ accuracy) and at its end that model as `iteration_k/model`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +96,7 @@ class Training:
         return self.context.iteration(self.iteration) / self.stage
 
 
-def run(context: Context, iteration: int, judgments: list[Judgment], splits: Splits) -> None:
+def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits: Splits) -> None:
     """Trains the model of an iteration, unless it is there already.
 
     Raises:
@@ -106,7 +107,7 @@ def run(context: Context, iteration: int, judgments: list[Judgment], splits: Spl
     fit(Training(context, iteration, "train", config.train, source), judgments, splits)
 
 
-def fit(training: Training, judgments: list[Judgment], splits: Splits) -> None:
+def fit(training: Training, judgments: Sequence[Judgment], splits: Splits) -> None:
     """Does a training, unless it is done: its records, and the model of the iteration; see `run`."""
     context, iteration, settings = training.context, training.iteration, training.settings
     preferring = settings.method == "dpo"
@@ -203,7 +204,10 @@ def _publish_model(folder: epath.Path) -> None:
 
 
 def _preferences(
-    training: Training, matched: list[tuple[Judgment, Judgment]], pairs: list[Comparison], records: RecordSet
+    training: Training,
+    matched: Sequence[tuple[Judgment, Judgment]],
+    pairs: list[Comparison],
+    records: RecordSet,
 ) -> list[PreferenceExample]:
     """Returns the examples with the starting model's log-probabilities, which are made and stored once."""
     context, settings, source = training.context, training.settings, training.source
@@ -229,7 +233,7 @@ def _preferences(
     return examples
 
 
-def _why_nothing(iteration: int, judgments: list[Judgment]) -> str:
+def _why_nothing(iteration: int, judgments: Sequence[Judgment]) -> str:
     verdicts = {v: sum(j.verdict == v for j in judgments) for v in ("A", "B", None)}
     correct = {v: sum(j.verdict == v and j.correct for j in judgments) for v in ("A", "B")}
     return (

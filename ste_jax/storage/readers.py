@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import TypeVar, overload
 
 from etils import epath
 
@@ -28,50 +28,32 @@ def iter_records(folder: epath.Path, kind: type[R]) -> Iterator[R]:
     return iter_parts(folder, require_success(folder), kind)
 
 
-class StoredRecords(Generic[R]):
-    """The records of a set as a collection that streams from disk each time it is iterated over.
-
-    Args:
-      folder: of the record set.
-      success: its description.
-      kind: the record class.
-    """
-
-    def __init__(self, folder: epath.Path, success: Success, kind: type[R]):
-        self._folder, self._success, self._kind = folder, success, kind
-
-    def __len__(self) -> int:
-        """Returns the number of records."""
-        return self._success.count
-
-    def __iter__(self) -> Iterator[R]:
-        """Yields the records in order; see `iter_records`."""
-        return iter_parts(self._folder, self._success, self._kind)
-
-
 class IndexedRecords(Sequence[R]):
-    """The records of a finished set as a sequence that reads each one from disk when it is used.
+    """The records of a finished set as a sequence that reads from disk whatever is used.
 
-    It holds eight bytes for each record. All parts are verified when it is made.
+    It holds eight bytes for each record once one is used by its index; iterating streams.
 
     Args:
       folder: of the record set.
       kind: the record class.
+      success: description of the set; read from the folder by default.
 
     Raises:
-      SteError: see `iter_records`.
+      SteError: see `iter_records`; also when records are used.
     """
 
-    def __init__(self, folder: epath.Path, kind: type[R]):
+    def __init__(self, folder: epath.Path, kind: type[R], success: Success | None = None):
         self._folder, self._kind = folder, kind
-        self._success = require_success(folder)
+        self._success = success or require_success(folder)
         _check_kind(folder, self._success, kind)
         self._paths: list[epath.Path] = []
         # Number of the first record of each part, and the offset of every line.
         self._firsts: list[int] = []
         self._offsets = array("Q")
-        for part in _listed_parts(folder, self._success):
-            path = folder / part.name
+
+    def _make_index(self) -> None:
+        for part in _listed_parts(self._folder, self._success):
+            path = self._folder / part.name
             if self._success.parts is not None:
                 _verify(path, part)
             self._paths.append(path)
@@ -83,7 +65,7 @@ class IndexedRecords(Sequence[R]):
 
     def __len__(self) -> int:
         """Returns the number of records."""
-        return len(self._offsets)
+        return self._success.count
 
     @overload
     def __getitem__(self, index: int) -> R: ...
@@ -96,6 +78,8 @@ class IndexedRecords(Sequence[R]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
+        if not self._paths:
+            self._make_index()
         part = bisect_right(self._firsts, number) - 1
         with self._paths[part].open("rb") as file:
             file.seek(self._offsets[number])
@@ -106,6 +90,57 @@ class IndexedRecords(Sequence[R]):
     def __iter__(self) -> Iterator[R]:
         """Yields all records, in order."""
         return iter_parts(self._folder, self._success, self._kind)
+
+
+class PickedRecords(Sequence[R]):
+    """Some records of a sequence, in an order of their own, each taken from it when it is used.
+
+    Args:
+      records: a sequence, such as `IndexedRecords`.
+      indices: of the picked records.
+    """
+
+    def __init__(self, records: Sequence[R], indices: Iterable[int]):
+        self._records, self._indices = records, array("Q", indices)
+
+    def __len__(self) -> int:
+        """Returns the number of picked records."""
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        """Returns a record, or the list of a slice."""
+        if isinstance(index, slice):
+            return [self._records[i] for i in self._indices[index]]
+        return self._records[self._indices[index]]
+
+
+class ZippedRecords(Sequence[tuple[R, R]]):
+    """Pairs of the records of two sequences of equal length, taken from them when they are used."""
+
+    def __init__(self, first: Sequence[R], second: Sequence[R]):
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        """Returns the number of pairs."""
+        return len(self._first)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[R, R]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[R, R]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[R, R] | list[tuple[R, R]]:
+        """Returns a pair, or the list of a slice."""
+        if isinstance(index, slice):
+            return list(zip(self._first[index], self._second[index], strict=True))
+        return self._first[index], self._second[index]
 
 
 def read_records(folder: epath.Path, kind: type[R]) -> list[R]:

@@ -31,7 +31,7 @@ from ste_jax.storage.files import (
 )
 from ste_jax.storage.journal import Entry, Journal
 from ste_jax.storage.migration import migrate_journal
-from ste_jax.storage.readers import StoredRecords, parse_record
+from ste_jax.storage.readers import IndexedRecords, parse_record
 from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.storage.sink import JournaledSink, Work
 from ste_jax.storage.success import (
@@ -46,7 +46,7 @@ from ste_jax.storage.success import (
 
 R = TypeVar("R", bound=Record)
 # What `RecordSet.finish` stores as summary: a value, or a function of all records, in order.
-Summary = Mapping[str, Any] | Callable[[StoredRecords[R]], Mapping[str, Any]]
+Summary = Mapping[str, Any] | Callable[[IndexedRecords[R]], Mapping[str, Any]]
 
 STARTED = "STARTED.json"
 PROGRESS = "PROGRESS"
@@ -225,7 +225,7 @@ class RecordSet(JournaledSink, Generic[R]):
             work=dataclasses.asdict(read_work(self._folder)),
         )
         if callable(summary):
-            summary = summary(StoredRecords(self._folder, success, self._kind))
+            summary = summary(IndexedRecords(self._folder, self._kind, success))
         value = dataclasses.asdict(dataclasses.replace(success, summary=dict(summary)))
         write_atomically(self._folder / SUCCESS, json.dumps(value, indent=1, ensure_ascii=False))
         if (self._folder / "journal").exists():

@@ -1,12 +1,17 @@
+import dataclasses
 import json
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
 from errors import raises
+from etils import epath
 
 from ste_jax.judging.selection import pair_with_rejected, select_for_training, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment
+from ste_jax.storage.readers import IndexedRecords
+from ste_jax.storage.record_set import RecordSet
 
 
 def pair(i, label, a="long answer", b="short"):
@@ -170,3 +175,41 @@ def test_examples_that_stopped_early_can_be_too_easy():
     assert yield_report(judgments, [], [p]).too_easy == 2
     judgments.append(judgment(p, "swapped", 1, "A"))
     assert yield_report(judgments, [], [p]).too_easy == 1
+
+
+def test_judgments_on_disk_are_selected_without_being_held(annotation, tmp_path):
+    """The results are those of lists, and what is held of them at once is a part."""
+    pairs, _ = annotation
+    judgments = [
+        dataclasses.replace(judgment(p, order, s, verdict), text=f"{p.id} {verdict} " * 1000)
+        for p in pairs
+        for order in ORDERS
+        for s, verdict in enumerate("AABAB")
+    ]
+    folder = epath.Path(tmp_path)
+    records = RecordSet(folder, Judgment, {})
+    for one in judgments:
+        records.add(one.id, [one])
+    records.finish([one.id for one in judgments], {})
+    kept = select_for_training(judgments, pairs, seed=7)
+    report = yield_report(judgments, kept, pairs)
+    matched = pair_with_rejected(kept, judgments, seed=7)
+    size = sum(len(one.text) for one in judgments)
+    del judgments
+
+    stored = IndexedRecords(folder, Judgment)
+    tracemalloc.start()
+    try:
+        kept_on_disk = select_for_training(stored, pairs, seed=7)
+        assert yield_report(stored, kept_on_disk, pairs) == report
+        matched_on_disk = pair_with_rejected(kept_on_disk, stored, seed=7)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size / 2
+    assert list(kept_on_disk) == kept
+    assert list(matched_on_disk.pairs) == matched.pairs
+    assert (matched_on_disk.without_wrong, matched_on_disk.unbalanced) == (
+        matched.without_wrong,
+        matched.unbalanced,
+    )

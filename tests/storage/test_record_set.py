@@ -14,7 +14,7 @@ from etils import epath
 from ste_jax.errors import SteError
 from ste_jax.records import Generation, Instruction
 from ste_jax.storage import record_set, sink
-from ste_jax.storage.readers import IndexedRecords, iter_records, read_records, read_some
+from ste_jax.storage.readers import IndexedRecords, PickedRecords, iter_records, read_records, read_some
 from ste_jax.storage.record_set import RecordSet, read_work
 from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
@@ -335,4 +335,15 @@ def test_indexed_records_are_a_sequence(tmp_path: Path, monkeypatch: pytest.Monk
         IndexedRecords(folder, Instruction)
     (tmp_path / "part-00002-of-00003.jsonl").write_text("")
     with raises("data_damaged", "part-00002"):
-        IndexedRecords(folder, Generation)
+        IndexedRecords(folder, Generation)[0]
+
+
+def test_picked_records_are_taken_when_they_are_used() -> None:
+    records = answers(9)
+    picked = PickedRecords(records, [5, 2, 8])
+    assert len(picked) == 3
+    assert list(picked) == [records[5], records[2], records[8]]
+    assert picked[-1] == records[8]
+    assert picked[1:] == [records[2], records[8]]
+    records[2] = records[0]
+    assert picked[1] == records[0]

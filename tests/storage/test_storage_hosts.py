@@ -13,7 +13,7 @@ from ste_jax.distributed import process
 from ste_jax.records import Generation
 from ste_jax.storage import record_set, sink
 from ste_jax.storage.jsonl_output import JsonlOutput
-from ste_jax.storage.readers import StoredRecords, read_records
+from ste_jax.storage.readers import IndexedRecords, read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import require_success
 
@@ -42,7 +42,7 @@ def is_assigned(id_: str) -> bool:
     return hashlib.sha256(id_.encode()).digest()[0] % process.count() == process.index()
 
 
-def summarize(records: StoredRecords[Generation]) -> dict[str, int]:
+def summarize(records: IndexedRecords[Generation]) -> dict[str, int]:
     assert len(records) == len(list(records))  # and again:
     return {"texts": sum(len(record.text) for record in records)}
 
