@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Record)
 
 
 def select_for_training(
-    judgments: Sequence[Judgment],
+    judgments: Iterable[Judgment],
     pairs: Iterable[Comparison],
     *,
     seed: int,
@@ -46,6 +46,7 @@ def select_for_training(
     Raises:
       SteError: "data_damaged" if the pair of a judgment is missing, or `correct` contradicts its label.
     """
+    judgments = _as_sequence(judgments)
     correct = _Candidates()
     verdicts = {pair.id: [pair.correct_verdict(order) for order in ORDERS] for pair in pairs}
     for index, judgment in enumerate(judgments):
@@ -89,6 +90,10 @@ class _Candidates:
         return [number & (1 << 40) - 1 for number in sorted(self.examples.get(example, ()))]
 
 
+def _as_sequence(judgments: Iterable[Judgment]) -> Sequence[Judgment]:
+    return judgments if isinstance(judgments, Sequence) else list(judgments)
+
+
 def _pick(records: Sequence[R], indices: Sequence[int]) -> Sequence[R]:
     """Returns some records: a list of those in memory, and a view of those on disk."""
     if isinstance(records, list):
@@ -118,13 +123,14 @@ class PreferencePairs:
 
 
 def pair_with_rejected(
-    selected: Sequence[Judgment], judgments: Sequence[Judgment], *, seed: int
+    selected: Sequence[Judgment], judgments: Iterable[Judgment], *, seed: int
 ) -> PreferencePairs:
     """Returns the selected judgments whose example has a wrong judgment, each with one drawn at random.
 
     A judgment without a verdict does not count as wrong: it would teach the format only. A model that answers
     A too often is mostly wrong where B is right, so the verdicts are made equally frequent again.
     """
+    judgments = _as_sequence(judgments)
     wrong = _Candidates()
     for index, judgment in enumerate(judgments):
         if judgment.verdict is not None and not judgment.correct:

@@ -57,7 +57,9 @@ class Journal:
 
     def __init__(self, folder: epath.Path, *, writes: bool):
         self._folder, self._writes = folder, writes
+        # Names of all files that are read or written, and of those of earlier starts.
         self._names: list[str] = []
+        self._loaded: list[str] = []
         self._entries: dict[str, Entry | None] = {}
         self._pending: dict[str, tuple[bytes, int]] = {}
         # Index and size in bytes of the file that this process appends to.
@@ -105,7 +107,7 @@ class Journal:
 
     def load(self) -> None:
         """Takes up the files of earlier starts; all processes call it together, before any `flush`."""
-        names = [path.name for path in matching(self._folder, "*.journal")]
+        names = self._loaded = [path.name for path in matching(self._folder, "*.journal")]
         if process.count() == 1:
             for name in names:
                 self._add_file(name, scan(self._folder / name))
@@ -122,14 +124,15 @@ class Journal:
           StopRequested: a stop was requested before all processes came.
         """
         self.flush()
-        if self._own is not None:
+        if process.count() > 1 and self._own is not None:
             lines = ((i, *e[1:]) for i, e in self._entries.items() if e and e.file == self._own)
             self._write_index(self._names[self._own], lines)
         process.barrier(stoppable=True)
         if process.count() > 1:
-            known = set(self._names)
-            names = [path.name for path in matching(self._folder, "*.journal")]
-            self._read_indices([name for name in names if name not in known])
+            # Files of this start may have grown since they were read; those without an index are still empty.
+            skipped = {self._index_path(name) for name in self._loaded}
+            indices = [path for path in matching(self._folder, "*.index") if path not in skipped]
+            self._read_indices([f"{path.stem}.journal" for path in indices])
 
     def _write_index(self, name: str, lines: Iterable[tuple[str, int, int, int]]) -> None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -144,8 +147,9 @@ class Journal:
         return self._folder / f"{name.removesuffix('.journal')}.index"
 
     def _add_file(self, name: str, lines: Iterable[Sequence[Any]]) -> None:
-        self._names.append(name)
-        number = len(self._names) - 1
+        if name not in self._names:
+            self._names.append(name)
+        number = self._names.index(name)
         for request_id, offset, length, records in lines:
             self._entries[request_id] = Entry(number, offset, length, records)
 

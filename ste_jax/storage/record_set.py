@@ -164,6 +164,15 @@ class RecordSet(JournaledSink, Generic[R]):
         hint = redo_hint(self._folder)
         return [parse_record(line, where, self._kind, SCHEMA_VERSION, hint) for line in lines]
 
+    def share(self) -> None:
+        """Makes the records that all processes added readable in each of them; all call it together.
+
+        Raises:
+          StopRequested: a stop was requested before all processes came.
+        """
+        self.flush()
+        self._journal.share()
+
     def flush(self) -> None:
         """Writes everything added so far to the journal, and the progress."""
         super().flush()
@@ -187,9 +196,9 @@ class RecordSet(JournaledSink, Generic[R]):
           SteError: "data_damaged" if the journal changed on disk.
           StopRequested: a stop was requested before all processes were done.
         """
-        self.flush()
         if self._divided:
-            self._journal.share()
+            self.share()
+        self.flush()
         writers = process.count() if self._divided else 1
         made = self._write_parts(request_ids, writers) if process.index() < writers else []
         gathered = [part for parts in process.exchange(made) for part in parts]

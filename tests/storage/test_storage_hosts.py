@@ -51,11 +51,15 @@ def work(folder: Path, seconds: float) -> None:
     """Makes a divided set, an undivided one and an output file, this process its share of the requests."""
     record_set._PART_RECORDS, sink._FLUSH_RECORDS = _PART_RECORDS, 1
     divided = RecordSet(epath.Path(folder / "divided"), Generation, {"seed": 0}, divided=True)
-    for id_ in filter(is_assigned, IDS):
-        if not divided.is_done(id_):
-            time.sleep(seconds)
-            divided.add(id_, generations(id_), generated_tokens=1)
-            divided.flush()
+    for ids in (IDS[:20], IDS[20:]):
+        for id_ in filter(is_assigned, ids):
+            if not divided.is_done(id_):
+                time.sleep(seconds)
+                divided.add(id_, generations(id_), generated_tokens=1)
+                divided.flush()
+        # What is added after this, is shared again at the end.
+        divided.share()
+        assert [divided.read(id_) for id_ in ids] == [generations(id_) for id_ in ids]
     divided.finish(IDS, summarize)
     same_on_all = RecordSet(epath.Path(folder / "undivided"), Generation, {"seed": 0})
     for id_ in IDS:
