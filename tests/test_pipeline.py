@@ -107,7 +107,7 @@ def survivor(ste: Any, tmp_path_factory: pytest.TempPathFactory) -> Survivor:
         kill(process)
 
     refusal = killed_with_records("select/labels", lambda: ste.run("run", workdir))
-    killed_at("pairs/worse/STARTED.json")
+    killed_at("pairs/degraded/STARTED.json")
     killed_with_records("iteration_1/annotate")
     status = ste.run("status", workdir)
     killed_at("iteration_1/train/checkpoints/2")

@@ -23,7 +23,7 @@ FLAGS = (
     "--config.train.row_length=320",
     "--config.train.epochs=6.0",
 )
-STAGES = ("select/labels", "select", "pairs/answers", "pairs/worse", "pairs", "iteration_0/evaluate")
+STAGES = ("select/labels", "select", "pairs/answers", "pairs/degraded", "pairs", "iteration_0/evaluate")
 ANNOTATE = "iteration_1/annotate"
 
 
