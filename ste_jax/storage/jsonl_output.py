@@ -93,9 +93,9 @@ class JsonlOutput(JournaledSink):
             write_atomically(started, canonical_json(self._header))
 
     def _check_header(self, where: epath.Path, found: dict[str, Any]) -> None:
-        mine = json.loads(canonical_json(self._header))
+        header = json.loads(canonical_json(self._header))
         names = ("schema", "settings")
-        changes = differences({n: found.get(n) for n in names}, {n: mine[n] for n in names})
+        changes = differences({n: found.get(n) for n in names}, {n: header[n] for n in names})
         if changes:
             text = "\n  ".join(changes)
             raise SteError(

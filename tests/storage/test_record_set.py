@@ -95,12 +95,12 @@ def test_some_records_are_read_and_no_others_parsed(tmp_path: Path, monkeypatch:
     finished(tmp_path, answers(25))
     parsed = []
     monkeypatch.setattr(Generation, "from_json", lambda value: parsed.append(value) or Generation(**value))
-    places = [0, 9, 10, 24]
-    assert read_some(epath.Path(tmp_path), Generation, places) == [answers(25)[i] for i in places]
-    assert len(parsed) == len(places)
+    indices = [0, 9, 10, 24]
+    assert read_some(epath.Path(tmp_path), Generation, indices) == [answers(25)[i] for i in indices]
+    assert len(parsed) == len(indices)
     (tmp_path / "part-00001-of-00003.jsonl").unlink()
     with raises("data_damaged", str(tmp_path), "--redo"):
-        read_some(epath.Path(tmp_path), Generation, places)
+        read_some(epath.Path(tmp_path), Generation, indices)
 
 
 def test_no_records_are_a_finished_set_too(tmp_path: Path) -> None:
