@@ -17,6 +17,7 @@ from ste_jax.distributed.preflight import software
 from ste_jax.distributed.rendezvous import session
 from ste_jax.errors import SteError
 from ste_jax.paths import local_path
+from ste_jax.pairs.splits import Splits
 from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.shipped import read_config_file
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
@@ -54,7 +55,8 @@ def run_stages(context: Context) -> dict[str, Any]:
     train.check(context)
     context.check_files()
     instructions = select.run(context)
-    splits = pairs.split(config, pairs.run(context, instructions))
+    pairs.run(context, instructions)
+    splits = _splits(context)
     evaluate.run(context, 0, splits)
     result = report(context)
     for iteration in range(1, config.iterations + 1):
@@ -80,7 +82,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     if stage == "pairs":
         pairs.run(context, _read(context, "select", Instruction))
         return require_success(context.workdir / "pairs").summary
-    splits = pairs.split(context.config, _read(context, "pairs", Comparison))
+    splits = _splits(context)
     if stage == "prefer" and not context.config.prefer:
         raise SteError("config_invalid", "config: set prefer.epochs above 0 for preference training")
     if stage == "evaluate":
@@ -91,6 +93,11 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
         judgments = IndexedRecords(context.iteration(iteration) / "annotate", Judgment)
         {"train": train, "prefer": prefer}[stage].run(context, iteration, judgments, splits)
     return require_success(context.iteration(iteration) / stage).summary
+
+
+def _splits(context: Context) -> Splits:
+    """Returns the finished pairs by use; those to train on stay on disk."""
+    return pairs.split(context.config, IndexedRecords(context.workdir / "pairs", Comparison))
 
 
 def _read(context: Context, name: str, kind: type) -> list:

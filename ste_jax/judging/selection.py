@@ -12,15 +12,14 @@ import dataclasses
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
-from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order, Record
-from ste_jax.storage.readers import PickedRecords, ZippedRecords
+from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order
+from ste_jax.storage.readers import ZippedRecords, pick
 
 Example = tuple[str, Order]
-R = TypeVar("R", bound=Record)
 
 
 def select_for_training(
@@ -61,8 +60,8 @@ def select_for_training(
             order = generator(seed, "keep", *example).permutation(len(candidates))[:max_per_example]
             drawn += [candidates[i] for i in order]
     drawn.sort()
-    outlines = [_Outline(j.id, j.verdict, i) for i, j in zip(drawn, _pick(judgments, drawn), strict=True)]
-    return _pick(judgments, [outline.index for outline in _balance(outlines, seed)])
+    outlines = [_Outline(j.id, j.verdict, i) for i, j in zip(drawn, pick(judgments, drawn), strict=True)]
+    return pick(judgments, [outline.index for outline in _balance(outlines, seed)])
 
 
 class _Outline(NamedTuple):
@@ -92,13 +91,6 @@ class _Candidates:
 
 def _as_sequence(judgments: Iterable[Judgment]) -> Sequence[Judgment]:
     return judgments if isinstance(judgments, Sequence) else list(judgments)
-
-
-def _pick(records: Sequence[R], indices: Sequence[int]) -> Sequence[R]:
-    """Returns some records: a list of those in memory, and a view of those on disk."""
-    if isinstance(records, list):
-        return [records[index] for index in indices]
-    return PickedRecords(records, indices)
 
 
 def _in_one_order(correct: Collection[Example]) -> set[Example]:
@@ -143,7 +135,7 @@ def pair_with_rejected(
             drawn.append(candidates[generator(seed, "reject", judgment.id).integers(len(candidates))])
     balanced = {outline.index for outline in _balance(outlines, seed)}
     kept = [(o.index, wrong) for o, wrong in zip(outlines, drawn, strict=True) if o.index in balanced]
-    good, bad = (_pick(of, [pair[side] for pair in kept]) for side, of in enumerate((selected, judgments)))
+    good, bad = (pick(of, [pair[side] for pair in kept]) for side, of in enumerate((selected, judgments)))
     pairs = list(zip(good, bad, strict=True)) if isinstance(judgments, list) else ZippedRecords(good, bad)
     without_wrong = len(selected) - len(outlines)
     return PreferencePairs(pairs=pairs, without_wrong=without_wrong, unbalanced=len(outlines) - len(kept))

@@ -9,12 +9,13 @@ pair.
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
+from ste_jax.storage.readers import pick
 
 Part = Literal["train", "validation", "test"]
 # Key of `Comparison.metadata` with the part of a pair, where it was made from the instructions of that part.
@@ -26,13 +27,13 @@ class Splits:
     """The pairs of a run by use, each part sorted by id.
 
     Attributes:
-      train: pairs to annotate and train on.
+      train: pairs to annotate and train on; on disk if the pairs were given as records on disk.
       validation: pairs that choose checkpoints.
       test: pairs that every model is evaluated on.
       labelled: pairs of the user that every model is evaluated on.
     """
 
-    train: list[Comparison]
+    train: Sequence[Comparison]
     validation: list[Comparison]
     test: list[Comparison]
     labelled: list[Comparison]
@@ -63,20 +64,38 @@ def split_pairs(seed: int, pairs: Sequence[Comparison], held_out: HeldOut, label
     """
     validation, labelled = labelled_halves(seed, labelled_path)
     check_labelled_ids(labelled_path, [*validation, *labelled], (pair.id for pair in pairs))
-    if any(PART in pair.metadata for pair in pairs):
-        parts = {
-            part: [p for p in pairs if p.metadata[PART] == part] for part in ("train", "validation", "test")
-        }
+    outlines = [_Outline(p.id, p.prompt_id, p.metadata.get(PART), i) for i, p in enumerate(pairs)]
+    if any(outline.part for outline in outlines):
+        parts = {part: [o for o in outlines if o.part == part] for part in get_args(Part)}
     else:
-        parts = _by_rank(seed, pairs, held_out)
+        parts = _by_rank(seed, outlines, held_out)
     if not parts["train"]:
         raise SteError(
             "no_training_pairs",
             f"pairs: all {len(pairs)} pairs are held out (pairs.test {held_out.test}, pairs.validation "
             f"{held_out.validation}); raise select.size or lower these",
         )
-    by_use = (parts["train"], validation if labelled_path else parts["validation"], parts["test"], labelled)
-    return Splits(*(sorted(part, key=lambda pair: pair.id) for part in by_use))
+    train, made_validation, test = (
+        pick(pairs, [outline.index for outline in sorted(parts[part])]) for part in get_args(Part)
+    )
+    return Splits(
+        train=train,
+        validation=sorted(validation, key=lambda p: p.id) if labelled_path else list(made_validation),
+        test=list(test),
+        labelled=sorted(labelled, key=lambda p: p.id),
+    )
+
+
+class _Outline(NamedTuple):
+    """What dividing needs of a pair, and its index."""
+
+    id: str
+    prompt_id: str
+    part: str | None
+    index: int
+
+
+P = TypeVar("P", Comparison, _Outline)
 
 
 def build_within_parts(
@@ -141,7 +160,7 @@ def check_labelled_ids(path: str, labelled: Sequence[Comparison], ids: Iterable[
         raise SteError("data_invalid", f"{path}: the id {min(common)!r} is also the id of a constructed pair")
 
 
-def _by_rank(seed: int, pairs: Sequence[Comparison], held_out: HeldOut) -> dict[Part, list[Comparison]]:
+def _by_rank(seed: int, pairs: Sequence[_Outline], held_out: HeldOut) -> dict[Part, list[_Outline]]:
     rest = _ranked(seed, pairs)
     test, rest = _cut(rest, held_out.test)
     validation, rest = _cut(rest, held_out.validation)
@@ -153,11 +172,11 @@ def _rank(seed: int, prompt_id: str) -> tuple[float, str]:
     return generator(seed, "split", prompt_id).random(), prompt_id
 
 
-def _ranked(seed: int, pairs: Sequence[Comparison]) -> list[Comparison]:
+def _ranked(seed: int, pairs: Sequence[P]) -> list[P]:
     return sorted(pairs, key=lambda pair: (_rank(seed, pair.prompt_id), pair.id))
 
 
-def _cut(pairs: list[Comparison], size: int) -> tuple[list[Comparison], list[Comparison]]:
+def _cut(pairs: list[P], size: int) -> tuple[list[P], list[P]]:
     """Returns the first `size` pairs, with all pairs of the instruction of the last of them, and the rest."""
     last = {pair.prompt_id for pair in pairs[max(0, size - 1) : size]}
     while size < len(pairs) and pairs[size].prompt_id in last:

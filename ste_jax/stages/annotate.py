@@ -19,7 +19,7 @@ from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success
 
 
-def run(context: Context, iteration: int, pairs: list[Comparison]) -> Sequence[Judgment]:
+def run(context: Context, iteration: int, pairs: Sequence[Comparison]) -> Sequence[Judgment]:
     """Returns the judgments that iteration `iteration` trains on, made now or before."""
     settings = context.config.annotate
     folder = context.iteration(iteration) / "annotate"

@@ -9,7 +9,7 @@ from ste_jax.stages.context import Context
 
 
 def training_examples(
-    context: Context, source: ModelSource, judgments: Sequence[Judgment], pairs: list[Comparison]
+    context: Context, source: ModelSource, judgments: Sequence[Judgment], pairs: Sequence[Comparison]
 ) -> list[TrainingExample]:
     """Returns the judgments with their prompts, in the tokens of a model."""
     protocol, by_id = JudgingProtocol(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
@@ -29,7 +29,7 @@ def preference_examples(
     context: Context,
     source: ModelSource,
     matched: Sequence[tuple[Judgment, Judgment]],
-    pairs: list[Comparison],
+    pairs: Sequence[Comparison],
 ) -> list[PreferenceExample]:
     """Returns (correct, wrong) judgments with the prompt of both, and no log-probabilities yet."""
     correct = training_examples(context, source, [good for good, _ in matched], pairs)

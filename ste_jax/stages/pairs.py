@@ -72,7 +72,7 @@ def held_out(config: RunConfig) -> HeldOut:
     return HeldOut(test=config.pairs.test, validation=0 if config.labelled_pairs else config.pairs.validation)
 
 
-def split(config: RunConfig, pairs: list[Comparison]) -> Splits:
+def split(config: RunConfig, pairs: Sequence[Comparison]) -> Splits:
     """Returns the pairs of a run by use (see `split_pairs`)."""
     return split_pairs(config.seed, pairs, held_out(config), config.labelled_pairs)
 

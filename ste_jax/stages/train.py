@@ -206,7 +206,7 @@ def _publish_model(folder: epath.Path) -> None:
 def _preferences(
     training: Training,
     matched: Sequence[tuple[Judgment, Judgment]],
-    pairs: list[Comparison],
+    pairs: Sequence[Comparison],
     records: RecordSet,
 ) -> list[PreferenceExample]:
     """Returns the examples with the starting model's log-probabilities, which are made and stored once."""

@@ -120,6 +120,13 @@ class PickedRecords(Sequence[R]):
         return self._records[self._indices[index]]
 
 
+def pick(records: Sequence[R], indices: Sequence[int]) -> Sequence[R]:
+    """Returns some records: a list if they are in memory, and a view if they are on disk."""
+    if isinstance(records, list):
+        return [records[index] for index in indices]
+    return PickedRecords(records, indices)
+
+
 class ZippedRecords(Sequence[tuple[R, R]]):
     """Pairs of the records of two sequences of equal length, taken from them when they are used."""
 

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from errors import raises
+from etils import epath
 
 from ste_jax.config import RunConfig
-from ste_jax.pairs.splits import PART, HeldOut, Splits, build_within_parts
+from ste_jax.pairs.splits import PART, HeldOut, Splits, build_within_parts, split_pairs
 from ste_jax.records import ORDERS, Comparison, Instruction
 from ste_jax.stages.pairs import check_labelled_pairs, split
+from ste_jax.storage.readers import IndexedRecords, PickedRecords
+from ste_jax.storage.record_set import RecordSet
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -195,3 +198,31 @@ def test_labelled_pairs_are_checked_before_pairs_are_made(make_config: MakeConfi
         check_labelled_pairs(config, [])
     with raises("file_not_found", "absent.jsonl"):
         check_labelled_pairs(make_config(labelled_pairs=str(tmp_path / "absent.jsonl")), [])
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_pairs_on_disk_are_divided_alike_and_stay_there(tmp_path: Path, divided: bool) -> None:
+    made = [
+        Comparison(
+            id=f"{i}.{kind}",
+            prompt_id=f"i{i}",
+            instruction="x",
+            response_a="a",
+            response_b="b",
+            label="A",
+            metadata={PART: ("train", "test", "validation")[i % 3]} if divided else {},
+        )
+        for i in range(12)
+        for kind in ("nearest", "random")
+    ]
+    records = RecordSet(epath.Path(tmp_path), Comparison, {})
+    for pair in made:
+        records.add(pair.id, [pair])
+    records.finish([pair.id for pair in made], {})
+    expected = split_pairs(3, made, HeldOut(test=3, validation=2), "")
+    found = split_pairs(
+        3, IndexedRecords(epath.Path(tmp_path), Comparison), HeldOut(test=3, validation=2), ""
+    )
+    assert isinstance(found.train, PickedRecords)
+    assert list(found.train) == expected.train
+    assert (found.validation, found.test, found.labelled) == (expected.validation, expected.test, [])
