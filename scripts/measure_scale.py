@@ -30,20 +30,7 @@ from ste_jax.storage.record_set import RecordSet
 
 SAMPLES = 15
 PROMPT_TOKENS, JUDGMENT_TOKENS, RESPONSE_TOKENS = 1650, 700, 500
-_WORDS = (
-    "the",
-    "response",
-    "explains",
-    "why",
-    "water",
-    "freezes",
-    "at",
-    "zero",
-    "degrees",
-    "and",
-    "is",
-    "correct",
-)
+_WORDS = ("the", "response", "explains", "why", "water", "freezes", "at", "zero", "degrees", "and", "is")
 
 
 def text(draw: random.Random, tokens: int) -> str:
@@ -109,13 +96,21 @@ def records(_: int, __: Path) -> dict[str, float]:
 
     def comparison(number: int) -> Comparison:
         draw = random.Random(number)
+        instruction = PROMPT_TOKENS - 2 * RESPONSE_TOKENS - 300  # the rest is the text of the judge prompt
         return Comparison(
             id=f"instruction-{number:07d}",
             prompt_id=f"instruction-{number:07d}",
-            instruction=text(draw, PROMPT_TOKENS - 2 * RESPONSE_TOKENS - 300),
+            instruction=text(draw, instruction),
             response_a=text(draw, RESPONSE_TOKENS),
             response_b=text(draw, RESPONSE_TOKENS),
             label="A",
+            subset="modified",
+            metadata={
+                "generator": "model",
+                "modified_instruction": text(draw, instruction),
+                "num_tokens_a": RESPONSE_TOKENS,
+                "num_tokens_b": RESPONSE_TOKENS,
+            },
         )
 
     def request(number: int) -> Request:

@@ -164,8 +164,9 @@ def _pair(
         metadata={
             "generator": context.seed_model.name,
             "modified_instruction": candidate.modified,
-            "tokens_a": first[1],
-            "tokens_b": second[1],
+            # Their number alone: the ids would take ten times the bytes of the texts.
+            "num_tokens_a": len(first[1]),
+            "num_tokens_b": len(second[1]),
         },
     )
 
@@ -176,7 +177,7 @@ def _pair_id(settings: PairsConfig, instruction_id: str, mode: PairMode) -> str:
 
 
 def _summary(settings: PairsConfig, instructions: int, pairs: list[Comparison], rejected: Counter) -> dict:
-    tokens = [(len(p.metadata["tokens_a"]), len(p.metadata["tokens_b"])) for p in pairs]
+    tokens = [(p.metadata["num_tokens_a"], p.metadata["num_tokens_b"]) for p in pairs]
     better = [a if p.label == "A" else b for p, (a, b) in zip(pairs, tokens, strict=True)]
     worse = [b if p.label == "A" else a for p, (a, b) in zip(pairs, tokens, strict=True)]
     return {

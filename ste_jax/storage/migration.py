@@ -28,13 +28,16 @@ def migrate(kind: str, value: dict[str, Any], version: int) -> dict[str, Any]:
 
 def _comparison_of_pair(pair: dict[str, Any]) -> dict[str, Any]:
     copied = ("id", "instruction", "response_a", "response_b", "label", "category")
-    metadata = ("generator", "modified_instruction", "tokens_a", "tokens_b")
+    metadata = ("generator", "modified_instruction")
     mode = pair.get("mode", "labelled")
     return {
         **{name: pair[name] for name in copied if name in pair},
         "prompt_id": pair["instruction_id"],
         "subset": _SUBSETS.get(mode, mode),
-        "metadata": {name: pair[name] for name in metadata if name in pair},
+        "metadata": {
+            **{name: pair[name] for name in metadata if name in pair},
+            **{f"num_tokens_{letter}": len(pair.get(f"tokens_{letter}", ())) for letter in "ab"},
+        },
     }
 
 

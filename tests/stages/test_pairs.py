@@ -48,7 +48,7 @@ def prepared(context: Context, texts: dict[str, dict[str, str]], cut: str = "") 
     fingerprint = pairs.made_from(context)
     for name, by_id in texts.items():
         generations = [
-            Generation(id=i, text=text, tokens=[len(text), 7], finish="length" if i == cut else "stop")
+            Generation(id=i, text=text, tokens=[7] * len(text), finish="length" if i == cut else "stop")
             for i, text in by_id.items()
         ]
         store(context, f"pairs/{name}", generations, fingerprint)
@@ -70,8 +70,8 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
     assert [p.id for p in made] == ["a", "b", "i", "j", "k", "l"]
     for one in made:
         assert (one.chosen, one.rejected) == (GOOD, OTHER)
-        tokens = [one.metadata["tokens_a"], one.metadata["tokens_b"]]
-        assert (tokens if one.label == "A" else tokens[::-1]) == [[len(GOOD), 7], [len(OTHER), 7]]
+        tokens = [one.metadata["num_tokens_a"], one.metadata["num_tokens_b"]]
+        assert (tokens if one.label == "A" else tokens[::-1]) == [len(GOOD), len(OTHER)]
         assert one.subset == "degraded"
         assert (one.metadata["generator"], one.metadata["modified_instruction"]) == ("tiny", None)
     summary = require_success(context.workdir / "pairs").summary

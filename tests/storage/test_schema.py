@@ -33,8 +33,8 @@ def test_pairs_of_version_1_are_read_as_comparisons() -> None:
         metadata={
             "generator": "tiny",
             "modified_instruction": "What is 1?",
-            "tokens_a": [0, 7],
-            "tokens_b": [9],
+            "num_tokens_a": 2,
+            "num_tokens_b": 1,
         },
     )
     assert second.category is None
