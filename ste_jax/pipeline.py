@@ -16,8 +16,8 @@ from ste_jax.distributed import process
 from ste_jax.distributed.preflight import software
 from ste_jax.distributed.rendezvous import session
 from ste_jax.errors import SteError
-from ste_jax.paths import local_path
 from ste_jax.pairs.splits import Splits
+from ste_jax.paths import local_path
 from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.shipped import read_config_file
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
