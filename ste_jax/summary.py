@@ -174,8 +174,8 @@ def _sampled_judgments(context: Context, splits: Splits | None) -> list[SampledJ
     draw = generator(context.config.seed, "report").permutation(sum(counts.values()))[:_SHOWN_JUDGMENTS]
     shown, before = [], 0
     for k, count in counts.items():
-        places = [int(place) - before for place in draw if before <= place < before + count]
-        judgments = read_some(context.iteration(k) / "annotate", Judgment, places)
+        indices = [int(index) - before for index in draw if before <= index < before + count]
+        judgments = read_some(context.iteration(k) / "annotate", Judgment, indices)
         shown += [SampledJudgment(k, by_id[j.pair_id], j) for j in judgments]
         before += count
     return shown

@@ -12,19 +12,19 @@ from ste_jax.evaluation.terminal import comparison_table, tables
 from ste_jax.metrics.stats import POLICIES
 
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of tables.")
-POLICY = flags.DEFINE_enum("policy", "wrong", list(POLICIES), "What a judgment without a verdict is worth.")
+POLICY = flags.DEFINE_enum("policy", "wrong", list(POLICIES), "Score of a judgment without a verdict.")
 
 
 def main(argv: list[str]) -> None:
     """Runs `ste stats RESULT` or `ste compare RESULT_A RESULT_B`."""
     command, paths = argv[1], argv[2:]
-    wanted = 1 if command == "stats" else 2
-    if len(paths) != wanted:
-        raise app.UsageError(f"{command} wants {'one result file' if wanted == 1 else 'two result files'}")
+    single = command == "stats"
+    if len(paths) != (1 if single else 2):
+        raise app.UsageError(f"{command} needs {'one result file' if single else 'two result files'}")
     policy = POLICIES[POLICY.value]
     results = [read_result(path) for path in paths]
-    report = numbers(results[0], policy) if wanted == 1 else compare(results[0], results[1], policy)
+    report = numbers(results[0], policy) if single else compare(results[0], results[1], policy)
     if JSON.value:
         print(json.dumps(report))
     else:
-        Console().print(tables(report) if wanted == 1 else comparison_table(report))
+        Console().print(tables(report) if single else comparison_table(report))

@@ -1,4 +1,4 @@
-"""Do two results differ by more than chance? Paired tests on the pairs that both judged."""
+"""Paired tests of two results on the comparisons that both judges decided."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,55 +6,63 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import Result
-from ste_jax.metrics.stats import Policy, difference_interval, scores_of, sign_flip_test
+from ste_jax.metrics.stats import Policy, difference_interval, pooled_score, scores_of, sign_flip_test
 from ste_jax.metrics.traits import surface_of
 from ste_jax.records import Comparison, ComparisonResult
 
 # Below so many pairs that differ, McNemar's test is exact; above, chi-squared with continuity correction.
 _EXACT_BELOW = 25
 
-# Of the header: how the judges were asked. Where it differs, so may the numbers for that reason alone.
-_ASKED = ("prompt_hash", "samples", "sampling", "max_new_tokens", "force_verdict")
+# Settings of the header that change the numbers of one and the same model.
+_SETTINGS = ("prompt_hash", "samples", "sampling", "max_new_tokens", "force_verdict")
 
 
 def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
     """Returns the paired comparison of two results as a JSON-ready dict; differences are B minus A.
 
-    Ties by label are left out, and so are pairs of which the policy counts no judgment of one of the two.
+    Ties by label are left out, and so are comparisons for which the policy counts no judgment of one judge.
 
     Raises:
-      ValueError: they have no pair in common, none of which the policy counts a judgment of both, or a pair
-        of the same id has other texts or another label.
+      SteError: there is no comparison that both judged and the policy counts ("nothing_in_common"), or one of
+        the same id has other texts or another label ("data_differs").
     """
     _check_same(a, b)
-    ours, theirs = ({p.id: p for p in judged(r, policy) if p.comparison.label in ("A", "B")} for r in (a, b))
-    both = sorted(ours.keys() & theirs.keys())
-    if not both:
-        raise ValueError(
-            f"{a.path} and {b.path} have no judged pair in common; compare results on the same data"
+    judged_a, judged_b = (
+        {r.id: r for r in judged(result, policy) if r.comparison.label in ("A", "B")} for result in (a, b)
+    )
+    common = sorted(judged_a.keys() & judged_b.keys())
+    if not common:
+        raise SteError(
+            "nothing_in_common",
+            f"{a.path} and {b.path} have no judged comparison in common; compare results on the same data",
         )
-    scores_a, scores_b = (_scores([side[id_] for id_ in both], policy) for side in (ours, theirs))
+    scores_a, scores_b = (_scores([side[id_] for id_ in common], policy) for side in (judged_a, judged_b))
     uncounted = np.isnan(scores_a).all(axis=1) | np.isnan(scores_b).all(axis=1)
-    kept = [both[i] for i in np.flatnonzero(~uncounted)]
+    kept = [common[i] for i in np.flatnonzero(~uncounted)]
     if not kept:
-        raise ValueError(
-            f"{a.path} and {b.path}: no pair has a verdict of both judges, and policy {policy.name!r} leaves "
-            "the others out; choose another --policy"
+        raise SteError(
+            "nothing_in_common",
+            f"{a.path} and {b.path}: no comparison has a verdict of both judges, and policy {policy.name!r} "
+            "leaves the others out; choose another --policy",
         )
-    seed = a.run["seed"]
-    sides = [[side[id_] for id_ in kept] for side in (ours, theirs)]
+    sides = [[side[id_] for id_ in kept] for side in (judged_a, judged_b)]
+    clusters = [result.comparison.cluster for result in sides[0]]
+    single = [np.nanmean(_scores(side, policy), axis=1) for side in sides]
+    pooled = [np.array([pooled_score(result, policy) for result in side]) for side in sides]
     return {
-        "a": _who(a),
-        "b": _who(b),
+        "a": _summary(a),
+        "b": _summary(b),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "n": len(kept),
-        "prompts": len({pair.comparison.cluster for pair in sides[0]}),
-        "only_in_a": len(ours) - len(both),
-        "only_in_b": len(theirs) - len(both),
-        "asked_differently": [name for name in _ASKED if a.run[name] != b.run[name]],
-        "difference": _difference(*sides, policy=policy, seed=seed),
+        "prompts": len(set(clusters)),
+        "only_in_a": len(judged_a) - len(common),
+        "only_in_b": len(judged_b) - len(common),
+        "settings_differ": [name for name in _SETTINGS if a.run[name] != b.run[name]],
+        "difference": _difference(*single, clusters, seed=a.run["seed"]),
+        "difference_pooled": _difference(*pooled, clusters, seed=a.run["seed"]),
         "mcnemar": {
             "as_given": _mcnemar(scores_a[:, 0], scores_b[:, 0]),
             "swapped": _mcnemar(scores_a[:, 1], scores_b[:, 1]),
@@ -64,13 +72,14 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
 
 
 def _check_same(a: Result, b: Result) -> None:
-    theirs = {comparison.id: comparison for comparison in b.comparisons}
+    by_id = {comparison.id: comparison for comparison in b.comparisons}
     for comparison in a.comparisons:
-        other = theirs.get(comparison.id)
+        other = by_id.get(comparison.id)
         if other and _identity(other) != _identity(comparison):
-            raise ValueError(
-                f"pair {comparison.id} is not the same in {a.path} and {b.path}: texts or label differ; "
-                "compare results on the same data"
+            raise SteError(
+                "data_differs",
+                f"comparison {comparison.id} is not the same in {a.path} and {b.path}: texts or label "
+                "differ; compare results on the same data",
             )
 
 
@@ -78,7 +87,7 @@ def _identity(comparison: Comparison) -> tuple:
     return surface_of(comparison).content, comparison.label
 
 
-def _who(result: Result) -> dict[str, Any]:
+def _summary(result: Result) -> dict[str, Any]:
     run = result.run
     return {
         "result": str(result.path),
@@ -89,23 +98,30 @@ def _who(result: Result) -> dict[str, Any]:
     }
 
 
-def _scores(pairs: Sequence[ComparisonResult], policy: Policy) -> np.ndarray:
-    """Returns [pairs, orders]."""
-    return np.array([scores_of(pair, policy) for pair in pairs])
+def _scores(results: Sequence[ComparisonResult], policy: Policy) -> np.ndarray:
+    """Returns the scores [comparisons, orders]."""
+    return np.array([scores_of(result, policy) for result in results])
 
 
-def _difference(
-    ours: Sequence[ComparisonResult], theirs: Sequence[ComparisonResult], *, policy: Policy, seed: int
-) -> dict[str, Any]:
-    """Returns the difference of the accuracies, its interval (bootstrap over prompts), and a test of it."""
-    means = [np.nanmean(_scores(side, policy), axis=1) for side in (ours, theirs)]
-    difference, clusters = means[1] - means[0], [pair.comparison.cluster for pair in ours]
+def _difference(a: np.ndarray, b: np.ndarray, clusters: Sequence[str], *, seed: int) -> dict[str, Any]:
+    """Returns the difference of two accuracies, its interval (bootstrap over prompts), and a test of it.
+
+    Args:
+      a: scores of the first judge [comparisons]; NaN does not count.
+      b: scores of the second judge.
+      clusters: prompt of each comparison.
+      seed: seed of the draws.
+    """
+    counted = ~(np.isnan(a) | np.isnan(b))
+    if not counted.any():
+        return dict.fromkeys(("accuracy_a", "accuracy_b", "accuracy", "interval95", "p_value"))
+    a, b, clusters = a[counted], b[counted], list(np.asarray(clusters)[counted])
     return {
-        "accuracy_a": float(means[0].mean()),
-        "accuracy_b": float(means[1].mean()),
-        "accuracy": float(difference.mean()),
-        "interval95": difference_interval(difference, clusters, seed=seed),
-        "p_value": sign_flip_test(difference, clusters, seed=seed),
+        "accuracy_a": float(a.mean()),
+        "accuracy_b": float(b.mean()),
+        "accuracy": float((b - a).mean()),
+        "interval95": difference_interval(b - a, clusters, seed=seed),
+        "p_value": sign_flip_test(b - a, clusters, seed=seed),
     }
 
 

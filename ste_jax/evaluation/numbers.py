@@ -20,7 +20,7 @@ from ste_jax.records import ComparisonResult
 
 LENGTHS = {"0-249": 250, "250-999": 1000, "1000-3999": 4000, "4000 and more": math.inf}
 TIE_RULE = (
-    "judgments without a verdict do not vote; a tie is decided by a coin of the seed, the pair and the order"
+    "judgments without a verdict do not vote; a tie is decided by a draw of the seed, the pair and the order"
 )
 _COLUMNS = (
     "n",

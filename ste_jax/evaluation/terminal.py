@@ -1,4 +1,4 @@
-"""The numbers of a result, and of a comparison, as tables for people."""
+"""Tables of the numbers of a result, and of the comparison of two."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from rich.text import Text
 from ste_jax.report.formats import NOTHING, count, interval, p_value, percent
 
 _GROUPS = {"subsets": "", "categories": "", "lengths": "characters "}
-# Control characters, which could write anywhere on the screen, and halves of surrogate pairs.
+# Control characters, which could write anywhere on the screen, and unpaired surrogates.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -40,7 +40,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _text(value: str) -> Text:
-    """Returns a text that names of other people's data and results may be in, as it may be shown."""
+    """Returns text that may hold names from data and results, without control characters."""
     # Text, not str: rich would read square brackets as markup.
     return Text(_UNSHOWN.sub("\ufffd", value))
 
@@ -70,7 +70,9 @@ def _headline(report: dict[str, Any]) -> Table:
 
 
 def _groups(report: dict[str, Any]) -> Table:
-    table = _table("", "", "pairs", "accuracy", "95% interval", "both orders", "flips", "says first")
+    table = _table(
+        "", "", "pairs", "accuracy", "95% interval", "pooled", "both orders", "flips", "says first"
+    )
     for kind, prefix in _GROUPS.items():
         for name, row in report[kind].items():
             _add(table, prefix + name, count(row["n"]), *_shares(row))
@@ -81,6 +83,7 @@ def _groups(report: dict[str, Any]) -> Table:
             "",
             percent(row["accuracy"]),
             "",
+            "",
             percent(row["consistent_accuracy"]),
         )
     return table
@@ -88,7 +91,8 @@ def _groups(report: dict[str, Any]) -> Table:
 
 def _shares(row: dict[str, Any]) -> Sequence[str]:
     bounds = interval(row["interval95"])
-    rest = (percent(row[name]) for name in ("consistent_accuracy", "flip_rate", "first_preference"))
+    names = ("accuracy_pooled", "consistent_accuracy", "flip_rate", "first_preference")
+    rest = (percent(row[name]) for name in names)
     return percent(row["accuracy"]), bounds, *rest
 
 
@@ -154,23 +158,31 @@ def comparison_table(report: dict[str, Any]) -> Group:
         shares = (percent(row["right_a"]), percent(row["right_b"]))
         counts = (count(row["only_a"]), count(row["only_b"]))
         _add(table, name.replace("_", " "), *shares, *counts, p_value(row["p_value"]))
-    paired = report["difference"]
-    spread = "no interval, since all pairs differ alike"
+    differences = [
+        _difference(name, report[key])
+        for name, key in (("accuracy", "difference"), ("accuracy, orders pooled", "difference_pooled"))
+        if report[key]["accuracy"] is not None
+    ]
+    left = report["only_in_a"] + report["only_in_b"]
+    remarks = [f"{report['n']} comparisons that both judged; {report['policy']['text']}"]
+    if report["prompts"] < report["n"]:
+        remarks.append(
+            f"{report['prompts']} prompts: McNemar's test treats comparisons of one prompt as independent, "
+            "the sign-flip test does not"
+        )
+    remarks += [f"{left} comparisons were judged by only one of them and are left out"] if left else []
+    if differs := report["settings_differ"]:
+        remarks.append(f"settings differ: {', '.join(differs).replace('_', ' ')}")
+    return Group(table, *map(_text, differences), *map(_text, remarks))
+
+
+def _difference(name: str, paired: dict[str, Any]) -> str:
+    """Returns one line about the difference of two accuracies."""
+    spread = "no interval, since all comparisons differ alike"
     if paired["interval95"]:
         low, high = paired["interval95"]
         spread = f"95% interval {100 * low:+.1f} to {100 * high:+.1f} (bootstrap over prompts)"
-    text = (
-        f"accuracy {percent(paired['accuracy_a'])} and {percent(paired['accuracy_b'])}, B - A: "
+    return (
+        f"{name}: {percent(paired['accuracy_a'])} and {percent(paired['accuracy_b'])}, B - A: "
         f"{100 * paired['accuracy']:+.1f} points, {spread}; sign-flip test {p_value(paired['p_value'])}"
     )
-    left = report["only_in_a"] + report["only_in_b"]
-    remarks = [f"{report['n']} pairs that both judged; {report['policy']['text']}"]
-    if report["prompts"] < report["n"]:
-        remarks.append(
-            f"{report['prompts']} prompts: McNemar takes the pairs of one as independent, "
-            "the sign-flip test does not"
-        )
-    remarks += [f"{left} pairs were judged by one of them only and are left out"] if left else []
-    if differs := report["asked_differently"]:
-        remarks.append(f"not asked alike: {', '.join(differs).replace('_', ' ')} differ")
-    return Group(table, _text(text), *map(_text, remarks))

@@ -1,16 +1,15 @@
 """Paired comparisons of planted judges, against the tests' definitions."""
 
 import io
-import json
 
 import numpy as np
 import pytest
-from evaluation_cases import item, result, right, wrong
+from errors import raises
+from evaluation_cases import item, result, right, says, wrong
 from rich.console import Console
 from scipy.stats import binom, binomtest, chi2
 
 from ste_jax.evaluation.compare import compare
-from ste_jax.evaluation.result import read_result
 from ste_jax.evaluation.terminal import comparison_table
 from ste_jax.metrics.stats import POLICIES
 
@@ -63,19 +62,14 @@ def test_a_result_does_not_differ_from_itself(tmp_path):
     assert "+0.0 points, no interval" in printed(report)
 
 
-def test_unlike_and_unfinished_results_are_told(tmp_path):
+def test_different_settings_are_named(tmp_path):
     a = planted(tmp_path / "a", [])
-    assert "asked alike" not in printed(compare(a, planted(tmp_path / "same", []), WRONG))
+    assert "settings differ" not in printed(compare(a, planted(tmp_path / "same", []), WRONG))
     other = {"prompt_hash": "q", "max_new_tokens": 32}
     b = result(tmp_path / "b", ITEMS, lambda one, order, _: right(one, order), **other)
-    lines = b.path.read_text().splitlines(keepends=True)
-    last = max(i for i, line in enumerate(lines) if json.loads(line)["kind"] == "judgment")
-    b.path.write_text("".join(lines[:last] + lines[last + 1 :]))
-    report = compare(a, read_result(b.path), WRONG)
-    assert report["asked_differently"] == ["prompt_hash", "max_new_tokens"]
-    assert (report["missing_in_a"], report["missing_in_b"], report["n"]) == (0, 1, 59)
-    assert "B is not finished: 1 judgments are missing" in printed(report)
-    assert "not asked alike: prompt hash, max new tokens differ" in printed(report)
+    report = compare(a, b, WRONG)
+    assert report["settings_differ"] == ["prompt_hash", "max_new_tokens"]
+    assert "settings differ: prompt hash, max new tokens" in printed(report)
 
 
 def test_judges_that_say_nothing(tmp_path):
@@ -83,7 +77,7 @@ def test_judges_that_say_nothing(tmp_path):
         return result(path, ITEMS, lambda one, order, _: right(one, order) if order in spoken else "Well.")
 
     a, b = speaking_only(tmp_path / "a", ()), speaking_only(tmp_path / "b", ("swapped",))
-    with pytest.raises(ValueError, match="no pair has a verdict of both judges, and policy 'dropped'"):
+    with raises("nothing_in_common", "'dropped'"):
         compare(a, b, DROPPED)
     given = compare(b, planted(tmp_path / "c", []), DROPPED)["mcnemar"]["as_given"]
     assert (given["n"], given["right_a"], given["p_value"]) == (0, None, 1.0)
@@ -116,15 +110,29 @@ def test_pairs_of_one_prompt_go_together(tmp_path):
     assert report["difference"]["p_value"] == 1.0
     assert (report["n"], report["prompts"]) == (60, 3)
     assert report["mcnemar"]["both_orders"]["p_value"] < 0.001
-    assert "3 prompts: McNemar takes the pairs of one as independent" in printed(report)
+    assert "3 prompts: McNemar's test" in printed(report)
 
 
 def test_only_pairs_that_both_judged_are_compared(tmp_path):
     a, b = planted(tmp_path / "a", [], ITEMS[:40]), planted(tmp_path / "b", [0], ITEMS[10:])
     report = compare(a, b, WRONG)
     assert (report["n"], report["only_in_a"], report["only_in_b"]) == (30, 10, 20)
-    with pytest.raises(ValueError, match="no judged pair in common"):
+    with raises("nothing_in_common"):
         compare(planted(tmp_path / "c", [], ITEMS[:5]), planted(tmp_path / "d", [], ITEMS[5:]), WRONG)
     changed = [item(0, "A", response_a="another text")]
-    with pytest.raises(ValueError, match="pair i0000 is not the same"):
+    with raises("data_differs", "i0000"):
         compare(a, planted(tmp_path / "e", [], changed), WRONG)
+
+
+def test_pooled_decisions_are_compared_too(tmp_path):
+    def first(one, order, _):
+        return says("A")  # in both orders: half of them right, and no pooled decision
+
+    sides = [
+        result(tmp_path / name, [item(i, "AB"[i % 2]) for i in range(20)], texts)
+        for name, texts in (("a.jsonl", first), ("b.jsonl", lambda one, order, _: right(one, order)))
+    ]
+    pooled = compare(sides[0], sides[1], WRONG)["difference_pooled"]
+    assert (pooled["accuracy_a"], pooled["accuracy_b"], pooled["accuracy"]) == (0.5, 1.0, 0.5)
+    assert pooled["p_value"] < 0.001
+    assert "accuracy, orders pooled: 50.0 and 100.0" in printed(compare(sides[0], sides[1], WRONG))

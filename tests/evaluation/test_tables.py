@@ -29,10 +29,10 @@ def planted(tmp_path: Path) -> Callable[..., Path]:
 
 def test_names_of_others_do_not_steer_the_terminal(ste: Any, planted: Callable[..., Path]) -> None:
     def rename(row: dict[str, Any]) -> None:
-        if row["kind"] == "item":
+        if "settings" in row:
+            row["settings"]["model"]["name"] = NASTY
+        else:
             row["subset"] = NASTY
-        if row["kind"] == "header":
-            row["run"]["model"]["name"] = NASTY
 
     path = planted(rename)
     for command in (("stats", str(path)), ("compare", str(path), str(path))):
