@@ -13,7 +13,7 @@ def mesh_shape() -> tuple[int, int, int]:
     """Returns the sizes that --mesh gives.
 
     Raises:
-      UsageError: they are not three whole numbers.
+      UsageError: it is not three integers.
     """
     try:
         data, fsdp, tensor = map(int, MESH.value or ())

@@ -1,6 +1,6 @@
-"""`ste plan`: what a run holds and costs on TPU slices that are not here.
+"""`ste plan`: memory and cost of a run on TPU slices, by the TPU compiler; needs no TPU.
 
-`--sweep` compares shapes of the mesh, micro-batches and recomputation over topologies (see `plan.sweep`).
+`--sweep` compares mesh shapes, micro-batches and recomputation over topologies (see `plan.sweep`).
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 _ACCEPTANCE = flags.DEFINE_float(
     "acceptance_rate", 0.5, "Share of pairs and orders that give a training example.", 0.0, 1.0
 )
+_KEPT = flags.DEFINE_string("kept", None, "Renamed to --acceptance_rate.")
 _SWEEP = flags.DEFINE_bool("sweep", False, "Search for the fastest way to train.")
 _BATCH_ROWS = flags.DEFINE_list(
     "batch_rows", None, "With --sweep: rows per step. Default: the value of the configuration."
@@ -51,6 +52,8 @@ _LENGTHS = {
 
 def main(argv: list[str]) -> None:
     """Prints the plan of a configuration on a topology, or compares ways to train on several."""
+    if _KEPT.value is not None:
+        raise app.UsageError("--kept is now --acceptance_rate")
     if len(argv) != 2 or _CONFIG.value is None or not _TOPOLOGY.value:
         raise app.UsageError("plan needs --config and --topology, and takes no other arguments")
     # Imported here: the help of a command must not wait for JAX.
@@ -93,8 +96,8 @@ def _plan(
     phases: list[Phase] = [phase for phase in phases_of(config) if _PHASE.value in ("all", phase)]
     if not phases:
         raise app.UsageError(
-            f"--phase: the configuration has no {_PHASE.value}, only {', '.join(phases_of(config))}; "
-            "set train.method, or prefer.epochs"
+            f"--phase: the configuration has no phase {_PHASE.value}, only {', '.join(phases_of(config))}; "
+            "set train.method, prefer.epochs or pairs.validation"
         )
     for phase in phases:
         phase_mesh(phase, config, topology)  # report a wrong mesh before minutes of compiling
@@ -153,7 +156,7 @@ def _sweep(
         remats=[remat for remat in _REMATS if remat in (_REMAT.value or ())],
         exhaustive=bool(_EXHAUSTIVE.value),
         folder=folder,
-        say=console.print,
+        on_compile=console.print,
     )
     set_prices(rows, dict(zip((topology.name for topology in topologies), prices, strict=False)))
     write_csv(rows, folder / "sweep.csv")

@@ -1,4 +1,4 @@
-"""Published figures of TPU generations, and which slices of them can be rented."""
+"""Published figures of TPU generations, and the slices that are available."""
 
 import dataclasses
 
@@ -7,17 +7,17 @@ _GIB = 2.0**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation of TPU.
+    """Published figures of one generation of TPU.
 
     Attributes:
-      flops: bf16 FLOP/s of a chip, published.
-      bandwidth: HBM bytes/s of a chip, published.
-      network: bytes/s between neighbouring chips along one axis, both directions together, published.
-      hbm: bytes of HBM that the compiler lets a program use on a device (its own messages, libtpu 0.0.42).
-      platform: the compiler's name.
-      devices: that a chip shows to JAX.
-      cores: that the number in a slice's name counts a chip; 1: names count chips.
-      shapes: chips of a slice -> its sides.
+      flops: bfloat16 FLOP/s per chip.
+      bandwidth: HBM bandwidth per chip (bytes/s).
+      network: Bandwidth between neighbouring chips along one axis, both directions together (bytes/s).
+      hbm: HBM limit per device (bytes), from the messages of the compiler (libtpu 0.0.42).
+      platform: Name of the generation in the compiler.
+      devices: JAX devices per chip.
+      cores: Cores per chip in the names of slices. 1: names count chips.
+      shapes: Sides of a slice by its number of chips.
     """
 
     flops: float

@@ -1,4 +1,4 @@
-"""The TPU compiler's answer to a program: the memory of a device, or that it does not fit."""
+"""Compiles programs with the TPU compiler: peak memory of a device, or out of memory."""
 
 import dataclasses
 import os
@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import jax
 
+from ste_jax.errors import SteError
+
 T = TypeVar("T")
-# Nothing is compiled for the machine at hand, several compilers may run on it, and their log is noise.
+# Nothing runs on a local TPU, several compilers may run at a time, and their logs are not of interest.
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -26,13 +28,13 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler said of a program.
+    """Result of compiling a program.
 
     Attributes:
-      peak_bytes: the most that a device holds at once; None: the program does not fit.
-      seconds: that the compilation took.
-      error: of the compiler, where the program does not fit.
-      program: the compiled program, which cannot run here; None where it does not fit.
+      peak_bytes: Peak memory per device (bytes). None: out of memory.
+      seconds: Duration of the compilation in seconds.
+      error: Error message of the compiler if the program is out of memory.
+      program: The compiled program, which cannot run on this machine. None: out of memory.
     """
 
     peak_bytes: int | None
@@ -42,12 +44,12 @@ class Compiled:
 
     @property
     def text(self) -> str:
-        """The program in the compiler's own language."""
+        """Text of the compiled program (HLO)."""
         return self.program.as_text()
 
 
 def compile_program(lowered: Any) -> Compiled:
-    """Compiles; running out of memory is a result."""
+    """Compiles a program; running out of memory is a result, not an error."""
     begin = time.monotonic()
     try:
         program = lowered.compile()
@@ -60,17 +62,18 @@ def compile_program(lowered: Any) -> Compiled:
 
 
 def in_child(function: Callable[..., T], *args: Any) -> T:
-    """Calls a function in a fresh process: the compiler's memory goes with it, and so does its death.
+    """Calls a function in a new process, which frees the memory of the compiler and survives its crash.
 
     Raises:
-      ValueError: the process died, most likely for want of memory.
+      SteError: "out_of_host_memory" if the process died, most likely because memory ran out.
     """
     os.environ.update(_ENVIRONMENT)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(function, *args).result()
         except BrokenProcessPool as error:
-            raise ValueError(
-                "plan: the process of the compiler was killed, most likely for want of memory here; "
-                "free some (a 70B training step takes about 5 GB) and start again"
+            raise SteError(
+                "out_of_host_memory",
+                "plan: the process of the compiler was killed, most likely because this machine ran out of "
+                "memory; free some (a 70B training step takes about 5 GB) and start again",
             ) from error

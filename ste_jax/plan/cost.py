@@ -1,6 +1,6 @@
-"""What a program costs by counting, and what was reached of such counts where somebody measured on TPUs.
+"""Cost of a program by counting, and published shares of such counts that were measured on TPUs.
 
-The compiler's own counts are no help: it counts a loop over layers once and knows no network.
+The cost analysis of the compiler is not used: it counts a loop over layers once, and no communication.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _HOST_NETWORK, _HOST_CHIPS = 25e9, 4
 
 @dataclasses.dataclass(frozen=True)
 class Efficiency:
-    """The share of a roofline that was published for a TPU, and where."""
+    """Published share of a roofline that was reached on a TPU, and its source."""
 
     value: float
     source: str
@@ -27,18 +27,19 @@ class Efficiency:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """A program's step over all devices, counted.
+    """Cost of a step of a program over all devices, by counting.
 
     Attributes:
-      tokens: that the step deals with.
-      flops: executed, recomputation included, on all devices.
-      useful_flops: without recomputation.
-      hbm_bytes: a device reads and writes.
-      network_bytes: a device receives from others of its slice.
-      roofline_s: the slowest of the three at published speeds: a bound from below.
-      expected_s: arithmetic and memory at the published efficiency, or the network's time if that is longer.
-      bound: which of "arithmetic", "memory" and "network" is the slowest at published speeds.
-      efficiency: that `expected_s` takes.
+      tokens: Tokens processed.
+      flops: FLOPs executed on all devices, recomputation included.
+      useful_flops: FLOPs without recomputation.
+      hbm_bytes: Bytes that a device reads and writes in HBM.
+      network_bytes: Bytes that a device receives from others of its slice.
+      roofline_s: Lower bound in seconds: the slowest of the three at published speeds.
+      expected_s: Expected seconds: arithmetic and memory at the published efficiency, or the time of the
+        network if that is longer.
+      bound: The slowest at published speeds: "arithmetic", "memory" or "network".
+      efficiency: Efficiency used for `expected_s`.
     """
 
     tokens: int
@@ -52,7 +53,7 @@ class Cost:
     efficiency: Efficiency
 
     def tokens_per_chip(self, chips: int) -> float:
-        """Expected tokens/s of a chip."""
+        """Returns the expected tokens per second and chip."""
         return self.tokens / self.expected_s / chips
 
 
@@ -65,7 +66,7 @@ _TRAINING: dict[str, tuple[float, float, str]] = {
     "v6e": (0.438, 0.9, "tpu-recipes, Llama-2-70B on v6e-256, 4,096 tokens"),
     "tpu7x": (0.438, 0.9, "v6e's (tpu-recipes, Llama-2-70B): nothing is published for tpu7x"),
 }
-# 443 tokens/s/chip where the roofline says 1,040.
+# 443 tokens/s/chip; the roofline is 1,040.
 DECODING = Efficiency(
     0.43, "tpu-recipes, vLLM, Llama-3.3-70B on v6e-8, 1,000 tokens in and out, 128 at a time"
 )

@@ -1,4 +1,4 @@
-"""Compiles the engine's own two programs for a TPU slice that is not here, and costs a step by counting."""
+"""Compiles the two programs of the engine for a TPU slice, and costs a decoding step by counting."""
 
 import dataclasses
 from typing import Any
@@ -17,28 +17,28 @@ from ste_jax.sharding import DECODE, AnyMesh, make_mesh
 
 
 def slice_mesh(name: str) -> jax.sharding.Mesh:
-    """Returns the mesh of a slice, all chips on the axis `tensor`; libtpu must be installed."""
+    """Returns the mesh of a slice with all chips on the axis `tensor`; needs libtpu."""
     devices = parse_topology(name).describe()
     return make_mesh((1, 1, len(devices)), devices)
 
 
 def compile_decode(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> Compiled:
-    """Compiles decoding steps in bfloat16, every page and every segment in use."""
+    """Compiles decoding steps in bfloat16 with all pages and segments in use."""
     with jax.set_mesh(mesh):
         return compile_program(decode.lower(*decode_arguments(cfg, mesh, shape)))
 
 
 def compile_prefill(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> Compiled:
-    """Compiles a prefill in bfloat16, that of the bucket which takes most memory.
+    """Compiles a prefill in bfloat16, for the bucket that needs the most memory.
 
-    Its peak does not count the suffix caches that lie beside it.
+    Its peak does not include the suffix caches, which are in memory at the same time.
     """
     with jax.set_mesh(mesh):
         return compile_program(prefill.lower(*prefill_arguments(cfg, mesh, shape)))
 
 
 def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, ...]:
-    """Returns the shapes and shardings of what `decode` takes, and its number of steps."""
+    """Returns the shapes and shardings of the arguments of `decode`, and its number of steps."""
     model, prefix, suffix = _abstract(cfg, mesh, shape)
     lanes = shape.slots, shape.samples_per_slot
     lane = _array(mesh, lanes, "int32", "batch", None)
@@ -65,8 +65,8 @@ def decode_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any
 
 
 def prefill_arguments(cfg: LlamaConfig, mesh: AnyMesh, shape: Shape) -> tuple[Any, ...]:
-    """Returns the shapes and shardings of what `prefill` takes where it takes most: for the bucket with the
-    most positions of prompts.
+    """Returns the shapes and shardings of the arguments of `prefill` for the bucket with the most prompt
+    positions.
     """
     model, prefix, _ = _abstract(cfg, mesh, shape)
     largest = max(
@@ -93,7 +93,7 @@ def token_bytes(cfg: LlamaConfig) -> int:
 
 
 def abstract_model(cfg: LlamaConfig, mesh: AnyMesh) -> Any:
-    """Returns a model for decoding, shapes in the place of arrays."""
+    """Returns a model for decoding with shapes instead of arrays."""
     arrays = {name: _array(mesh, p.shape, "bfloat16", *p.axes) for name, p in parameter_table(cfg).items()}
     return Llama(cfg, DECODE, "bfloat16", arrays)  # pyright: ignore[reportArgumentType]
 
@@ -115,10 +115,10 @@ def _array(mesh: AnyMesh, shape: tuple[int, ...], dtype: str, *axes: str | None)
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Bytes and FLOPs of a step over all chips, counted; seconds at published speeds.
+    """Bytes and FLOPs of a step over all chips by counting, and seconds at published speeds.
 
-    The step takes as long as the slower of reading the weights and of the products with them, then reading
-    the caches: a bound from below, without communication between chips.
+    A lower bound: the slower of reading the weights and multiplying with them, then reading the caches,
+    without communication between chips.
     """
 
     sequences: int
@@ -143,14 +143,14 @@ def roofline(
     """Costs one decoding step of `sequences` samples with `suffix` own tokens each, in bfloat16.
 
     Args:
-      cfg: the model.
+      cfg: architecture of the model.
       chip: published figures.
-      chips: all share every tensor.
+      chips: number of chips, which share every tensor.
       sequences: samples in flight.
-      samples_per_slot: number of samples of one prompt.
-      prompt: tokens of a prompt.
-      suffix: own tokens of a sample, on average.
-      shared: whether a prompt's keys and values are kept and read once for its samples.
+      samples_per_slot: samples per prompt.
+      prompt: tokens per prompt.
+      suffix: mean number of generated tokens per sample.
+      shared: True if the keys and values of a prompt are stored and read once for its samples.
     """
     matrices = cfg.parameter_count - (0 if cfg.tie_embeddings else cfg.vocab_size * cfg.hidden_size)
     prompts = sequences / samples_per_slot if shared else sequences

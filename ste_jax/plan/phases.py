@@ -1,4 +1,4 @@
-"""The programs of a run, compiled for a topology: what each holds on a device, and what a step costs."""
+"""Compiles the programs of a run for a topology: device memory of each, and the cost of a step."""
 
 import dataclasses
 from typing import Any
@@ -8,6 +8,7 @@ from jax.sharding import AxisType
 
 from ste_jax.config import RunConfig
 from ste_jax.decode.shape import Shape, decode_shape
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig, check_divisible
 from ste_jax.plan.assumptions import Lengths, Phase
 from ste_jax.plan.compile import Compiled
@@ -28,20 +29,21 @@ from ste_jax.training.settings import TrainSettings
 
 @dataclasses.dataclass(frozen=True)
 class PhasePlan:
-    """What the compiler and the counting say of one program.
+    """Memory of one program by the compiler, and its cost by counting.
 
     Attributes:
-      phase: which program.
-      mesh: sizes of data, fsdp and tensor.
-      devices: of the mesh.
-      fits: whether it can run.
-      peak_hbm_bytes: of a device, with what lies beside the program; None: the compiler gave up.
-      hbm_limit_bytes: that the compiler lets a device use.
-      holds: bytes of a device by what they are for.
-      compile_s: seconds of the compilation.
-      error: of the compiler.
-      tokens_per_s_per_chip: expected.
-      cost: of a step.
+      phase: Name of the program.
+      mesh: Sizes of the axes data, fsdp and tensor.
+      devices: Number of devices of the mesh.
+      fits: True if the peak is within the limit.
+      peak_hbm_bytes: Peak HBM per device (bytes), including arrays that exist outside the program. None: the
+        compiler ran out of memory.
+      hbm_limit_bytes: HBM limit per device (bytes).
+      holds: Bytes per device by purpose.
+      compile_s: Duration of the compilation in seconds.
+      error: Error message of the compiler, or the reason why the program does not fit.
+      tokens_per_s_per_chip: Expected tokens per second and chip.
+      cost: Cost of a step.
     """
 
     phase: Phase
@@ -57,7 +59,7 @@ class PhasePlan:
     cost: Cost
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-ready dict, those of the cost beside the others."""
+        """Returns the fields as a JSON-ready dict, with those of the cost at the same level."""
         value = dataclasses.asdict(self)
         cost = value.pop("cost")
         efficiency = cost.pop("efficiency")
@@ -73,31 +75,32 @@ def plan_phase(phase: Phase, config: RunConfig, cfg: LlamaConfig, name: str, len
     """Compiles a phase of a run for the topology `name`; takes minutes and gigabytes for a large model.
 
     Raises:
-      ValueError: the mesh does not fit the topology, the model or the rows.
+      SteError: the mesh does not fit the topology, the model or the rows.
     """
     topology = parse_topology(name)
     mesh = make_mesh(phase_mesh(phase, config, topology).axis_sizes, topology.describe())
     if settings := trainings(config).get(phase):
         return _training(phase, settings, cfg, topology, mesh, lengths)
-    plan = {"prefill": _prefill, "decode": _decode}[phase]
+    plan = {"prefill": _prefill, "decode": _decode, "validate": _validate}[phase]
     return plan(config, cfg, topology, mesh, lengths)
 
 
 def trainings(config: RunConfig) -> dict[Phase, TrainSettings]:
-    """Returns the trainings of a run by their phase."""
+    """Returns the settings of the trainings of a run by phase."""
     return {settings.method: settings for settings in config.trainings.values()}
 
 
 def phases_of(config: RunConfig) -> list[Phase]:
-    """Returns the phases that a run has."""
-    return [*trainings(config), "prefill", "decode"]
+    """Returns the phases of a run."""
+    validates = config.pairs.validation > 0 or config.labelled_pairs != ""
+    return [*trainings(config), "prefill", "decode", *(["validate"] if validates else [])]
 
 
 def phase_mesh(phase: Phase, config: RunConfig, topology: Topology) -> jax.sharding.AbstractMesh:
-    """Returns the mesh of a phase over as many devices as a topology has; needs no compiler.
+    """Returns the mesh of a phase over the number of devices of a topology; needs no compiler.
 
     Raises:
-      ValueError: the configured sizes leave devices idle, or want more.
+      SteError: the configured sizes leave devices idle, or need more.
     """
     trains = phase in trainings(config)
     sizes = config.train_mesh if trains and config.train_mesh else config.mesh
@@ -109,17 +112,25 @@ def phase_mesh(phase: Phase, config: RunConfig, topology: Topology) -> jax.shard
 
 
 def engine_shape(
-    config: RunConfig, cfg: LlamaConfig, mesh: AnyMesh, prompt: int, samples: int, new_tokens: int
+    config: RunConfig,
+    cfg: LlamaConfig,
+    mesh: AnyMesh,
+    prompt: int,
+    samples: int,
+    new_tokens: int,
+    requests: int = 0,
 ) -> Shape:
-    """Returns the sizes that the engine itself chooses for many requests of `prompt` tokens."""
+    """Returns the sizes that the engine chooses for requests of `prompt` tokens; 0 requests: one per
+    selected instruction.
+    """
     return decode_shape(
         config.decode,
         config.decode.buckets_within(cfg.context_length),
         longest=prompt,
-        requests=config.select.size,
+        requests=requests or config.select.size,
         samples=samples,
         new_tokens=new_tokens,
-        suffix_tokens=8 if config.annotate.force_verdict else 0,  # the opening of a verdict, about
+        suffix_tokens=8 if config.annotate.force_verdict else 0,  # approximate length of the forced verdict
         multiple=mesh.shape["data"] * mesh.shape["fsdp"],
     )
 
@@ -160,20 +171,61 @@ def _prefill(
     shape = largest_shape(config, cfg, mesh)
     compiled = compile_prefill(cfg, mesh, shape)
     holds = _decode_holds(cfg, mesh, shape)
-    if compiled.peak_bytes is not None:  # the program does not know of the suffixes that lie beside it
+    if compiled.peak_bytes is not None:  # the suffix caches are no argument of the program
         compiled = dataclasses.replace(compiled, peak_bytes=compiled.peak_bytes + holds["suffixes"])
     longest = shape.buckets[-1]
     cost = prefill_cost(cfg, topology, dict(mesh.shape), shape.rows(longest), longest)
     return _plan("prefill", topology, mesh, compiled, holds, "activations", cost)
 
 
-def largest_shape(config: RunConfig, cfg: LlamaConfig, mesh: AnyMesh) -> Shape:
-    """The sizes of annotation with the longest prompts and judgments: what a run needs at most."""
+def _validate(
+    config: RunConfig, cfg: LlamaConfig, topology: Topology, mesh: jax.sharding.Mesh, lengths: Lengths
+) -> PhasePlan:
+    """Plans validation between training steps: the engine runs while the training state is in memory."""
+    shape = validation_shape(config, cfg, mesh)
+    state, programs = training_state_bytes(config, cfg, topology), _decode_holds(cfg, mesh, shape)
+    prefill, decode = compile_prefill(cfg, mesh, shape), compile_decode(cfg, mesh, shape)
+    peak = None
+    if prefill.peak_bytes is not None and decode.peak_bytes is not None:
+        peak = state + max(prefill.peak_bytes + programs["suffixes"], decode.peak_bytes)
+    compiled = Compiled(peak, prefill.seconds + decode.seconds, prefill.error or decode.error)
+    cost = decode_cost(cfg, topology, dict(mesh.shape), shape, lengths.judge_prompt, lengths.judgment // 2)
+    holds = {"training state": state, **programs}
+    return _plan("validate", topology, mesh, compiled, holds, "activations", cost)
+
+
+def training_state_bytes(config: RunConfig, cfg: LlamaConfig, topology: Topology) -> int:
+    """Returns the bytes per device of parameters and moments, for the training where they are most."""
+    sizes = []
+    for phase, settings in trainings(config).items():
+        mesh = phase_mesh(phase, config, topology)
+        with jax.sharding.use_abstract_mesh(mesh):
+            state, _ = train_arguments(cfg, mesh, settings)
+        sizes.append(device_bytes(state.model) + device_bytes(state.opt_state))
+    return max(sizes)
+
+
+def validation_shape(config: RunConfig, cfg: LlamaConfig, mesh: AnyMesh) -> Shape:
+    """Returns the sizes of the engine in validation, with the longest prompts and judgments."""
+    _check_decoding(config, cfg, mesh)
+    # The number of labelled pairs is not known here.
+    requests = 0 if config.labelled_pairs else 2 * config.pairs.validation
+    bucket, new_tokens = config.decode.buckets[-1], config.annotate.max_new_tokens
+    return engine_shape(config, cfg, mesh, bucket, 1, new_tokens, requests)
+
+
+def _check_decoding(config: RunConfig, cfg: LlamaConfig, mesh: AnyMesh) -> None:
     check_divisible(cfg, DECODE, mesh.shape)
     if config.decode.dtype != "bfloat16":
-        raise ValueError(
-            f"plan: decoding is compiled in bfloat16; set decode.dtype to it, not {config.decode.dtype}"
+        raise SteError(
+            "config_invalid",
+            f"plan: decoding is compiled in bfloat16; set decode.dtype to it, not {config.decode.dtype}",
         )
+
+
+def largest_shape(config: RunConfig, cfg: LlamaConfig, mesh: AnyMesh) -> Shape:
+    """Returns the sizes of the engine in annotation, with the longest prompts and judgments."""
+    _check_decoding(config, cfg, mesh)
     annotate = config.annotate
     bucket = config.decode.buckets[-1]
     return engine_shape(config, cfg, mesh, bucket, annotate.samples, annotate.max_new_tokens)
@@ -190,7 +242,7 @@ def _decode_holds(cfg: LlamaConfig, mesh: jax.sharding.Mesh, shape: Shape) -> di
 def decode_cost(
     cfg: LlamaConfig, topology: Topology, mesh: dict[str, int], shape: Shape, prompt: int, suffix: int
 ) -> Cost:
-    """Costs a step of all samples in flight, `suffix` own tokens each; only `tensor` divides the weights."""
+    """Returns the cost of a step of all samples in flight, each with `suffix` generated tokens."""
     replicas, device = mesh["data"] * mesh["fsdp"], topology.device
     sequences = shape.slots * shape.samples_per_slot
     counted = roofline(
@@ -238,7 +290,7 @@ def _plan(
     limit = int(topology.chip.hbm)
     error = compiled.error
     if peak is not None and peak > limit:
-        error = "the program fits alone, but not beside the suffixes of the samples in flight"
+        error = "the program fits, but not together with the other arrays that are in memory"
     return PhasePlan(
         phase=phase,
         mesh=tuple(mesh.shape.values()),

@@ -102,7 +102,7 @@ def _generation(
 def _trainings(
     config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, examples: int
 ) -> tuple[list[StageHours], int]:
-    """Returns the stages that train, and how many checkpoints an iteration evaluates in them at most."""
+    """Returns the training stages, and the maximum number of validations per iteration."""
     stages, checks = [], 0
     for stage, settings in config.trainings.items():
         mesh = dict(phase_mesh(settings.method, config, topology).shape)
@@ -110,7 +110,7 @@ def _trainings(
         steps = settings.steps(batches)
         step = train_cost(cfg, topology, mesh, settings, lengths.target_share)
         seconds = steps * step.expected_s
-        if settings.method == "dpo":  # what the starting model says of every row
+        if settings.method == "dpo":  # reference log-probabilities of every row
             read = prefill_cost(cfg, topology, mesh, settings.batch_rows, settings.row_length)
             seconds += batches * read.expected_s
         hours = config.iterations * seconds * topology.chips / 3600
@@ -120,24 +120,23 @@ def _trainings(
 
 
 def _batches(settings: TrainSettings, lengths: Lengths, examples: int) -> int:
-    """Returns the batches of a pass; an example of preferences is two judgments of one prompt."""
+    """Returns the number of batches per epoch; an example of preferences is two judgments of one prompt."""
     sequences = examples * (2 if settings.method == "dpo" else 1)
     rows = math.ceil(sequences * (lengths.judge_prompt + lengths.judgment) / settings.row_length)
     return math.ceil(rows / settings.batch_rows)
 
 
 def _merged(stages: list[StageHours]) -> list[StageHours]:
-    """Adds up the calls of one stage."""
+    """Returns the stages with their calls added up."""
     merged: dict[str, StageHours] = {}
-    for one in stages:
-        if one.stage in merged:
-            before = merged[one.stage]
-            one = StageHours(
-                one.stage,
-                before.chip_hours + one.chip_hours,
-                before.prompts + one.prompts,
-                max(before.samples, one.samples),
-                before.tokens + one.tokens,
+    for call in stages:
+        if before := merged.get(call.stage):
+            call = StageHours(
+                call.stage,
+                before.chip_hours + call.chip_hours,
+                before.prompts + call.prompts,
+                max(before.samples, call.samples),
+                before.tokens + call.tokens,
             )
-        merged[one.stage] = one
+        merged[call.stage] = call
     return [stage for stage in merged.values() if stage.tokens]

@@ -1,8 +1,8 @@
-"""Which mesh, micro-batch and recomputation train fastest: counted first, compiled only where it can matter.
+"""Search for the mesh, micro-batch and recomputation that train fastest.
 
-Candidates that do not divide the model, or whose arrays alone exceed a device, are never compiled. The others
-are compiled best expectation first, and a topology is done when one of them fits: those behind it are not
-faster by the same counting. What was compiled is kept in `compiled.jsonl` and not compiled again.
+Candidates that do not divide the model, or whose arrays alone exceed the memory of a device, are not
+compiled. The others are compiled in the order of their expected speed, and the search on a topology ends with
+the first that fits. Results of the compiler are stored in `compiled.jsonl` and reused.
 """
 
 import csv
@@ -26,13 +26,13 @@ from ste_jax.storage.files import digest
 from ste_jax.training.settings import Remat
 from ste_jax.training.step import check_rows
 
-FITS, OVER = "fits", "does not fit"
+FITS, OOM = "fits", "OOM"
 _GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One way to train: sizes of data, fsdp and tensor, rows of a step and at once, what is recomputed."""
+    """One way to train: mesh sizes, rows per step, rows per micro-batch and recomputation."""
 
     topology: str
     mesh: tuple[int, int, int]
@@ -45,17 +45,30 @@ class Candidate:
         train = dataclasses.replace(
             config.train, batch_rows=self.batch_rows, micro_rows=self.micro_rows, remat=self.remat
         )
-        # The mesh of decoding takes no part; it must only suit the other settings' checks.
+        # The decoding mesh stays: it is not used here, but checked with the rest of the configuration.
         return dataclasses.replace(config, train=train, train_mesh=self.mesh)
 
 
 @dataclasses.dataclass
 class Row:
-    """What became of a candidate; `least_bytes` is the counted bound, `peak_bytes` the compiler's word."""
+    """Result for a candidate.
+
+    Attributes:
+      candidate: The candidate.
+      verdict: `FITS`, `OOM` or the reason why it was not compiled.
+      min_bytes: Lower bound of the memory per device (bytes), by counting.
+      tokens_per_s_per_chip: Expected tokens per second and chip.
+      expected_s: Expected duration of a step in seconds.
+      roofline_s: Lower bound of the duration of a step in seconds.
+      bound: Resource that bounds a step: "arithmetic", "memory" or "network".
+      peak_bytes: Peak memory per device (bytes) by the compiler. None: not compiled or OOM.
+      compile_s: Duration of the compilation in seconds.
+      tokens_per_unit: Tokens trained on per unit of money.
+    """
 
     candidate: Candidate
     verdict: str
-    least_bytes: float = 0.0
+    min_bytes: float = 0.0
     tokens_per_s_per_chip: float = 0.0
     expected_s: float = 0.0
     roofline_s: float = 0.0
@@ -68,7 +81,7 @@ class Row:
 def candidates(
     cfg: LlamaConfig, topology: Topology, batch_rows: Sequence[int], remats: Sequence[Remat]
 ) -> Iterator[Candidate]:
-    """Yields every way to lay devices on the axes, with every micro-batch that divides a step."""
+    """Yields all divisions of devices between mesh axes, with each micro-batch that divides a step."""
     devices = topology.devices // topology.slices
     for tensor in range(1, cfg.num_kv_heads + 1):
         if devices % tensor or cfg.num_kv_heads % tensor:
@@ -81,11 +94,11 @@ def candidates(
                     yield Candidate(topology.name, mesh, rows, micro, remat)
 
 
-def least_bytes(cfg: LlamaConfig, config: RunConfig) -> float:
-    """Returns bytes that a device holds whatever the compiler does: state, gradients, kept activations."""
+def min_bytes(cfg: LlamaConfig, config: RunConfig) -> float:
+    """Returns a lower bound of the memory per device (bytes): state, gradients and saved activations."""
     train, (data, fsdp, tensor) = config.train, config.train_mesh
     size = {"float32": 4, "bfloat16": 2}
-    # Parameters and gradients, of adamw second moments too; first moments.
+    # Parameters, gradients and (adamw) second moments in param_dtype, first moments in moment_dtype.
     wide = 3 if train.optimizer == "adamw" else 2
     state = wide * size[train.param_dtype] + size[train.moment_dtype]
     parameters = trained_parameters(cfg, train) * state / (fsdp * tensor)
@@ -103,7 +116,7 @@ def least_bytes(cfg: LlamaConfig, config: RunConfig) -> float:
 def judge(
     config: RunConfig, cfg: LlamaConfig, topology: Topology, candidate: Candidate, targets: float
 ) -> Row:
-    """Counts a candidate; the verdict is "" if only compiling can tell."""
+    """Returns the result of counting; the verdict is "" if the candidate has to be compiled."""
     config = candidate.apply(config)
     mesh = phase_mesh(config.train.method, config, topology)
     try:
@@ -112,11 +125,11 @@ def judge(
     except ValueError as error:
         return Row(candidate, f"not divisible: {error}")
     cost = train_cost(cfg, topology, dict(mesh.shape), config.train, targets)
-    least = least_bytes(cfg, config)
+    least = min_bytes(cfg, config)
     return Row(
         candidate,
-        "over by counting" if least > topology.chip.hbm else "",
-        least_bytes=least,
+        "OOM by counting" if least > topology.chip.hbm else "",
+        min_bytes=least,
         tokens_per_s_per_chip=cost.tokens_per_chip(topology.chips),
         expected_s=cost.expected_s,
         roofline_s=cost.roofline_s,
@@ -134,38 +147,38 @@ def sweep(
     remats: Sequence[Remat],
     exhaustive: bool,
     folder: Path,
-    say: Callable[[str], None],
+    on_compile: Callable[[str], None],
 ) -> list[Row]:
-    """Counts all candidates and compiles what the module's docstring says.
+    """Counts all candidates, and compiles those that may be the fastest (see the module docstring).
 
     Args:
-      config: what the candidates leave as it is.
-      cfg: the model.
-      topologies: to compare.
-      lengths: mean tokens, of which the share of targets follows.
-      batch_rows: rows of a step to try.
-      remats: recomputation to try.
-      exhaustive: compiles also what cannot be the best any more.
-      folder: of `compiled.jsonl`.
-      say: told before every compilation.
+      config: configuration; candidates replace some of its values.
+      cfg: architecture of the model.
+      topologies: topologies to compare.
+      lengths: mean lengths, which determine the share of targets.
+      batch_rows: numbers of rows per step to try.
+      remats: values of `train.remat` to try.
+      exhaustive: also compile candidates that are expected to be slower than one that fits.
+      folder: folder of `compiled.jsonl`.
+      on_compile: called with a message before each compilation.
     """
     cache = _Cache(folder / "compiled.jsonl")
     rows = []
     for topology in topologies:
         ways = candidates(cfg, topology, batch_rows, remats)
-        mine = [judge(config, cfg, topology, way, lengths.target_share) for way in ways]
-        # Of equals the one with the least network time, then the one that holds least.
-        mine.sort(key=lambda row: (-row.tokens_per_s_per_chip, row.roofline_s, row.least_bytes))
-        found = False
-        for row in mine:
+        found = [judge(config, cfg, topology, way, lengths.target_share) for way in ways]
+        # Ties: least network time first, then least memory.
+        found.sort(key=lambda row: (-row.tokens_per_s_per_chip, row.roofline_s, row.min_bytes))
+        fits = False
+        for row in found:
             if row.verdict:
                 continue
-            if found and not exhaustive:
-                row.verdict = "no faster than one that fits"
+            if fits and not exhaustive:
+                row.verdict = "slower than one that fits"
                 continue
-            _compile(row, config, cfg, lengths, cache, say)
-            found = found or row.verdict == FITS
-        rows += mine
+            _compile(row, config, cfg, lengths, cache, on_compile)
+            fits = fits or row.verdict == FITS
+        rows += found
     return rows
 
 
@@ -175,21 +188,21 @@ def _compile(
     cfg: LlamaConfig,
     lengths: Lengths,
     cache: "_Cache",
-    say: Callable[[str], None],
+    on_compile: Callable[[str], None],
 ) -> None:
     config = row.candidate.apply(config)
     key = digest([dataclasses.asdict(row.candidate), dataclasses.asdict(config.train), cfg.to_json()])
     if key not in cache.known:
-        say(f"compiling {row.candidate}")
+        on_compile(f"compiling {row.candidate}")
         plan = in_child(plan_phase, config.train.method, config, cfg, row.candidate.topology, lengths)
         cache.add(key, {"fits": plan.fits, "peak": plan.peak_hbm_bytes, "seconds": plan.compile_s})
     known = cache.known[key]
-    row.verdict = FITS if known["fits"] else OVER
+    row.verdict = FITS if known["fits"] else OOM
     row.peak_bytes, row.compile_s = known["peak"], known["seconds"]
 
 
 class _Cache:
-    """What was compiled, a line each; a line that a kill cut short is left out."""
+    """Results of the compiler as JSON lines; an incomplete last line is ignored."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -205,28 +218,28 @@ class _Cache:
         self.known[key] = value
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
-            file.write("\n" * self._torn() + json.dumps({"key": key, **value}) + "\n")
+            file.write("\n" * self._is_torn() + json.dumps({"key": key, **value}) + "\n")
 
-    def _torn(self) -> bool:
+    def _is_torn(self) -> bool:
         text = self._path.read_text() if self._path.exists() else ""
         return bool(text) and not text.endswith("\n")
 
 
 def set_prices(rows: Sequence[Row], prices: dict[str, float]) -> None:
-    """Fills in the tokens that a unit of money trains on; `prices` are of a chip-hour, by topology."""
+    """Sets `tokens_per_unit` of the rows from the prices of a chip-hour by topology."""
     for row in rows:
         if unit := prices.get(row.candidate.topology):
             row.tokens_per_unit = row.tokens_per_s_per_chip * 3600 / unit
 
 
 def best(rows: Sequence[Row], field: str) -> Row | None:
-    """Returns the row of the highest value among those that fit."""
+    """Returns the row with the highest value of a field among those that fit, or None."""
     fitting = [row for row in rows if row.verdict == FITS and getattr(row, field) is not None]
     return max(fitting, key=lambda row: getattr(row, field), default=None)
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Writes a line a candidate, in the order of the sweep."""
+    """Writes one line per candidate, in the order of the sweep."""
     lines = []
     for row in rows:
         fields = dataclasses.asdict(row)
@@ -240,23 +253,23 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draws expected speed over memory, a colour a topology; what fits is filled."""
+    """Plots expected speed over memory, with one color per topology; candidates that fit are filled."""
     with needs("report"):
         from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for color, (topology, mine) in enumerate(_by_topology(rows).items()):
-        for verdict, filled in ((FITS, True), (OVER, False)):
-            some = [row for row in mine if row.verdict == verdict]
+    for color, (topology, members) in enumerate(_by_topology(rows).items()):
+        for verdict, filled in ((FITS, True), (OOM, False)):
+            group = [row for row in members if row.verdict == verdict]
             axes.scatter(
-                [(row.peak_bytes or row.least_bytes) / _GIB for row in some],
-                [row.tokens_per_s_per_chip for row in some],
+                [(row.peak_bytes or row.min_bytes) / _GIB for row in group],
+                [row.tokens_per_s_per_chip for row in group],
                 color=f"C{color}",
                 facecolors=f"C{color}" if filled else "none",
-                label=f"{topology}, {verdict}" if some else None,
+                label=f"{topology}, {verdict}" if group else None,
             )
-    axes.set_xlabel("GiB a device (the compiler's peak; where it gave up, the counted least)")
+    axes.set_xlabel("GiB per device (peak by the compiler; for OOM, the counted lower bound)")
     axes.set_ylabel("expected tokens/s/chip")
     if axes.get_legend_handles_labels()[0]:
         axes.legend()

@@ -1,4 +1,4 @@
-"""A plan as tables in the terminal."""
+"""Prints plans as tables in the terminal."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ste_jax.plan.sweep import FITS, OVER, Row, best
+from ste_jax.plan.sweep import FITS, OOM, Row, best
 
 _GIB = 2**30
 
 
 def render_plan(console: Console, report: dict[str, Any]) -> None:
-    """Prints what each program holds and costs, and the chip-hours of the stages."""
+    """Prints memory and cost of each program, and the chip-hours of the stages."""
     console.print(
         f"{report['config']} ({report['model']}) on {report['topology']}: {report['chips']} chips, "
         f"{report['devices']} devices",
@@ -22,17 +22,16 @@ def render_plan(console: Console, report: dict[str, Any]) -> None:
     console.print(_programs(phases))
     for phase in phases:
         if phase["error"]:
-            console.print(f"{phase['phase']} does not fit: {_first_line(phase['error'])}", markup=False)
+            console.print(f"{phase['phase']}: OOM: {_first_line(phase['error'])}", markup=False)
         console.print(
-            f"{phase['phase']}: {phase['efficiency']:.0%} of it expected ({phase['efficiency_source']})",
+            f"{phase['phase']}: expected at {phase['efficiency']:.0%} of the roofline "
+            f"({phase['efficiency_source']})",
             markup=False,
         )
     if report["stages"]:
         console.print(_stages(report))
         assumed = ", ".join(f"{name} {value}" for name, value in report["assumed"].items())
-        console.print(
-            f"assumed means: {assumed}; loading, compiling and saving are not counted", markup=False
-        )
+        console.print(f"assumed: {assumed}; loading, compiling and saving are not included", markup=False)
 
 
 def _first_line(text: str) -> str:
@@ -44,20 +43,20 @@ def _programs(phases: list[dict[str, Any]]) -> Table:
 
     def row(name: str, unit: float, field: str, places: int = 0) -> None:
         values = [phase[field] for phase in phases]
-        table.add_row(name, *("over" if v is None else f"{v / unit:,.{places}f}" for v in values))
+        table.add_row(name, *("OOM" if v is None else f"{v / unit:,.{places}f}" for v in values))
 
     table.add_row("mesh: data x fsdp x tensor", *("x".join(map(str, phase["mesh"])) for phase in phases))
     table.add_row("fits", *("yes" if phase["fits"] else "no" for phase in phases))
-    row("peak GiB a device", _GIB, "peak_hbm_bytes", 2)
+    row("peak GiB per device", _GIB, "peak_hbm_bytes", 2)
     row("limit GiB", _GIB, "hbm_limit_bytes", 2)
     for name in dict.fromkeys(name for phase in phases for name in phase["holds"]):
         sizes = [phase["holds"].get(name) for phase in phases]
         table.add_row(f"  {name}", *("" if size is None else f"{size / _GIB:.2f}" for size in sizes))
-    row("compiled in s", 1, "compile_s")
-    row("tokens a step", 1, "tokens")
+    row("compile time s", 1, "compile_s")
+    row("tokens per step", 1, "tokens")
     row("TFLOP", 1e12, "flops", 1)
-    row("HBM GB a device", 1e9, "hbm_bytes", 1)
-    row("network GB a device", 1e9, "network_bytes", 1)
+    row("HBM GB per device", 1e9, "hbm_bytes", 1)
+    row("network GB per device", 1e9, "network_bytes", 1)
     row("roofline ms", 1e-3, "roofline_s", 1)
     table.add_row("bound by", *(phase["bound"] for phase in phases))
     row("expected ms", 1e-3, "expected_s", 1)
@@ -67,7 +66,9 @@ def _programs(phases: list[dict[str, Any]]) -> Table:
 
 def _stages(report: dict[str, Any]) -> Table:
     price = report["price_per_chip_hour"]
-    table = Table("stage", "prompts", "samples each", "M tokens", "chip-hours", *(["money"] if price else []))
+    table = Table(
+        "stage", "prompts", "samples per prompt", "M tokens", "chip-hours", *(["money"] if price else [])
+    )
     for stage in report["stages"]:
         table.add_row(
             stage["stage"],
@@ -83,19 +84,19 @@ def _stages(report: dict[str, Any]) -> Table:
 
 
 def render_sweep(console: Console, rows: Sequence[Row]) -> None:
-    """Prints what was compiled and names the best, per chip and per unit of money."""
+    """Prints the compiled candidates and the best of them, per chip and per unit of money."""
     table = Table("topology", "mesh", "rows", "remat", "verdict", "peak GiB", "tokens/s/chip", "bound by")
     for row in rows:
-        if row.verdict not in (FITS, OVER):
+        if row.verdict not in (FITS, OOM):
             continue
         way = row.candidate
         table.add_row(
             way.topology,
             "x".join(map(str, way.mesh)),
-            f"{way.batch_rows}, {way.micro_rows} at once",
+            f"{way.batch_rows}, {way.micro_rows} per micro-batch",
             way.remat,
             row.verdict,
-            "over" if row.peak_bytes is None else f"{row.peak_bytes / _GIB:.1f}",
+            "OOM" if row.peak_bytes is None else f"{row.peak_bytes / _GIB:.1f}",
             f"{row.tokens_per_s_per_chip:,.0f}",
             row.bound,
         )
@@ -107,4 +108,4 @@ def render_sweep(console: Console, rows: Sequence[Row]) -> None:
         if winner := best(rows, field):
             console.print(f"best {name}: {getattr(winner, field):,.0f} {unit}, {winner.candidate}")
     if best(rows, "tokens_per_s_per_chip") is None:
-        console.print("nothing fits: more chips, a larger tensor axis, fewer rows, or bfloat16 moments")
+        console.print("nothing fits: try more chips, a larger tensor axis, fewer rows or bfloat16 moments")

@@ -1,4 +1,4 @@
-"""Compiles the run's own training step for TPU slices that are not here."""
+"""Compiles the training step of a run for TPU slices."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from ste_jax.sharding import TRAIN, AnyMesh
 from ste_jax.training.settings import TrainSettings
 from ste_jax.training.step import TrainState, abstract_state, check_rows, train_step
 
-# A schedule needs a length; no shape depends on it.
+# Length of the schedule; no shape depends on it.
 _STEPS = 1000
-# Tokens: no row of preferences is held to have more pairs than of this length.
+# Assumed minimum length of a preference pair in tokens, which bounds the number of pairs per row.
 _PAIR = 512
 
 
 def train_arguments(
     cfg: LlamaConfig, mesh: AnyMesh, settings: TrainSettings
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the shapes and shardings of a step's state and batch; every token may be a target.
+    """Returns the shapes and shardings of the state and the batch of a step; every token may be a target.
 
     Raises:
-      ValueError: the mesh does not divide the model or the rows.
+      SteError: the mesh does not divide the model or the rows.
     """
     check_divisible(cfg, TRAIN, mesh.shape)
     check_rows(settings, TRAIN, mesh.shape)
@@ -45,14 +45,14 @@ def train_arguments(
 
 
 def compile_train(cfg: LlamaConfig, mesh: jax.sharding.Mesh, settings: TrainSettings) -> Compiled:
-    """Compiles one optimizer step, its state given up to the next."""
+    """Compiles one optimizer step, whose state is donated."""
     with jax.set_mesh(mesh):
         state, batch = train_arguments(cfg, mesh, settings)
         return compile_program(train_step.lower(state, batch, settings=settings, total_steps=_STEPS))
 
 
 def device_bytes(tree: Any) -> int:
-    """Returns the bytes of a device's share of abstract arrays."""
+    """Returns the bytes per device of abstract arrays."""
     total = 0
     for leaf in jax.tree.leaves(tree):
         size = leaf.dtype.itemsize

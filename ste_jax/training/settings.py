@@ -23,38 +23,46 @@ _free = functools.partial(config_field, affects=())
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What one fine-tuning run does; the defaults are the paper's where it states them.
+    """Settings of one training; the defaults are those of the paper where it states them.
 
     Attributes:
-      method: "sft" on correct judgments, or "dpo" on correct ones against wrong ones.
-      beta: of "dpo": how strongly the model is held to the one it starts from.
-      nll_scale: of "dpo": weight of the correct judgments' likelihood.
-      learning_rate: peak of the schedule, reached by a linear warm-up.
-      schedule: from the peak by a "cosine" or "linear" down toward `learning_rate *
-        final_learning_rate_ratio`, which the step after the last would have, or "constant".
-      optimizer: of optax; "sgd" has momentum `b1` and no decay.
-      epochs: the run makes at most this many passes over the examples (0.5: half of them).
-      batch_rows: packed rows of one optimizer step, over all devices.
-      micro_rows: rows that go through the model at once; gradients of a step's micro-batches are accumulated.
-      row_length: tokens of a packed row; longer examples are left out.
-      lora_rank: trains adapters of this rank for the matrices of the layers; the model itself is frozen and
-        kept in `dtype`; 0: trains the model.
-      lora_alpha: their changes are multiplied by `lora_alpha / lora_rank`.
-      param_dtype: of the trained parameters and the second moments (of "adamw"); small learning rates vanish
-        in bfloat16.
-      dtype: of the computation; norms, softmax and losses are float32 in any case.
-      moment_dtype: of the first moments ("lion" and "sgd" have no others), not of the second ones.
-      attention: "xla" on any device, or "splash", the Pallas kernel, on TPU; the same up to rounding.
-      remat: what the backward pass recomputes: nothing, all but the products with weights and what "xla"
-        attention returns ("dots"), or each layer; attention scores in any case.
-      loss_chunk: targets of a row whose logits exist at once.
-      evaluate_every: steps between evaluations, besides those at the end of every epoch; 0: none besides.
-      choose_by: the validation metric that chooses the checkpoint: "accuracy" of the single verdicts, or
+      method: "sft": fine-tuning on correct judgments. "dpo": preference optimization of correct judgments
+        against wrong ones.
+      beta: DPO: strength of the constraint to stay close to the initial model.
+      nll_scale: DPO: weight of the negative log-likelihood of the correct judgments.
+      learning_rate: Peak of the schedule, reached by a linear warm-up.
+      schedule: Decay after the peak: "cosine" or "linear" down to `learning_rate *
+        final_learning_rate_ratio`, which the step after the last one would have, or "constant".
+      final_learning_rate_ratio: Final learning rate as a share of the peak.
+      warmup_steps: Number of steps of the linear warm-up.
+      epochs: Maximum number of passes over the examples; 0.5 is half a pass.
+      batch_rows: Packed rows per optimizer step, over all devices.
+      micro_rows: Packed rows per forward and backward pass; the gradients of a step's micro-batches are
+        accumulated.
+      row_length: Length of a packed row in tokens; longer examples are dropped.
+      optimizer: Optimizer of optax. "sgd" has momentum `b1` and no weight decay.
+      b1: Decay rate of the first moments.
+      b2: Decay rate of the second moments.
+      weight_decay: Weight decay.
+      clip_norm: Maximum global norm of the gradients.
+      lora_rank: Rank of LoRA adapters of the matrices of all layers; the model is frozen and stored in
+        `dtype`. 0: trains all parameters.
+      lora_alpha: Scale of the adapters, as `lora_alpha / lora_rank`.
+      param_dtype: Dtype of the trained parameters and of the second moments (adamw). In bfloat16, updates at
+        small learning rates are lost.
+      dtype: Dtype of the computation. Norms, softmax and losses are always float32.
+      moment_dtype: Dtype of the first moments.
+      attention: "xla" on any device, or "splash", the Pallas kernel for TPU; equal up to rounding.
+      remat: Activations that the backward pass recomputes: "none", "dots" (all but the products with
+        weights and the outputs of "xla" attention) or "full" (whole layers). Attention scores are always
+        recomputed.
+      loss_chunk: Number of targets per row whose logits are in memory at a time.
+      evaluate_every: Steps between validations, in addition to those at the end of each epoch. 0: none.
+      choose_by: Validation metric that chooses the checkpoint: "accuracy" of the single verdicts, or
         "accuracy_pooled" of the decisions over both orders.
-      patience: evaluations in a row that are no better than the best before them, after which the run stops;
-        0: it never does.
-      checkpoint_every: steps between checkpoints.
-      keep_checkpoints: how many of the latest checkpoints are kept.
+      patience: Number of successive validations without improvement after which training stops. 0: never.
+      checkpoint_every: Steps between checkpoints.
+      keep_checkpoints: Number of latest checkpoints to keep.
     """
 
     method: Method = _fixed("sft")

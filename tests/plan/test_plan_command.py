@@ -41,7 +41,8 @@ def test_a_plan_in_json():
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["topology"], report["chips"], report["fits"]) == ("v5e-4", 4, True)
-    for phase in ("sft", "prefill", "decode"):
+    assert list(report["phases"]) == ["sft", "prefill", "decode", "validate"]
+    for phase in report["phases"]:
         found = report["phases"][phase]
         assert found["fits"] is True
         assert found["devices"] == 4
@@ -80,7 +81,7 @@ def test_what_does_not_fit_is_a_result():
         "--config.train.row_length=256",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "sft does not fit" in done.stdout
+    assert "sft: OOM" in done.stdout
     assert "exceeds" in done.stdout.replace("\n", " ") or "RESOURCE_EXHAUSTED" in done.stdout
 
 
@@ -92,9 +93,10 @@ def test_what_does_not_fit_is_a_result():
             ["--topology=v6e-256"],
             "uses 64 of the 256 devices of v6e-256; set mesh to sizes whose product is 256",
         ),
-        (["--topology=v6e-64", "--config.model=somebody/else"], "is no file here and no known name"),
-        (["--topology=v6e-64", "--phase=dpo"], "the configuration has no dpo, only sft, prefill, decode"),
+        (["--topology=v6e-64", "--config.model=somebody/else"], "neither a local file nor a known name"),
+        (["--topology=v6e-64", "--phase=dpo"], "no phase dpo, only sft, prefill, decode"),
         (["--topology=v6e-64", "--sweep", "--remat=some"], "--remat takes none, dots, full"),
+        (["--topology=v6e-64", "--kept=0.3"], "--kept is now --acceptance_rate"),
     ],
 )
 def test_wrong_calls(arguments, message):

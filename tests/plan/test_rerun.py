@@ -16,8 +16,8 @@ CONFIG = read_config(runpy.run_path(str(CONFIGS / "llama3_70b.py"))["get_config"
 CFG = PRESETS["llama3_70b"]
 
 
-def hours(config=CONFIG, kept=0.5, **lengths):
-    found = stage_hours(config, CFG, parse_topology("v6e-64"), Lengths(**lengths), kept)
+def hours(config=CONFIG, acceptance_rate=0.5, **lengths):
+    found = stage_hours(config, CFG, parse_topology("v6e-64"), Lengths(**lengths), acceptance_rate)
     return {stage.stage: stage for stage in found}
 
 
@@ -74,7 +74,8 @@ def test_longer_judgments_and_more_samples_cost_more():
     assert hours(judgment=1400)["annotate"].chip_hours > 1.9 * base
     few = dataclasses.replace(CONFIG, annotate=dataclasses.replace(CONFIG.annotate, samples=5))
     assert hours(few)["annotate"].chip_hours < base
-    assert hours(kept=0.25)["train"].chip_hours == pytest.approx(hours()["train"].chip_hours / 2, rel=0.02)
+    half = hours()["train"].chip_hours / 2
+    assert hours(acceptance_rate=0.25)["train"].chip_hours == pytest.approx(half, rel=0.02)
     no_vote = dataclasses.replace(CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, votes=0))
     assert hours(no_vote)["evaluate"].chip_hours < hours()["evaluate"].chip_hours
 

@@ -12,10 +12,22 @@ from jax.sharding import use_abstract_mesh
 from ste_jax.config import read_config
 from ste_jax.decode.steps import decode, prefill
 from ste_jax.models.presets import preset_of
-from ste_jax.plan.decode import decode_arguments, prefill_arguments
-from ste_jax.plan.phases import largest_shape, phase_mesh
+from ste_jax.plan.decode import (
+    abstract_model,
+    decode_arguments,
+    prefill_arguments,
+    prefix_bytes,
+    suffix_bytes,
+)
+from ste_jax.plan.phases import (
+    largest_shape,
+    phase_mesh,
+    phases_of,
+    training_state_bytes,
+    validation_shape,
+)
 from ste_jax.plan.topology import parse_topology
-from ste_jax.plan.train import train_arguments
+from ste_jax.plan.train import device_bytes, train_arguments
 from ste_jax.training.step import train_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -62,3 +74,22 @@ def test_all_programs_shard(stem, name):
         ]
         prefix = jax.eval_shape(prefill, *prefill_arguments(cfg, mesh, shape))
         assert jax.tree.leaves(prefix)[0].sharding.spec == jax.tree.leaves(arguments[1])[0].sharding.spec
+
+
+# Too small to decode the model, as the docstring of the configuration states.
+TRAIN_ONLY = {("llama3_70b", "v5e-128"), ("llama3_70b", "v5e-16")}
+
+
+@pytest.mark.parametrize(("stem", "name"), sorted(set(slices()) - TRAIN_ONLY))
+def test_validation_fits_in_memory_with_the_training_state(stem, name):
+    get_config = runpy.run_path(str(CONFIGS / f"{stem}.py"))["get_config"]
+    config = read_config(get_config(name if stem == "llama3_70b" else "").to_dict())
+    cfg, topology = preset_of(config.model), parse_topology(name)
+    assert cfg is not None
+    assert "validate" in phases_of(config)
+    mesh = phase_mesh("validate", config, topology)
+    shape = validation_shape(config, cfg, mesh)
+    caches = (prefix_bytes(cfg, shape) + suffix_bytes(cfg, shape)) // mesh.size
+    arrays = training_state_bytes(config, cfg, topology) + device_bytes(abstract_model(cfg, mesh)) + caches
+    # The compiler adds activations of a prefill, up to 0.7 GiB per device for these configurations.
+    assert arrays + 0.7 * 2**30 < topology.chip.hbm

@@ -42,10 +42,10 @@ def test_counting_leaves_out_what_cannot_fit():
         remat: judge(CONFIG, CFG, topology, Candidate("v5p-32", (1, 16, 1), 64, 16, remat), 0.3).verdict
         for remat in ("full", "none")
     }
-    assert verdicts == {"full": "", "none": "over by counting"}
+    assert verdicts == {"full": "", "none": "OOM by counting"}
     # 988 GB of state on 8 chips of 96 GB.
     small = judge(CONFIG, CFG, parse_topology("v5p-16"), Candidate("v5p-16", (1, 8, 1), 64, 8, "full"), 0.3)
-    assert small.verdict == "over by counting"
+    assert small.verdict == "OOM by counting"
     odd = dataclasses.replace(CFG, intermediate_size=28673)
     way = Candidate("v6e-64", (1, 8, 8), 64, 8, "full")
     assert "'mlp'" in judge(CONFIG, odd, parse_topology("v6e-64"), way, 0.3).verdict
@@ -69,7 +69,7 @@ def test_a_sweep_compiles_the_best_that_fits_once(tmp_path):
             remats=["none", "full"],
             exhaustive=False,
             folder=tmp_path,
-            say=said.append,
+            on_compile=said.append,
         )
 
     rows = run()
@@ -78,7 +78,7 @@ def test_a_sweep_compiles_the_best_that_fits_once(tmp_path):
     assert [row.candidate.topology for row in fitting] == ["v5e-4", "v6e-4"]
     for row in fitting:
         assert row.peak_bytes is not None
-        assert 0.5 * row.least_bytes < row.peak_bytes < 2**30
+        assert 0.5 * row.min_bytes < row.peak_bytes < 2**30
         others = [r for r in rows if r.candidate.topology == row.candidate.topology]
         assert row.tokens_per_s_per_chip == max(r.tokens_per_s_per_chip for r in others)
     with (tmp_path / "compiled.jsonl").open("a") as file:
@@ -97,13 +97,13 @@ def test_a_sweep_compiles_the_best_that_fits_once(tmp_path):
     with (tmp_path / "sweep.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(rows)
-    assert {line["verdict"] for line in lines} == {FITS, "no faster than one that fits"}
+    assert {line["verdict"] for line in lines} == {FITS, "slower than one that fits"}
     plot(rows, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_nothing_that_fits_is_no_best():
-    row = Row(Candidate("v6e-4", (1, 4, 1), 4, 4, "full"), "does not fit")
+    row = Row(Candidate("v6e-4", (1, 4, 1), 4, 4, "full"), "OOM")
     assert best([row], "tokens_per_s_per_chip") is None
 
 
