@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = "meta-llama/Llama-3.1-8B-Instruct"
     c.mesh, c.train_mesh = (1, -1, 8), (1, -1, 1)
     c.train.micro_rows = 16
+    c.train.moment_dtype = "float32"
     c.instructions = "instructions.csv"
     c.labelled_pairs = ""
 

@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = "meta-llama/Llama-3.1-8B-Instruct"
     c.mesh, c.train_mesh = (1, -1, 8), (1, -1, 1)
     c.train.micro_rows = 16
+    c.train.moment_dtype = "float32"
     c.train.learning_rate = 2e-6  # smaller models take larger rates; not from the paper
     c.decode.sequences = 300  # 20 slots of 15 samples and two prompts
     c.decode.prefix_tokens = 20 * 2 * 4096

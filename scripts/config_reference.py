@@ -27,10 +27,10 @@ Fields that the file sets can be overridden on the command line with `--config.S
 fields and values of another type are refused before anything is loaded.
 
 "Affects" lists the stages whose records depend on a field:
-{", ".join(f"`{stage}`" for stage in STAGES)}. A stage that was made with another value is stale: the command stops, and `--redo=STAGE` deletes it with
-everything that follows from it. "Content" means that the content counts, not the name: the stage is stale if
-the file, model or choice of records changed. Fields that affect no stage can be changed when a run is
-resumed.
+{", ".join(f"`{stage}`" for stage in STAGES)}. A stage that was made
+with another value is stale: the command stops, and `--redo=STAGE` deletes it with everything that follows
+from it. "Content": the content counts, not the name; the stage is stale if the file, model or choice of
+records changed. Fields that affect no stage can be changed when a run is resumed.
 """
 
 

@@ -91,5 +91,5 @@ def test_validation_fits_in_memory_with_the_training_state(stem, name):
     shape = validation_shape(config, cfg, mesh)
     caches = (prefix_bytes(cfg, shape) + suffix_bytes(cfg, shape)) // mesh.size
     arrays = training_state_bytes(config, cfg, topology) + device_bytes(abstract_model(cfg, mesh)) + caches
-    # The compiler adds activations of a prefill, up to 0.7 GiB per device for these configurations.
-    assert arrays + 0.7 * 2**30 < topology.chip.hbm
+    # Compiled: up to 1.25 GiB per device for a copy of one stacked matrix, and activations.
+    assert arrays + 1.5 * 2**30 < topology.chip.hbm
