@@ -136,8 +136,8 @@ class PairsConfig:
         Sampling(temperature=1.0, top_p=1.0), used=lambda section: "high_temperature" in section.modes
     )
     checks: PairChecks = _pairs(PairChecks())
-    validation: int = config_field(affects=("annotate", "train", "prefer"), by_content=True)
-    test: int = config_field(affects=JUDGING, by_content=True)
+    validation: int = config_field(affects=("pairs", "annotate", "train", "prefer"), by_content=True)
+    test: int = config_field(affects=("pairs", *JUDGING), by_content=True)
 
     def __post_init__(self):
         _require(

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-from errors import raises
 
 from ste_jax.plan.chips import CHIPS
 from ste_jax.plan.topology import parse_topology
