@@ -170,6 +170,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
             flags.FLAGS["config"].value.lock()  # reports a file that could not be read
         return rest
     except AttributeError as error:
+        _refuse_renamed(argv)
         # It holds the KeyError of the unknown field, which may name a similar one in a second line.
         text = getattr(error.args[0], "args", error.args)[0]
         sys.exit(f"ste: --config has no field {' '.join(str(text).split())}")
@@ -180,6 +181,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, OSError) as error:
         # Above the last line ml_collections puts where it looked, or the traceback of the file.
         sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
+
+
+def _refuse_renamed(argv: list[str]) -> None:
+    """Ends the program if an argument `--config.FIELD` is the old name of a renamed field."""
+    from ste_jax.config import renamed_field
+
+    for argument in argv:
+        field = argument.lstrip("-").removeprefix("config.").partition("=")[0]
+        if argument.startswith("-") and (new := renamed_field(field)):
+            sys.exit(f"ste: --config.{field} is now --config.{new}")
 
 
 def _help_of_flags() -> str:
