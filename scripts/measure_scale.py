@@ -22,7 +22,7 @@ from etils import epath
 
 from ste_jax.decode.protocol import Request
 from ste_jax.randomness import sample_keys
-from ste_jax.records import Comparison, Judgment
+from ste_jax.records import Comparison, Judgment, TrainingExample
 from ste_jax.storage.files import canonical_json
 from ste_jax.storage.journal import Journal, encode_line
 from ste_jax.storage.readers import iter_records
@@ -119,6 +119,16 @@ def records(_: int, __: Path) -> dict[str, float]:
             request_id(number), prompt, sample_keys(0, "annotate/1", str(number), SAMPLES), JUDGMENT_TOKENS
         )
 
+    def example(number: int) -> TrainingExample:
+        draw = random.Random(number)
+        return TrainingExample(
+            id=f"instruction-{number:07d}/as_given/0",
+            pair_id=f"instruction-{number:07d}",
+            order="as_given",
+            prompt=token_ids(draw, PROMPT_TOKENS),
+            target=token_ids(draw, JUDGMENT_TOKENS),
+        )
+
     def lines(number: int) -> list[str]:
         return [canonical_json(record.to_json()) for record in judgments(number)]
 
@@ -135,6 +145,8 @@ def records(_: int, __: Path) -> dict[str, float]:
         "judgment_encode_us": seconds / 100 / SAMPLES * 1e6,
         "comparison_memory": growth(lambda: [comparison(i) for i in range(200)], 200),
         "comparison_disk": len(canonical_json(comparison(0).to_json())),
+        "example_memory": growth(lambda: [example(i) for i in range(200)], 200),
+        "example_disk": len(canonical_json(example(0).to_json())),
         "request_memory": growth(lambda: [request(i) for i in range(200)], 200),
     }
 
