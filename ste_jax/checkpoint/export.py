@@ -17,6 +17,7 @@ from ste_jax.checkpoint.folder import CHANGEABLE_FIELDS, PartialModelFolder, upd
 from ste_jax.checkpoint.hf import DTYPES, INDEX, NAMES
 from ste_jax.checkpoint.source import ModelSource, read_card
 from ste_jax.distributed import process
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.sharding import DECODE, make_mesh
 from ste_jax.text.tokenizer import Tokenizer
@@ -46,9 +47,13 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
       ValueError: the weights are damaged, `folder` is no model folder, or several processes run.
     """
     if source.card is None or source.weights is not None:
-        raise ValueError(f"{source.path}: no model folder of ours; only those are exported")
+        raise SteError(
+            "model_unsupported", f"{source.path}: not an own model folder; only those are exported"
+        )
     if process.count() > 1:
-        raise ValueError("convert: one process exports a model; start it on one host only")
+        raise SteError(
+            "processes_unsupported", "convert: one process exports a model; start it on one host only"
+        )
     partial_folder = PartialModelFolder(folder, f"{source.card.name} {source.digest()}")
     if partial_folder.is_finished:
         return _update_exported_card(source.card, Path(folder))

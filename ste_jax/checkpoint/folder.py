@@ -1,11 +1,12 @@
-"""Writes our own model folders: `model.json` (the card), the parameters (Orbax) and the tokenizer's files.
+"""Writes own model folders: `model.json` (the card), the parameters (Orbax) and the files of the tokenizer.
 
-A folder is written beside its final name and renamed when it is whole. What is written of a conversion is
-kept, and the next start of the same conversion goes on behind it.
+A folder is written under a temporary name and renamed once it is complete. The parts of a conversion that was
+killed are kept, and the next start of the same conversion resumes after them.
 """
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.orbax import save_parameter
 from ste_jax.checkpoint.source import CARD, PARAMETERS, ModelSource
-from ste_jax.distributed import process
+from ste_jax.distributed import preemption, process
 from ste_jax.errors import SteError
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.sharding import TRAIN
@@ -27,29 +28,32 @@ _ORIGIN = "conversion.json"
 
 
 class PartialModelFolder:
-    """A model folder that is not whole yet.
+    """A model folder that is not complete yet.
 
     Attributes:
-      path: where it is written for now.
-      written: what was written, by name, with a note on it; of earlier starts too.
+      path: Temporary path of the folder.
+      written: Names of the parts that are on disk, with a note each; those of earlier starts included.
     """
 
     def __init__(self, folder: str | Path, origin: str = ""):
-        """Begins a folder, or goes on with one of the same `origin` ("": always begins).
+        """Starts a folder, or resumes one of the same `origin` ("": always starts).
 
         Raises:
-          ValueError: `folder` is there and is no model folder, or, for a conversion, another model.
+          SteError: "folder_in_use": `folder` exists and is no model folder, or, for a conversion, holds
+            another model.
         """
         self._final = epath.Path(folder).absolute()
         if self._final.exists() and not (self._final / CARD).exists() and any(self._final.iterdir()):
-            raise ValueError(
-                f"{self._final}: not empty, and no model folder; choose another folder for the model"
+            raise SteError(
+                "folder_in_use",
+                f"{self._final}: not empty, and no model folder; choose another folder for the model",
             )
         self.path = self._final.parent / f"{self._final.name}.partial"
         self._origin = origin
         if origin and (self._final / CARD).exists() and not self.is_finished:
-            raise ValueError(
-                f"{self._final}: another model is there already; choose another folder, or delete it"
+            raise SteError(
+                "folder_in_use",
+                f"{self._final}: holds another model already; choose another folder, or delete it",
             )
         self.written: dict[str, str] = _written(self.path, origin) or {}
         if not self.written:
@@ -57,18 +61,18 @@ class PartialModelFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the folder is there under its final name, made from the same origin."""
+        """True if the folder exists under its final name, made from the same origin."""
         return _written(self._final, self._origin) is not None
 
     def record(self, name: str, note: str) -> None:
-        """Remembers that `name` is on disk."""
+        """Records that `name` is on disk."""
         self.written[name] = note
         if self._origin:
             state = json.dumps({"origin": self._origin, "done": self.written}, indent=1)
             process.on_process_zero(lambda: write_atomically(self.path / _ORIGIN, state))
 
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> None:
-        """Writes the card and the tokenizer, and gives the folder its name."""
+        """Writes the card and the tokenizer, and renames the folder to its final name."""
 
         def rename() -> None:
             tokenizer.save(Path(self.path))
@@ -80,7 +84,7 @@ class PartialModelFolder:
 
 
 class ModelWriter:
-    """Writes a model folder of ours, one parameter after the other."""
+    """Writes an own model folder, one parameter after the other."""
 
     def __init__(self, folder: str | Path, origin: str = ""):
         """See `PartialModelFolder`."""
@@ -91,17 +95,12 @@ class ModelWriter:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the folder is there, made from the same origin."""
+        """True if the folder exists, made from the same origin."""
         return self._folder.is_finished
-
-    def _remove_unrecorded(self) -> None:
-        for folder in _children(self._parameters):
-            if folder.name not in self.written:
-                folder.rmtree()
 
     @property
     def written(self) -> dict[str, str]:
-        """The parameters that are on disk, with their hashes."""
+        """The `parameter_hash` of every parameter that is on disk, by name."""
         return self._folder.written
 
     def add(self, name: str, array: jax.Array) -> None:
@@ -110,34 +109,48 @@ class ModelWriter:
         self._folder.record(name, parameter_hash(array))
 
     def finish(self, card: ModelCard, tokenizer: Tokenizer) -> ModelCard:
-        """Returns the card with its hashes filled in, when the folder has its name."""
+        """Completes the folder and returns the card with its hashes filled in."""
         card = dataclasses.replace(
             card, weights_hash=combine(self.written), tokenizer_hash=tokenizer.fingerprint()
         )
         self._folder.finish(card, tokenizer)
         return card
 
+    def _remove_unrecorded(self) -> None:
+        for folder in _children(self._parameters):
+            if folder.name not in self.written:
+                folder.rmtree()
+
 
 def save_model(
-    folder: str | Path, model: Llama, card: ModelCard, tokenizer: Tokenizer, dtype: str | None = None
+    folder: str | Path,
+    model: Llama,
+    card: ModelCard,
+    tokenizer: Tokenizer,
+    dtype: str | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> ModelCard:
-    """Writes a model folder, in the place of an older model if there is one.
+    """Writes a model folder, replacing an older model of this name.
 
     Args:
-      folder: its name; it appears there complete or not at all.
-      model: of which the parameters are written.
-      card: its architecture and its hashes of weights and tokenizer are filled in here.
-      tokenizer: written beside the weights.
-      dtype: of the parameters on disk (None: as they are).
+      folder: Final name; the folder appears there complete or not at all.
+      model: Model whose parameters are written.
+      card: Card of the model; its architecture and its hashes are filled in here.
+      tokenizer: Tokenizer to write into the folder.
+      dtype: Dtype of the parameters on disk (None: unchanged).
+      stop_requested: Called before every parameter, in all processes alike.
 
     Returns:
-      The card as it was written.
+      The card as written.
 
     Raises:
-      ValueError: `folder` is there and is no model folder.
+      SteError: "folder_in_use": `folder` exists and is no model folder.
+      StopRequested: `stop_requested` returned True; an older model of this name is still there.
     """
     writer = ModelWriter(folder)
     for name in parameter_table(model.cfg):
+        if stop_requested():
+            raise preemption.StopRequested
         array = model.parameter(name)
         writer.add(name, array if dtype is None else array.astype(dtype))
     return writer.finish(dataclasses.replace(card, architecture=model.cfg), tokenizer)
@@ -182,19 +195,19 @@ def _write_card(path: epath.Path, card: ModelCard) -> None:
 
 
 def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mesh, dtype: str = "") -> bool:
-    """Writes somebody else's model as one of our folders, in the pieces that training on `mesh` reads.
+    """Converts a foreign model to an own model folder, in the shards that training on `mesh` reads.
 
     Args:
-      source: a GGUF file or a Hugging Face folder.
-      folder: to write; a killed conversion goes on in it.
-      mesh: the devices; a parameter at a time lies on them.
-      dtype: of the parameters ("": as they are stored).
+      source: A GGUF file or a Hugging Face folder.
+      folder: Folder to write; a conversion that was killed resumes in it.
+      mesh: Devices; they hold one parameter at a time.
+      dtype: Dtype of the parameters ("": unchanged).
 
     Returns:
-      whether there was anything left to write.
+      False if the folder was complete already.
 
     Raises:
-      ValueError: the files are damaged, `folder` is no model folder, or the mesh does not fit.
+      SteError: The files are damaged, `folder` is in use, or the mesh does not divide the parameters.
     """
     check_divisible(source.architecture, TRAIN, mesh.shape)
     tokenizer = source.tokenizer
@@ -204,9 +217,12 @@ def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mes
         return False
     for name, stored in source.dtypes.items():
         if not dtype and stored.itemsize > 4:
-            raise ValueError(f"{source.path}: {name} is {stored}; give --dtype=float32 or --dtype=bfloat16")
+            raise SteError(
+                "dtype_unsupported",
+                f"{source.path}: {name} is {stored}; give --dtype=float32 or --dtype=bfloat16",
+            )
         if name not in writer.written:
-            # Nothing else holds the array: it is gone before the next one is read.
+            # No variable holds the array, so that its memory is free before the next one is read.
             writer.add(name, source.read(name, TRAIN, mesh, dtype or stored))
     if source.card is not None and not dtype:
         source.verify(writer.written)
@@ -215,7 +231,7 @@ def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mes
 
 
 def _written(folder: epath.Path, origin: str) -> dict[str, str] | None:
-    """Returns what a conversion from `origin` left in a folder, if one did."""
+    """Returns the parts that a conversion from `origin` wrote into a folder, or None if there was none."""
     if not origin or not (folder / _ORIGIN).exists():
         return None
     state = read_json(folder / _ORIGIN, f"delete {folder} to convert again")

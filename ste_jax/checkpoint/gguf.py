@@ -8,6 +8,7 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.presets import PRESETS
 from ste_jax.models.rope import RopeScaling, rope_frequencies
@@ -55,9 +56,13 @@ class GgufWeights:
         try:
             self._reader = GGUFReader(path)
         except (ValueError, IndexError, KeyError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path}: truncated, or no GGUF file ({error}); download it again") from error
+            raise SteError(
+                "model_damaged", f"{path}: truncated, or no GGUF file ({error}); download it again"
+            ) from error
         if self._field("split.count", 1) > 1:
-            raise ValueError(f"{path}: one part of several; merge them with llama.cpp's gguf-split")
+            raise SteError(
+                "model_unsupported", f"{path}: one part of several; merge them with llama.cpp's gguf-split"
+            )
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         self.shapes = {
             name: tuple(int(n) for n in reversed(tensor.shape)) for name, tensor in self._tensors.items()
@@ -71,8 +76,9 @@ class GgufWeights:
             array = dequantize(tensor.data, tensor.tensor_type).reshape(self.shapes[name])
         except NotImplementedError as error:
             kind = tensor.tensor_type.name
-            raise ValueError(
-                f"{self.path}: {name} is of type {kind}, which the gguf package cannot read"
+            raise SteError(
+                "model_unsupported",
+                f"{self.path}: {name} is of type {kind}, which the gguf package cannot read",
             ) from error
         if name.endswith(_ROTATED):
             return _halves_first(array, self.architecture.head_dim)
@@ -87,15 +93,20 @@ class GgufWeights:
         """
         kind = self._field("general.architecture", None)
         if kind != "llama":
-            raise ValueError(
-                f"{self.path}: general.architecture is {kind!r}; only llama models are supported"
+            raise SteError(
+                "model_unsupported",
+                f"{self.path}: general.architecture is {kind!r}; only llama models are supported",
             )
         if self._field("llama.expert_count", 0):
-            raise ValueError(f"{self.path}: llama.expert_count is set; mixtures of experts are not supported")
+            raise SteError(
+                "model_unsupported",
+                f"{self.path}: llama.expert_count is set; mixtures of experts are not supported",
+            )
         embed = self.shapes.get("token_embd.weight")
         if embed is None:
-            raise ValueError(
-                f"{self.path}: tensor token_embd.weight is missing; download or convert it again"
+            raise SteError(
+                "model_damaged",
+                f"{self.path}: tensor token_embd.weight is missing; download or convert it again",
             )
         heads, hidden = self._size("attention.head_count"), self._size("embedding_length")
         head_dim = self._head_dim(hidden // heads)
@@ -119,14 +130,18 @@ class GgufWeights:
         head_dim = self._size("attention.key_length", default)
         for key in ("attention.value_length", "rope.dimension_count"):
             if self._size(key, head_dim) != head_dim:
-                raise ValueError(f"{self.path}: llama.{key} is not the head size {head_dim}: not supported")
+                raise SteError(
+                    "model_unsupported",
+                    f"{self.path}: llama.{key} is not the head size {head_dim}: not supported",
+                )
         return head_dim
 
     def _rope_scaling(self, head_dim: int, theta: float) -> RopeScaling | None:
         kind = self._field("llama.rope.scaling.type", "none")
         if kind != "none":
-            raise ValueError(
-                f"{self.path}: llama.rope.scaling.type is {kind!r}; only Llama 3.1's is supported"
+            raise SteError(
+                "model_unsupported",
+                f"{self.path}: llama.rope.scaling.type is {kind!r}; only Llama 3.1's is supported",
             )
         if _ROPE_FACTORS not in self._tensors:
             return None
@@ -137,9 +152,10 @@ class GgufWeights:
             ours = rope_frequencies(head_dim, theta, scaling)
             if factors.shape == plain.shape and np.allclose(plain / factors, ours, rtol=1e-4, atol=0.0):
                 return scaling
-        raise ValueError(
+        raise SteError(
+            "model_unsupported",
             f"{self.path}: {_ROPE_FACTORS} holds none of the rope scalings of Llama 3.1 and 3.2; "
-            "use the model's Hugging Face folder, whose config.json states its scaling"
+            "use the model's Hugging Face folder, whose config.json states its scaling",
         )
 
     def _field(self, key: str, default: Any) -> Any:
@@ -149,15 +165,19 @@ class GgufWeights:
     def _size(self, key: str, default: int | None = None) -> int:
         value = self._field(f"llama.{key}", default)
         if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{self.path}: llama.{key} is {value!r}, not a positive number; convert the model again"
+            raise SteError(
+                "model_damaged",
+                f"{self.path}: llama.{key} is {value!r}, not a positive number; convert the model again",
             )
         return value
 
     def _decimal(self, key: str, default: float | None = None) -> float:
         value = self._field(f"llama.{key}", default)
         if not isinstance(value, float):
-            raise ValueError(f"{self.path}: llama.{key} is {value!r}, not a number; convert the model again")
+            raise SteError(
+                "model_damaged",
+                f"{self.path}: llama.{key} is {value!r}, not a number; convert the model again",
+            )
         # The file holds float32: 1e-5 was meant where it reads 9.99999975e-06.
         return float(str(np.float32(value)))
 

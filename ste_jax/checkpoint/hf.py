@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.rope import RopeScaling
 from ste_jax.storage.files import read_json
@@ -80,20 +81,22 @@ class HfWeights:
         try:
             file = safe_open(path, framework="np")
         except SafetensorError as error:
-            raise ValueError(
-                f"{path}: truncated, or no safetensors file ({error}); download it again"
+            raise SteError(
+                "model_damaged", f"{path}: truncated, or no safetensors file ({error}); download it again"
             ) from error
         with file:
             for name in file.keys():  # noqa: SIM118  (no mapping)
                 header = file.get_slice(name)
                 if header.get_dtype() not in DTYPES:
-                    raise ValueError(
+                    raise SteError(
+                        "model_unsupported",
                         f"{path}: {name} is of type {header.get_dtype()}; quantised weights are "
-                        f"not supported, save the model in one of {', '.join(DTYPES)}"
+                        f"not supported, save the model in one of {', '.join(DTYPES)}",
                     )
                 if name in self._file_of:
-                    raise ValueError(
-                        f"{path}: {name} is in {self._file_of[name].name} too; remove one of the files"
+                    raise SteError(
+                        "model_damaged",
+                        f"{path}: {name} is in {self._file_of[name].name} too; remove one of the files",
                     )
                 self.shapes[name] = tuple(header.get_shape())
                 self.dtypes[name] = DTYPES[header.get_dtype()]
@@ -110,17 +113,19 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if index.is_file():
         shards = read_json(index, _HINT).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
-            raise ValueError(f"{index}: field weight_map does not map tensors to files; download it again")
+            raise SteError(
+                "model_damaged", f"{index}: field weight_map does not map tensors to files; download it again"
+            )
         files = sorted({folder / Path(shard).name for shard in shards.values()})
     else:
         files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pth"))
         hint = "; its pickled ones (.bin, .pth) are not read: save it as safetensors" if pickled else ""
-        raise ValueError(f"{folder}: no weights (*.safetensors) beside config.json{hint}")
+        raise SteError("model_damaged", f"{folder}: no weights (*.safetensors) beside config.json{hint}")
     for file in files:
         if not file.is_file():
-            raise ValueError(f"{file}: missing, though {INDEX} names it; download it again")
+            raise SteError("model_damaged", f"{file}: missing, though {INDEX} names it; download it again")
     return tuple(files)
 
 
@@ -139,7 +144,9 @@ def read_architecture(path: Path) -> LlamaConfig:
         ("quantization_config", None, None),
     ):
         if fields.get(name, default) != wanted:
-            raise ValueError(f"{path}: {name} is {fields.get(name)!r}; only {wanted!r} is supported")
+            raise SteError(
+                "model_unsupported", f"{path}: {name} is {fields.get(name)!r}; only {wanted!r} is supported"
+            )
     heads, hidden = (
         _number(path, fields, "num_attention_heads", int),
         _number(path, fields, "hidden_size", int),
@@ -166,12 +173,18 @@ def read_architecture(path: Path) -> LlamaConfig:
 
 def _rope_scaling(path: Path, field: str, rope: dict[str, Any]) -> RopeScaling | None:
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(f"{path}: {field}.partial_rotary_factor is not 1; partial rotation is not supported")
+        raise SteError(
+            "model_unsupported",
+            f"{path}: {field}.partial_rotary_factor is not 1; partial rotation is not supported",
+        )
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind != "llama3":
-        raise ValueError(f"{path}: {field}.rope_type is {kind!r}; only 'default' and 'llama3' are supported")
+        raise SteError(
+            "model_unsupported",
+            f"{path}: {field}.rope_type is {kind!r}; only 'default' and 'llama3' are supported",
+        )
     return RopeScaling(
         factor=_number(path, rope, "factor", float),
         low_freq_factor=_number(path, rope, "low_freq_factor", float),
@@ -185,5 +198,7 @@ def _number(path: Path, fields: dict[str, Any], name: str, kind: type, default: 
     value = default if value is None else value
     allowed = (int, float) if kind is float else (int,)
     if not isinstance(value, allowed) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"{path}: {name} is {value!r}; a positive {kind.__name__} must stand there")
+        raise SteError(
+            "model_damaged", f"{path}: {name} is {value!r}; a positive {kind.__name__} must stand there"
+        )
     return kind(value)

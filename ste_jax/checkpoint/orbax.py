@@ -5,7 +5,8 @@ import errno
 import gc
 import logging
 import os
-import shutil
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,154 +18,198 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ste_jax.distributed import process
+from ste_jax.errors import SteError
 from ste_jax.sharding import AnyMesh
 
 PyTree = Any
-# Orbax writes this file last, on every kind of file system; a folder without it was left half written.
+# Orbax writes this file last, on every kind of file system; a folder without it is incomplete.
 _COMMIT = "commit_success.txt"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _LARGE = 2**28
-_LIBC = ctypes.CDLL(None)
-_COPY = "copy the whole model folder again"
-_EARLIER = "delete this step to resume before it"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_COPY_AGAIN = "copy the whole model folder again"
+_DELETE_STEP = "delete this step to resume before it"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# A missing file, or a folder in place of a file, is damage: no later attempt reads it.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# How TensorStore, which raises a bare ValueError, states the errno of a failed system call, and the status
+# codes that the same files may not give again.
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+_TRANSIENT = re.compile(
+    r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|"
+    r"UNKNOWN|INTERNAL): "
+)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or "orbax" not in Path(record.pathname).parts
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Returns True for log records that Orbax did not write, and its errors that no exception reports."""
+    if "orbax" not in Path(record.pathname).parts:
+        return True
+    return record.levelno >= logging.ERROR and _os_errno_of(record.getMessage()) not in _FULL
 
 
-logging.getLogger("absl").addFilter(_is_news)
+logging.getLogger("absl").addFilter(_is_relevant)
 
 
 def on_mesh(abstract: PyTree, mesh: AnyMesh) -> PyTree:
-    """Ties a `jax.eval_shape` tree to the devices of `mesh`, as `TrainCheckpoints.restore` wants it.
+    """Assigns the arrays of a `jax.eval_shape` tree to the devices of `mesh`, for `TrainCheckpoints.restore`.
 
-    Under an explicit mesh `eval_shape` says how each array is partitioned, but not over which devices.
+    Under an explicit mesh `eval_shape` returns the partition of each array, but not its devices.
     """
 
-    def tie(leaf: Any) -> jax.ShapeDtypeStruct:
+    def assign(leaf: Any) -> jax.ShapeDtypeStruct:
         spec = leaf.sharding.spec if leaf.sharding is not None else PartitionSpec()
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
-    return jax.tree.map(tie, abstract)
+    return jax.tree.map(assign, abstract)
 
 
 class TrainCheckpoints:
-    """The training states of one run, by step; a step is there whole or not at all."""
+    """Training states of one run, by step. A step exists completely or not at all."""
 
     def __init__(self, folder: epath.PathLike, keep: int):
-        """Opens or makes `folder`, in which the newest `keep` steps are kept."""
+        """Opens or creates `folder`, in which the newest `keep` steps are kept."""
         self._folder = epath.Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def steps(self) -> list[int]:
-        """Returns the steps that are completely on disk, oldest first."""
+        """Returns the complete steps, oldest first."""
         return sorted(int(f.name) for f in self._step_folders() if (f / _COMMIT).exists())
 
     def latest_step(self) -> int | None:
-        """Returns the newest complete step, if there is one."""
+        """Returns the newest complete step, or None."""
         return max(self.steps(), default=None)
 
     def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
         """Writes `state` and JSON-ready `meta` as `step`; both are on disk when this returns.
 
         Raises:
-          ValueError: the step, or a later one, was saved before.
-          OSError: there is no room for it; nothing is written then.
+          SteError: "checkpoint_exists": this step, or a later one, was saved before.
+          OSError: The file system or a quota is full. The steps saved before remain complete.
         """
-        self._clear_half_written()
-        process.on_process_zero(lambda: self._require_room(state))
+        self._remove_incomplete()
+        process.on_process_zero(lambda: self._try_space(state))
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(step, args=items):
-            raise ValueError(
+        with _writing(self._folder):
+            saved = self._manager.save(step, args=items)
+        if not saved:
+            raise SteError(
+                "checkpoint_exists",
                 f"{self._folder}: step {step} does not come after the saved steps {self.steps()}; "
-                "resume from the newest one, or train into another folder"
+                "resume from the newest one, or train into another folder",
             )
 
     def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """Returns the state and meta of `step`, laid out as `abstract_state` says, on whatever mesh that is.
+        """Returns the state and meta of `step`, placed as `abstract_state` specifies, on any mesh.
 
         Args:
-          step: one of `steps()`.
+          step: One of `steps()`.
           abstract_state: `jax.ShapeDtypeStruct`s with a `NamedSharding` each (see `on_mesh`).
 
         Raises:
-          ValueError: there is no such step, it is damaged, or it holds a state of another shape.
+          SteError: "checkpoint_missing", "checkpoint_damaged", "checkpoint_mismatch" (a state of another
+            shape), or "read_failed" if the files could not be read this time.
         """
         if step not in self.steps():
-            raise ValueError(f"{self._folder}: no step {step}, only {self.steps()}")
+            raise SteError("checkpoint_missing", f"{self._folder}: no step {step}, only {self.steps()}")
         folder = self._folder / str(step)
-        with _reading(folder, _EARLIER):
+        with _reading(folder, _DELETE_STEP):
             stored = _shapes(_metadata(folder / "state"))
-        odd = sorted({name for name, _ in stored.items() ^ _shapes(abstract_state).items()})
-        if odd:
-            raise ValueError(
-                f"{folder}: written by a run with another model or optimizer ({len(odd)} arrays differ, "
-                f"{odd[0]} among them); resume with that run's settings, or train into another folder"
+        different = sorted({name for name, _ in stored.items() ^ _shapes(abstract_state).items()})
+        if different:
+            raise SteError(
+                "checkpoint_mismatch",
+                f"{folder}: written by a run with another model or optimizer ({len(different)} arrays "
+                f"differ, {different[0]} among them); resume with the settings of that run, or train into "
+                "another folder",
             )
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
         )
-        with _reading(folder, _EARLIER):
+        with _reading(folder, _DELETE_STEP):
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["meta"]
 
     def close(self) -> None:
-        """Lets go of Orbax's threads."""
+        """Stops the threads of Orbax."""
         self._manager.close()
 
-    def _require_room(self, state: PyTree) -> None:
-        # Orbax's threads would go on failing, aloud, after the one error that says what to do. It compresses,
-        # but floats by less than a tenth.
-        if sum(array.nbytes for array in jax.tree.leaves(state)) > shutil.disk_usage(self._folder).free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+    def _try_space(self, state: PyTree) -> None:
+        """Allocates the space of a state in a file and gives it back, so that a full disk is seen at once.
+
+        The threads of Orbax print further errors after the first one. The free space that the file system
+        reports is no substitute: with quotas and thin provisioning it is wrong in both directions. Where the
+        file system cannot allocate without writing, only the write itself shows that there is no space.
+
+        Raises:
+          OSError: The file system or a quota is full.
+        """
+        if not hasattr(_LIBC, "fallocate"):
+            return
+        # Orbax compresses, but floats by less than a tenth.
+        size = sum(array.nbytes for array in jax.tree.leaves(state)) * 9 // 10
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            failed = _LIBC.fallocate(file.fileno(), 0, ctypes.c_long(0), ctypes.c_long(size))
+            number = ctypes.get_errno()
+        if failed and number in _FULL:
+            raise OSError(number, os.strerror(number), str(self._folder))
 
     def _step_folders(self) -> list[epath.Path]:
         return [f for f in self._folder.iterdir() if f.name.isdecimal()]
 
-    def _clear_half_written(self) -> None:
+    def _remove_incomplete(self) -> None:
         """Removes what a killed run left; a run has one writer, so nothing else is being written now."""
 
-        def clear() -> None:
+        def remove() -> None:
             for folder in list(self._folder.iterdir()):
-                half_written = folder.name.isdecimal() and not (folder / _COMMIT).exists()
-                if half_written or _TEMPORARY in folder.name:
+                incomplete = folder.name.isdecimal() and not (folder / _COMMIT).exists()
+                if incomplete or _TEMPORARY in folder.name:
                     folder.rmtree()
 
-        process.on_process_zero(clear)
+        process.on_process_zero(remove)
         self._manager.reload()
 
 
 def save_parameter(folder: epath.Path, name: str, array: jax.Array) -> None:
-    """Writes an array below `folder`, by itself: only one at a time is in this host's memory."""
+    """Writes an array of any shape, dtype and sharding into `folder / name`.
+
+    Only one array at a time is in host memory.
+
+    Raises:
+      OSError: The file system or a quota is full.
+    """
     _release_host_memory(array)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _writing(folder):
         checkpointer.save(folder / name, args=ocp.args.StandardSave({name: array}))
     _release_host_memory(array)
 
 
 def parameter_shapes(folder: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shape and dtype of every array in `folder`.
+    """Returns the shape and dtype of every array in `folder`, by name.
 
     Raises:
-      ValueError: the folder is missing or damaged.
+      SteError: "model_damaged" if the folder is missing or incomplete, "read_failed" if it could not be
+        read this time.
     """
     found = sorted(folder.iterdir()) if folder.exists() else []
     if not found or not all((array / _COMMIT).exists() for array in found):
-        raise ValueError(f"{folder}: no weights, or only half of them; {_COPY}")
-    with _reading(folder, _COPY):
+        raise SteError("model_damaged", f"{folder}: weights are missing or incomplete; {_COPY_AGAIN}")
+    with _reading(folder, _COPY_AGAIN, "model_damaged"):
         stored = {array.name: _metadata(array)[array.name] for array in found}
     return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in stored.items()}
 
 
 def load_parameter(folder: epath.Path, name: str, target: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns an array of `folder` in the dtype and sharding of `target`.
+    """Returns the array `name` of `folder` in the shape, dtype and sharding of `target`.
 
     Raises:
-      ValueError: the files are damaged.
+      SteError: "model_damaged", or "read_failed" if the files could not be read this time.
     """
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _reading(folder, _COPY):
+    with (
+        ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
+        _reading(folder, _COPY_AGAIN, "model_damaged"),
+    ):
         array = checkpointer.restore(folder / name, args=ocp.args.StandardRestore({name: target}))[name]
     _release_host_memory(array)
     return array
@@ -173,8 +218,8 @@ def load_parameter(folder: epath.Path, name: str, target: jax.ShapeDtypeStruct) 
 def _release_host_memory(array: jax.Array) -> None:
     """Returns the memory that was freed around a large array to the system.
 
-    JAX leaves the host's copy of a new array in a reference cycle, and malloc keeps what TensorStore encoded
-    the last array into: without this, saving or reading one takes three times its size.
+    JAX leaves the host copy of a new array in a reference cycle, and malloc keeps the buffer into which
+    TensorStore encoded the last array: without this, saving or reading an array takes three times its size.
     """
     if array.nbytes >= _LARGE:
         array.block_until_ready()  # until then it is still copied from the host
@@ -184,21 +229,69 @@ def _release_host_memory(array: jax.Array) -> None:
 
 
 @contextmanager
-def _reading(folder: epath.Path, hint: str) -> Iterator[None]:
-    """Turns what Orbax raises, for damaged files a bare `Exception`, into an error that people can act on."""
+def _reading(folder: epath.Path, hint: str, code: str = "checkpoint_damaged") -> Iterator[None]:
+    """Turns exceptions of Orbax into user errors: damage with a hint, or a read that may succeed later."""
     try:
         yield
-    except jax.errors.JaxRuntimeError:  # out of device memory, say: not the files' fault
+    except (jax.errors.JaxRuntimeError, MemoryError):  # not the fault of the files
         raise
     except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f"{folder}: damaged ({reason}); {hint}") from error
+        # TensorStore appends the whole specification of the array.
+        reason = str(error.__cause__ or error).splitlines()[0].partition(" [tensorstore_spec")[0]
+        if _is_transient(error):
+            raise SteError(
+                "read_failed",
+                f"{folder}: could not be read ({reason}); the files may be intact: keep them, check the "
+                "storage and its permissions, and start again",
+            ) from error
+        raise SteError(code, f"{folder}: damaged ({reason}); {hint}") from error
+
+
+@contextmanager
+def _writing(folder: epath.Path) -> Iterator[None]:
+    """Turns the exceptions that Orbax raises for a full file system or quota into an `OSError`."""
+    try:
+        yield
+    except Exception as error:
+        for link in _chain(error):
+            number = link.errno if isinstance(link, OSError) else _os_errno_of(str(link))
+            if number in _FULL:
+                raise OSError(number, os.strerror(number), str(folder)) from error
+        raise
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Returns True if nothing shows that the files are damaged, so that a later attempt may read them."""
+    for link in _chain(error):
+        number = link.errno if isinstance(link, OSError) else _os_errno_of(str(link))
+        if number is not None:
+            return number not in _MISSING
+        if isinstance(link, TimeoutError | OSError) or _TRANSIENT.match(str(link)):
+            return True
+    return False
+
+
+def _os_errno_of(message: str) -> int | None:
+    """Returns the errno in a message of TensorStore, or None."""
+    found = _OS_ERROR.search(message)
+    return int(found[1]) if found else None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an exception and those that it was raised from or during, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _metadata(folder: epath.Path) -> PyTree:
-    """Returns what the arrays of a folder are, by the names they were saved under."""
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        return checkpointer.metadata(folder).item_metadata.tree
+    """Returns the metadata of the arrays in a folder, as a tree with the names they were saved under."""
+    # Not `Checkpointer.metadata`: it logs any ValueError and returns None, whatever the reason.
+    handler = ocp.StandardCheckpointHandler()
+    try:
+        return handler.metadata(folder).tree
+    finally:
+        handler.close()
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

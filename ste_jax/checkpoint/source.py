@@ -1,6 +1,6 @@
-"""Opens any kind of model under one roof and reads it parameter by parameter.
+"""Opens models of every supported format behind one interface and reads them parameter by parameter.
 
-What is wrong with a model and can be seen without reading its weights is refused when it is opened.
+Whatever can be checked without reading the weights is checked when a model is opened.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import huggingface_hub
@@ -41,15 +41,15 @@ Weights = GgufWeights | HfWeights
 
 @dataclasses.dataclass(eq=False)
 class ModelSource:
-    """A model on disk, opened but not loaded; made by `open_model`.
+    """A model on disk, opened but not loaded; created by `open_model`.
 
     Attributes:
-      path: the file or folder.
-      name: for people.
-      architecture: of the weights.
-      card: what our own folders, and the folders we exported, say of themselves; None for everybody else's.
-      dtypes: of each parameter, as it is stored.
-      weights: somebody else's weights; None where they are ours (Orbax).
+      path: File or folder.
+      name: Name for people.
+      architecture: Architecture of the weights.
+      card: Card of an own or exported model folder (None: a foreign model).
+      dtypes: Dtype of each parameter on disk.
+      weights: Weights of a foreign format (None: an own folder, written with Orbax).
     """
 
     path: Path
@@ -62,20 +62,22 @@ class ModelSource:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer beside the weights.
+        """The tokenizer of the model.
 
         Raises:
-          ValueError: it is missing or broken, or belongs to another model.
+          SteError: It is missing or broken, or belongs to another model ("model_mismatch").
         """
         tokenizer = load_tokenizer(self.path)
         if tokenizer.vocab_size > self.architecture.vocab_size:
-            raise ValueError(
+            raise SteError(
+                "model_mismatch",
                 f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids, the model embeds only "
-                f"{self.architecture.vocab_size}; put the model's own tokenizer files in place"
+                f"{self.architecture.vocab_size}; use the model's own tokenizer files",
             )
         if self.card is not None and self.card.tokenizer_hash != tokenizer.fingerprint():
-            raise ValueError(
-                f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again"
+            raise SteError(
+                "model_mismatch",
+                f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again",
             )
         return tokenizer
 
@@ -89,22 +91,26 @@ class ModelSource:
         return process.compute_once(f"weights/{self.origin()}", lambda: _hash_files(files))
 
     def digest(self) -> str:
-        """Returns the sha256 that names the weights; of other people's files it takes a second a gigabyte."""
+        """Returns the hash that identifies the weights, in hex.
+
+        For own folders it is the `weights_hash` of the card, a checksum that is not cryptographic. For
+        foreign files it is a sha256, which takes about a second per gigabyte, once per file and process.
+        """
         return self._digest
 
     def origin(self) -> str:
-        """Returns a hash of the names, sizes and times of somebody else's weight files: it reads none."""
+        """Returns a hash of the names, sizes and times of foreign weight files; it does not read them."""
         assert self.weights is not None
         files = [(str(f.absolute()), f.stat().st_size, f.stat().st_mtime_ns) for f in self.weights.files]
         return hashlib.sha256(json.dumps([files, self.architecture.to_json()]).encode()).hexdigest()
 
     def read(self, name: str, rules: Rules, mesh: Mesh, dtype: str | np.dtype) -> jax.Array:
-        """Returns a parameter in `dtype`, where `rules` put it on `mesh`.
+        """Returns a parameter in the shape of `parameter_table`, in `dtype`, sharded over `mesh` by `rules`.
 
-        The host holds it once beside its devices; never two parameters.
+        Host memory holds one copy of the parameter at a time.
 
         Raises:
-          ValueError: the files are damaged.
+          SteError: The files are damaged.
         """
         parameter = parameter_table(self.architecture)[name]
         sharding = NamedSharding(mesh, rules.spec(*parameter.axes))
@@ -114,25 +120,26 @@ class ModelSource:
         """Compares the `parameter_hash` of every parameter, in the stored dtype, with the card.
 
         Raises:
-          ValueError: they are not those of the weights that the card names.
+          SteError: "model_mismatch".
         """
         if self.card is not None and combine(hashes) != self.card.weights_hash:
-            raise ValueError(
+            raise SteError(
+                "model_mismatch",
                 f"{self.path}: not the weights that {CARD} names; copy the model folder again"
-                + (f", or delete {CARD} if they were trained further elsewhere" if self.weights else "")
+                + (f", or delete {CARD} if they were trained further elsewhere" if self.weights else ""),
             )
 
     def load(self, rules: Rules, mesh: Mesh, *, param_dtype: str, dtype: str) -> Llama:
-        """Reads the weights, parameter by parameter, to where `rules` put them on `mesh`.
+        """Reads the weights, parameter by parameter, onto the devices of `mesh`.
 
         Args:
-          rules: the table of logical axes.
-          mesh: the devices.
-          param_dtype: of the parameters, whatever the file holds.
-          dtype: that the model computes in.
+          rules: Sharding rules.
+          mesh: Devices.
+          param_dtype: Dtype of the loaded parameters, whatever the files hold.
+          dtype: Dtype of the computation.
 
         Raises:
-          ValueError: the mesh cannot carry the parameters evenly, or the files are damaged.
+          SteError: The mesh does not divide the parameters, or the files are damaged.
         """
         check_divisible(self.architecture, rules, mesh.shape)
         arrays = {
@@ -144,10 +151,11 @@ class ModelSource:
 
 
 def open_model(source: str | Path) -> ModelSource:
-    """Opens a GGUF file, a Hugging Face folder, one of our model folders, or a model of the Hugging Face hub.
+    """Opens a GGUF file, a Hugging Face folder, an own model folder, or a model of the Hugging Face hub.
 
     Raises:
-      ValueError: there is nothing, or something is wrong with it; the text says what and how to mend it.
+      SteError: "file_not_found", "model_not_found", "model_damaged", "model_mismatch", "model_unsupported",
+        or an error of the card (see `ModelCard.from_json`).
     """
     path = local_path(source, "model")
     name = path.name
@@ -164,9 +172,10 @@ def open_model(source: str | Path) -> ModelSource:
         return _open_foreign(HfWeights(path), name, read_card(path))
     if (path / CARD).is_file():
         return _open_own(path)
-    raise ValueError(
+    raise SteError(
+        "model_not_found",
         f"{path}: holds neither {CARD} nor config.json; give a GGUF file, a Hugging Face folder, "
-        "a model folder of a run, or a hub name"
+        "a model folder of a run, or a hub name",
     )
 
 
@@ -202,9 +211,10 @@ def _open_own(path: Path) -> ModelSource:
 def _open_foreign(weights: Weights, name: str, card: ModelCard | None) -> ModelSource:
     cfg = weights.architecture
     if card is not None and card.architecture != cfg:
-        raise ValueError(
+        raise SteError(
+            "model_mismatch",
             f"{weights.path}: config.json and {CARD} describe different models; copy the folder again, or "
-            f"delete {CARD} if the model was changed elsewhere"
+            f"delete {CARD} if the model was changed elsewhere",
         )
     wanted, dtypes = {}, {}
     for parameter, shape in layout.tensor_shapes(cfg).items():
@@ -218,7 +228,7 @@ def _open_foreign(weights: Weights, name: str, card: ModelCard | None) -> ModelS
 
 
 def _common_dtype(dtypes: set) -> np.dtype:
-    """Returns the dtype of a parameter whose layers have these: float32 holds all narrower ones."""
+    """Returns the dtype of a parameter whose layers have these dtypes: float32 if they differ."""
     return dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
 
 
@@ -230,22 +240,26 @@ def _check_shapes(
 ) -> None:
     for name, shape in wanted.items():
         if name not in found:
-            raise ValueError(f"{path}: tensor {name} is missing; copy or convert the model again")
+            raise SteError(
+                "model_damaged", f"{path}: tensor {name} is missing; copy or convert the model again"
+            )
         if found[name] != shape:
-            raise ValueError(
-                f"{path}: tensor {name} has shape {found[name]}, the architecture wants {shape}; "
-                "weights and configuration belong to different models"
+            raise SteError(
+                "model_mismatch",
+                f"{path}: tensor {name} has shape {found[name]}, the architecture needs {shape}; "
+                "weights and configuration belong to different models",
             )
     for name in found:
         if name not in wanted and not name.endswith(ignored):
-            raise ValueError(
-                f"{path}: tensor {name} is no part of a Llama; this model needs other code than ours"
+            raise SteError(
+                "model_unsupported",
+                f"{path}: tensor {name} does not belong to a Llama; only Llamas are supported",
             )
 
 
 def _read_foreign(weights: Weights, parameter: str, target: jax.ShapeDtypeStruct) -> jax.Array:
     names = layout.tensor_names(weights.architecture, parameter, weights.names[parameter])
-    # The parameter is whole on the host; the devices take their parts of it.
+    # The host holds the whole parameter; each device copies its shard.
     host = layout.stack(parameter, target, names, weights.read)
     return jax.make_array_from_callback(target.shape, target.sharding, lambda index: host[index])
 
@@ -253,9 +267,16 @@ def _read_foreign(weights: Weights, parameter: str, target: jax.ShapeDtypeStruct
 def _hash_files(files: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        status = path.stat()
+        digest.update(_hash_file(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino))
     return digest.hexdigest()
+
+
+@cache
+def _hash_file(path: Path, size: int, mtime_ns: int, inode: int) -> bytes:
+    """Returns the sha256 of a file; it is read once per process, unless its size, time or inode change."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def is_hub_name(source: str) -> bool:
@@ -310,6 +331,7 @@ def _refuse_pointers(files: Iterable[Path]) -> None:
     for path in files:
         with path.open("rb") as file:
             if file.read(24) == b"version https://git-lfs.":
-                raise ValueError(
-                    f"{path}: a git-lfs pointer, not the weights; run `git lfs pull` in its repository"
+                raise SteError(
+                    "model_damaged",
+                    f"{path}: a git-lfs pointer, not the weights; run `git lfs pull` in its repository",
                 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, cast, get_args
 
+from ste_jax.errors import SteError
 from ste_jax.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
@@ -20,7 +21,9 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
-            raise ValueError(f"message: role must be one of {', '.join(get_args(Role))}, not {self.role!r}")
+            raise SteError(
+                "chat_invalid", f"message: role must be one of {', '.join(get_args(Role))}, not {self.role!r}"
+            )
 
 
 def to_messages(conversation: Sequence[Mapping[str, str]]) -> list[Message]:
@@ -43,12 +46,15 @@ def encode_chat(
     contents = [_enclosed(message.content, opening, closing) for message in messages]
     marked = _render(tokenizer, messages, contents, add_generation_prompt)
     if marked.replace(opening, "").replace(closing, "") != rendered:
-        raise ValueError(
-            "the chat template looks into a message and writes other text for it: cannot encode it"
+        raise SteError(
+            "chat_invalid",
+            "the chat template looks into a message and writes other text for it: cannot encode it",
         )
     marks = [character for character in marked if character in (opening, closing)]
     if marks != [opening, closing] * sum(bool(message.content.strip()) for message in messages):
-        raise ValueError("the chat template drops, repeats or cuts the text of a message: cannot encode it")
+        raise SteError(
+            "chat_invalid", "the chat template drops, repeats or cuts the text of a message: cannot encode it"
+        )
     return tokenizer.with_bos(tokenizer.encode_spans(_spans(marked, opening, closing)))
 
 

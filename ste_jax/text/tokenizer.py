@@ -22,6 +22,8 @@ from tokenizers import pre_tokenizers
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
+from ste_jax.errors import SteError
+
 # Some templates (Llama 3.2) print today's date unless they are given one; prompts must not change overnight.
 _TEMPLATE_DATE = "26 Jul 2024"
 _GGUF_CONTROL = 3
@@ -44,9 +46,10 @@ class Tokenizer:
         try:
             self.chat_template: str = hf.get_chat_template()
         except ValueError as error:
-            raise ValueError(
+            raise SteError(
+                "chat_invalid",
                 "no chat template: it looks like a base model; pass an instruct model, "
-                "or add chat_template to its tokenizer_config.json"
+                "or add chat_template to its tokenizer_config.json",
             ) from error
         self._hf = hf
         self._backend = hf.backend_tokenizer
@@ -59,7 +62,9 @@ class Tokenizer:
         known = (self._backend.token_to_id(special.get("eos_token", "")), *stop_ids, self._turn_end())
         self.stop_ids = tuple(dict.fromkeys(token for token in known if token is not None))
         if not self.stop_ids:
-            raise ValueError("no end-of-sequence token: add eos_token to its tokenizer_config.json")
+            raise SteError(
+                "tokenizer_invalid", "no end-of-sequence token: add eos_token to its tokenizer_config.json"
+            )
         self.turn_end_id: int = known[-1] if known[-1] is not None else self.stop_ids[0]
 
     def encode_plain(self, text: str) -> list[int]:
@@ -70,7 +75,7 @@ class Tokenizer:
         """Returns the ids of the joined (text, trusted) spans; control tokens count in trusted spans only.
 
         Raises:
-          ValueError: if the text is not valid Unicode.
+          ValueError: if text is not valid Unicode.
         """
         return self._encoder.encode(spans)
 
@@ -102,7 +107,9 @@ class Tokenizer:
             return str(rendered)
         except (jinja2.TemplateError, TypeError) as error:
             roles = [message["role"] for message in messages]
-            raise ValueError(f"the chat template cannot render turns of {roles}: {error}") from error
+            raise SteError(
+                "chat_invalid", f"the chat template cannot render turns of {roles}: {error}"
+            ) from error
 
     def fingerprint(self) -> str:
         """Returns a sha256 that is equal for tokenizers which encode every conversation to the same ids."""
@@ -169,13 +176,17 @@ class _SealedEncoder:
         try:
             ids = self._backend.encode(text, add_special_tokens=False).ids
         except TypeError as error:
-            raise ValueError(
-                "text is not valid Unicode (it holds half of a surrogate pair): replace such characters first"
+            raise SteError(
+                "text_invalid",
+                "text is not valid Unicode (half of a surrogate pair): replace such characters first",
             ) from error
         wanted = [self._guarded[name] for name in found if name in self._guarded]
         guarded = set(self._guarded.values())
         if [token for token in ids if token in guarded] != wanted:
-            raise ValueError("this tokenizer makes control tokens of plain text: it is not safe to use")
+            raise SteError(
+                "tokenizer_invalid",
+                "this tokenizer makes control tokens of plain text: it is not safe to use",
+            )
         return ids
 
 
@@ -193,15 +204,16 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     elif (path / "tokenizer.model").is_file():
         read = _read_sentencepiece
     else:
-        raise ValueError(
-            f"{path}: not a .gguf file nor a folder with tokenizer.json or tokenizer.model: is it right?"
+        raise SteError(
+            "tokenizer_invalid",
+            f"{path}: not a .gguf file nor a folder with tokenizer.json or tokenizer.model: is it right?",
         )
     try:
         if (path / "tokenizer_config.json").is_file():
             _read_json(path / "tokenizer_config.json")
         return Tokenizer(read(path), _stop_ids(path))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise SteError("tokenizer_invalid", f"{path}: {error}") from error
 
 
 def _read_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
@@ -210,7 +222,9 @@ def _read_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
     try:
         tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the Rust library raises nothing more precise
-        raise ValueError(f"tokenizer.json is broken ({error}): download it again") from error
+        raise SteError(
+            "tokenizer_invalid", f"tokenizer.json is broken ({error}): download it again"
+        ) from error
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
@@ -218,8 +232,9 @@ def _read_sentencepiece(folder: Path) -> PreTrainedTokenizerFast:
     try:
         sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     except RuntimeError as error:
-        raise ValueError(
-            "tokenizer.model is not a sentencepiece model: download it again, or (Llama 3) add tokenizer.json"
+        raise SteError(
+            "tokenizer_invalid",
+            "tokenizer.model is not a sentencepiece model: download it, or (Llama 3) add tokenizer.json",
         ) from error
     return LlamaTokenizer.from_pretrained(folder, local_files_only=True)
 
@@ -228,7 +243,10 @@ def _read_gguf(path: Path) -> PreTrainedTokenizerFast:
     fields = _gguf_fields(path)
     kind, tokens = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.tokens")
     if not kind or not tokens:
-        raise ValueError("the file holds no tokenizer (tokenizer.ggml.tokens): convert the model again")
+        raise SteError(
+            "tokenizer_invalid",
+            "the file holds no tokenizer (tokenizer.ggml.tokens): convert the model again",
+        )
     split = fields.get("tokenizer.ggml.pre")
     vocabulary = {"tokenizer_type": kind, "pre_tokenizer_type": split, "tokens": tokens}
     for name in ("scores", "token_type", "merges"):
@@ -263,9 +281,11 @@ def _gguf_fields(path: Path) -> dict[str, Any]:
             if key.startswith("tokenizer.") or key == "general.architecture"
         }
     except FileNotFoundError as error:
-        raise ValueError("no such file: is the path right?") from error
+        raise SteError("tokenizer_invalid", "no such file: is the path right?") from error
     except (ValueError, IndexError, KeyError, OSError, OverflowError, RecursionError) as error:
-        raise ValueError(f"not a complete GGUF file ({error}): download it again") from error
+        raise SteError(
+            "tokenizer_invalid", f"not a complete GGUF file ({error}): download it again"
+        ) from error
 
 
 def _without_added(backend: tokenizers.Tokenizer, size: int) -> tokenizers.Tokenizer:
@@ -286,9 +306,10 @@ def _correct_byte_level(backend: tokenizers.Tokenizer, split: str | None) -> Non
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     elif split != "gpt-2":
-        raise ValueError(
+        raise SteError(
+            "tokenizer_invalid",
             f"tokenizer.ggml.pre is {split!r}, whose splitting rule is not known here: "
-            "use the model's folder with tokenizer.json"
+            "use the model's folder with tokenizer.json",
         )
 
 
@@ -296,9 +317,10 @@ def _check_control_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str], 
     special = {i: token.content for i, token in backend.get_added_tokens_decoder().items() if token.special}
     for i, (token, kind) in enumerate(zip(tokens, types, strict=False)):
         if kind == _GGUF_CONTROL and special.get(i) != token:
-            raise ValueError(
+            raise SteError(
+                "tokenizer_invalid",
                 f"control token {token!r} (id {i}) is lost in conversion: "
-                "use the model's folder with tokenizer.json"
+                "use the model's folder with tokenizer.json",
             )
 
 
@@ -310,7 +332,10 @@ def _stop_ids(path: Path) -> list[int]:
     stop = _read_json(file).get("eos_token_id")
     ids = stop if isinstance(stop, list) else [] if stop is None else [stop]
     if not all(type(i) is int for i in ids):
-        raise ValueError(f"generation_config.json: eos_token_id must be one or more token ids, not {stop!r}")
+        raise SteError(
+            "tokenizer_invalid",
+            f"generation_config.json: eos_token_id must be one or more token ids, not {stop!r}",
+        )
     return ids
 
 
@@ -318,9 +343,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file.name} is not JSON ({error}): mend or remove it") from error
+        raise SteError(
+            "tokenizer_invalid", f"{file.name} is not JSON ({error}): mend or remove it"
+        ) from error
     if not isinstance(value, dict):
-        raise ValueError(f"{file.name} must hold a JSON object: mend or remove it")
+        raise SteError("tokenizer_invalid", f"{file.name} must hold a JSON object: mend or remove it")
     return value
 
 
@@ -342,7 +369,9 @@ def _renamed(
 ) -> dict[str, Any]:
     """Returns the BPE `model` with the `added` tokens in its vocabulary, aliased where they have an alias."""
     if model["type"] != "BPE":
-        raise ValueError(f"the tokenizer is of type {model['type']}: use a model with a BPE tokenizer")
+        raise SteError(
+            "tokenizer_invalid", f"the tokenizer is of type {model['type']}: use a model with a BPE tokenizer"
+        )
     vocab = model["vocab"] | {token["content"]: token["id"] for token in added}
     merges = [
         [left, right]

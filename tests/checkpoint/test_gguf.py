@@ -192,7 +192,7 @@ def test_unknown_rope_factors_are_refused(tmp_path: Path) -> None:
         ({"llama.block_count": None}, r"llama\.block_count is None, not a positive number"),
         ({"llama.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is None"),
         ({"llama.block_count": 3}, r"tensor blk\.2\.attn_norm\.weight is missing"),
-        ({"llama.block_count": 1}, r"tensor blk\.1\.\S+ is no part of a Llama"),
+        ({"llama.block_count": 1}, r"tensor blk\.1\.\S+ does not belong to a Llama"),
         ({"llama.feed_forward_length": 96}, r"ffn_gate\.weight has shape \(64, 32\).*wants \(96, 32\)"),
     ],
     ids=str,
@@ -217,7 +217,7 @@ def test_other_architectures_are_refused(tmp_path: Path) -> None:
         (lambda t: t.pop("blk.1.ffn_up.weight"), r"tensor blk\.1\.ffn_up\.weight is missing"),
         (lambda t: t.pop("token_embd.weight"), r"tensor token_embd\.weight is missing"),
         (lambda t: t.update({"output_norm.weight": np.ones(31, np.float32)}), r"has shape \(31,\)"),
-        (lambda t: t.update({"blk.0.attn_q.bias": np.ones(64, np.float32)}), "is no part of a Llama"),
+        (lambda t: t.update({"blk.0.attn_q.bias": np.ones(64, np.float32)}), "does not belong to a Llama"),
     ],
     ids=["layer", "embedding", "shape", "bias"],
 )

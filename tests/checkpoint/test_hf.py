@@ -189,7 +189,7 @@ def test_a_tied_model_may_hold_its_embeddings_twice(hf_folder: Make) -> None:
         ),
         (
             lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}),
-            "is no part of a Llama",
+            "does not belong to a Llama",
         ),
         (
             lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}),
@@ -209,7 +209,7 @@ def test_odd_tensors_are_refused(hf_folder: Make, change: Callable, message: str
 def test_more_layers_than_the_config_says_are_refused(hf_folder: Make) -> None:
     folder = hf_folder()
     edit_config(folder, num_hidden_layers=2)
-    with pytest.raises(ValueError, match=r"model\.layers\.2\.\S+ is no part"):
+    with pytest.raises(ValueError, match=r"model\.layers\.2\.\S+ does not belong"):
         open_model(folder)
 
 

@@ -1,8 +1,12 @@
 import dataclasses
+import errno
 import logging
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from errors import raises
 from etils import epath
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh, save_parameter
@@ -106,9 +111,9 @@ def test_steps_are_kept_and_listed(tmp_path: Path) -> None:
         checkpoints.save(step, {"x": jnp.full(3, step)}, {})
     assert (checkpoints.steps(), checkpoints.latest_step()) == ([10, 100], 100)
     for step in (100, 50):
-        with pytest.raises(ValueError, match=rf"step {step} does not come after the saved steps \[10, 100\]"):
+        with raises("checkpoint_exists", str(tmp_path), f"step {step}", "[10, 100]"):
             checkpoints.save(step, {"x": jnp.ones(3)}, {})
-    with pytest.raises(ValueError, match=r"no step 5, only \[10, 100\]"):
+    with raises("checkpoint_missing", str(tmp_path), "step 5", "[10, 100]"):
         checkpoints.restore(5, {})
     checkpoints.close()
 
@@ -183,48 +188,132 @@ def test_a_state_of_another_model_is_refused(
     checkpoints = TrainCheckpoints(tmp_path, keep=1)
     checkpoints.save(1, state, {})
     other = abstract(make_mesh((1, 1, 1)), dataclasses.replace(CFG, **change))
-    with pytest.raises(
-        ValueError, match=f"1: written by a run with another model or optimizer .*{name} among"
-    ):
+    with raises("checkpoint_mismatch", f"{tmp_path}/1", name):
         checkpoints.restore(1, other)
     checkpoints.close()
 
 
 READ_BOTH = """
-import sys
+import os, resource, sys
 import jax, jax.numpy as jnp
 from etils import epath
 from ste_jax.checkpoint.orbax import TrainCheckpoints, load_parameter, on_mesh
+from ste_jax.errors import SteError
 from ste_jax.sharding import make_mesh
 
-steps, parameters = sys.argv[1:]
+steps, parameters, files = sys.argv[1:]
 target = on_mesh({"x": jax.ShapeDtypeStruct((300, 300), jnp.float32)}, make_mesh((1, 1, 1)))
 checkpoints = TrainCheckpoints(steps, keep=1)
 folder = epath.Path(parameters)
+if files == "none":
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
 for read in (lambda: checkpoints.restore(1, target), lambda: load_parameter(folder, "x", target["x"])):
     try:
         read()
-    except ValueError as error:
-        print(error)
+    except SteError as error:
+        print(error.code, error)
 """
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    """A folder with a step and with a parameter."""
     array = {"x": jax.random.normal(jax.random.key(0), (300, 300))}
     checkpoints = TrainCheckpoints(tmp_path / "steps", keep=1)
     checkpoints.save(1, array, {})
     checkpoints.close()
     save_parameter(epath.Path(tmp_path / "parameters"), "x", array["x"])
-    for file in tmp_path.rglob("d/*"):
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    # Another process, because in this one TensorStore still has the bytes in memory.
-    command = [sys.executable, "-c", READ_BOTH, str(tmp_path / "steps"), str(tmp_path / "parameters")]
+    return tmp_path
+
+
+def read_both(folder: Path, files: str = "any") -> list[str]:
+    """Reads the step and the parameter in another process: in this one TensorStore holds the bytes in memory.
+
+    Returns:
+      The code and the text of both errors.
+    """
+    command = [sys.executable, "-c", READ_BOTH, str(folder / "steps"), str(folder / "parameters"), files]
     done = subprocess.run(command, capture_output=True, timeout=120, text=True)
-    step, parameters = done.stdout.splitlines()
-    assert step.startswith(f"{tmp_path}/steps/1: damaged (")
-    assert step.endswith("; delete this step to resume before it")
-    assert parameters.startswith(f"{tmp_path}/parameters: damaged (")
-    assert parameters.endswith("; copy the whole model folder again")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def randomize(file: Path) -> None:
+    file.write_bytes(np.random.default_rng(0).bytes(file.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [truncate, randomize, Path.unlink])
+def test_damaged_files_are_refused(both: Path, damage: Callable[[Path], None]) -> None:
+    for file in both.rglob("d/*"):
+        damage(file)
+    step, parameters = read_both(both)
+    assert step.startswith(f"checkpoint_damaged {both}/steps/1: ")
+    assert parameters.startswith(f"model_damaged {both}/parameters: ")
+
+
+def unreadable(file: Path) -> None:
+    """Makes the system calls that open a file fail, with another error than that it does not exist."""
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+def test_files_that_cannot_be_read_now_are_not_called_damaged(both: Path) -> None:
+    found = read_both(both, files="none")
+    for file in both.rglob("d/*"):
+        unreadable(file)
+    found += read_both(both)
+    for error, folder in zip(found, ("steps/1", "parameters") * 2, strict=True):
+        assert error.startswith(f"read_failed {both}/{folder}: ")
+        assert "delete this step" not in error
+        assert "copy the whole" not in error
+
+
+def test_the_free_space_that_a_file_system_reports_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    checkpoints = TrainCheckpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"x": jnp.ones(300)}, {})
+    assert checkpoints.steps() == [1]
+    checkpoints.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(mount).returncode:
+        pytest.skip("no right to mount a file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_earlier_step(small_disk: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(random.normal(size=shape).astype(np.float32))
+
+    checkpoints = TrainCheckpoints(small_disk / "steps", keep=2)
+    checkpoints.save(1, {"x": normal(300, 300)}, {"n": 1})
+    with pytest.raises(OSError, match="steps") as caught:
+        checkpoints.save(2, {str(i): normal(500, 500) for i in range(5)}, {})
+    assert caught.value.errno == errno.ENOSPC
+    assert checkpoints.steps() == [1]
+    checkpoints.save(2, {"x": jnp.ones((300, 300))}, {"n": 2})
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.close()
+    with pytest.raises(OSError, match="parameters") as caught:
+        save_parameter(epath.Path(small_disk / "parameters"), "x", normal(1000, 1000))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_orbax_only_speaks_of_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
