@@ -288,10 +288,10 @@ def test_a_run_without_correct_judgments_stops_and_keeps_them(starved: tuple[Pat
     assert end.code == 1
     message = end.err.splitlines()[-1]
     assert message.startswith(
-        "ste: iteration 1: none of 42 judgments can be trained on. Correct ones: 0 that say A, 0 that say B "
-        "(both are needed, to balance them); without a verdict: 42. "
+        "ste: iteration 1: none of 42 judgments can be trained on. Correct ones: 0 with verdict A, 0 with "
+        "verdict B (both are needed, to balance them); without a verdict: 42. "
     )
-    assert "Mend: more annotate.samples" in message
+    assert "more annotate.samples" in message
     assert "Traceback" not in end.err
     judgments = parts(workdir)["iteration_1/annotate/part-00000-of-00001.jsonl"].splitlines()
     assert len(judgments) == 42

@@ -1,53 +1,120 @@
-"""What the trainings learn from: kept judgments as ids, alone or each against a wrong one."""
+"""Builds the examples of training from selected judgments: tokenized prompts with one or two judgments.
+
+Judgments and pairs are read one at a time and examples are stored in a record set, each process building its
+share, so that none of them need to fit into memory.
+"""
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from ste_jax.checkpoint.source import ModelSource
+from ste_jax.distributed import process
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
 from ste_jax.stages.context import Context
+from ste_jax.storage.record_set import RecordSet
+
+E = TypeVar("E", TrainingExample, PreferenceExample)
 
 
-def training_examples(
-    context: Context, source: ModelSource, judgments: Sequence[Judgment], pairs: Sequence[Comparison]
-) -> list[TrainingExample]:
-    """Returns the judgments with their prompts, in the tokens of a model."""
-    protocol, by_id = JudgingProtocol(context.judging, source.tokenizer), {pair.id: pair for pair in pairs}
-    return [
-        TrainingExample(
-            id=j.id,
-            pair_id=j.pair_id,
-            order=j.order,
-            prompt=list(protocol.prompt_ids(by_id[j.pair_id], j.order)),
-            target=_target(j, source),
+class StoredExamples(Sequence[E], Generic[E]):
+    """The examples of a record set that is being written, read from disk one at a time.
+
+    Args:
+      records: Record set with one example per request; all examples are readable (see `RecordSet.share`).
+      ids: Ids of the examples in order.
+    """
+
+    def __init__(self, records: RecordSet[E], ids: Sequence[str]):
+        self._records, self.ids = records, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> E:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns one example."""
+        return self._records.read(self.ids[index])[0]
+
+
+class ExampleBuilder:
+    """Builds examples in the tokens of a model."""
+
+    def __init__(self, context: Context, source: ModelSource, pairs: Sequence[Comparison]):
+        self._protocol = JudgingProtocol(context.judging, source.tokenizer)
+        self._turn_end_id = source.tokenizer.turn_end_id
+        self._pairs, self._index = pairs, {pair.id: index for index, pair in enumerate(pairs)}
+
+    def training_example(self, judgment: Judgment) -> TrainingExample:
+        """Returns the example of a correct judgment."""
+        return TrainingExample(
+            id=judgment.id,
+            pair_id=judgment.pair_id,
+            order=judgment.order,
+            prompt=self._prompt(judgment),
+            target=self._target(judgment),
         )
-        for j in judgments
-    ]
 
-
-def preference_examples(
-    context: Context,
-    source: ModelSource,
-    matched: Sequence[tuple[Judgment, Judgment]],
-    pairs: Sequence[Comparison],
-) -> list[PreferenceExample]:
-    """Returns (correct, wrong) judgments with the prompt of both, and no log-probabilities yet."""
-    correct = training_examples(context, source, [good for good, _ in matched], pairs)
-    return [
-        PreferenceExample(
-            id=e.id,
-            pair_id=e.pair_id,
-            order=e.order,
-            prompt=e.prompt,
-            chosen=e.target,
-            rejected=_target(wrong, source),
+    def preference_example(self, chosen: Judgment, rejected: Judgment) -> PreferenceExample:
+        """Returns the example of a correct and a wrong judgment of one prompt, without log-probabilities."""
+        return PreferenceExample(
+            id=chosen.id,
+            pair_id=chosen.pair_id,
+            order=chosen.order,
+            prompt=self._prompt(chosen),
+            chosen=self._target(chosen),
+            rejected=self._target(rejected),
             reference=[],
         )
-        for e, (_, wrong) in zip(correct, matched, strict=True)
-    ]
+
+    def _prompt(self, judgment: Judgment) -> list[int]:
+        return list(self._protocol.prompt_ids(self._pairs[self._index[judgment.pair_id]], judgment.order))
+
+    def _target(self, judgment: Judgment) -> list[int]:
+        # A judgment that the budget cut short did not end there: the model must not learn to end it.
+        ended = judgment.finish == "stop"
+        return [*judgment.tokens, self._turn_end_id] if ended else judgment.tokens
 
 
-def _target(judgment: Judgment, source: ModelSource) -> list[int]:
-    # What the budget cut short did not end there: the end of the turn is not taught.
-    ended = judgment.finish == "stop"
-    return [*judgment.tokens, source.tokenizer.turn_end_id] if ended else judgment.tokens
+def store_training_examples(
+    builder: ExampleBuilder, selected: Sequence[Judgment], records: RecordSet[TrainingExample]
+) -> StoredExamples[TrainingExample]:
+    """Stores the examples of judgments, unless an earlier process did, and returns them in order.
+
+    Args:
+      builder: Builds each example.
+      selected: Correct judgments; they are read one at a time.
+      records: Divided record set that receives the examples; all processes call this function together.
+    """
+    ids = []
+    for judgment in selected:
+        if _is_missing(judgment.id, len(ids), records):
+            records.add(judgment.id, [builder.training_example(judgment)])
+        ids.append(judgment.id)
+    records.share()
+    return StoredExamples(records, ids)
+
+
+def store_preference_examples(
+    builder: ExampleBuilder,
+    matched: Sequence[tuple[Judgment, Judgment]],
+    records: RecordSet[PreferenceExample],
+) -> StoredExamples[PreferenceExample]:
+    """Stores the examples of pairs of judgments, unless an earlier process did, and returns them in order.
+
+    Args:
+      builder: Builds each example.
+      matched: Pairs of a correct and a wrong judgment of one prompt; they are read one at a time.
+      records: Divided record set that receives the examples; all processes call this function together.
+    """
+    ids = []
+    for chosen, rejected in matched:
+        if _is_missing(chosen.id, len(ids), records):
+            records.add(chosen.id, [builder.preference_example(chosen, rejected)])
+        ids.append(chosen.id)
+    records.share()
+    return StoredExamples(records, ids)
+
+
+def _is_missing(id_: str, number: int, records: RecordSet) -> bool:
+    """Returns True if this process makes the example with this number, and no earlier process did."""
+    return number % process.count() == process.index() and not records.is_done(id_)

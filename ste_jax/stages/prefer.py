@@ -1,9 +1,8 @@
-"""Stage 4b, `ste prefer`, where `config.prefer` asks for it: from the fine-tuned model of the iteration on by
-preference optimization of the kept judgments against wrong ones.
+"""Stage 4b, `ste prefer`, if `config.prefer` is set: preference optimization of correct against wrong
+judgments, starting from the fine-tuned model of the iteration.
 
-Reads `iteration_k/annotate` and the fine-tuned model, which gives its place to the one that is made here:
-it moves from `iteration_k/model` to `iteration_k/train/model`. Writes `iteration_k/prefer` (see
-`stages.train`) and `iteration_k/model`.
+Reads `iteration_k/annotate` and the fine-tuned model, which moves from `iteration_k/model` to
+`iteration_k/train/model`. Writes `iteration_k/prefer` (see `stages.train`) and `iteration_k/model`.
 """
 
 from collections.abc import Sequence
@@ -21,16 +20,16 @@ from ste_jax.storage.success import require_success
 
 
 def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits: Splits) -> None:
-    """Trains on, unless it is done already or not asked for.
+    """Trains the fine-tuned model further, unless that is done already or the configuration has no `prefer`.
 
     Raises:
-      ValueError: the iteration has no fine-tuned model yet.
-      SteError: "stage_stale": it was done before, but the configuration no longer asks for it.
-      NothingToLearn: no judgment has a wrong one beside it; the fine-tuned model stays.
+      SteError: "stage_unfinished": the iteration has no fine-tuned model yet. "stage_stale": the stage was
+        done before, but the configuration no longer contains it. "no_training_data": no example has both a
+        correct and a wrong judgment; the fine-tuned model stays.
     """
     settings, folder = context.config.prefer, context.iteration(iteration)
     if settings is None:
-        # Preferences that left no model yet are forgotten.
+        # A preference optimization that was killed before its first model is undone.
         process.on_process_zero(lambda: (folder / "model").exists() or undo(folder))
         if has_started(folder):
             raise SteError(
@@ -41,19 +40,22 @@ def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits:
         return
     require_success(folder / "train")
     if not (has_started(folder) or (folder / "model").exists()):
-        raise ValueError(f"{folder / 'model'} is missing; run `ste train --iteration={iteration}` first")
+        raise SteError(
+            "stage_unfinished",
+            f"{folder / 'model'} is missing; run `ste train --iteration={iteration}` first",
+        )
     process.on_process_zero(lambda: has_started(folder) or (folder / "model").rename(_start(folder)))
     source = context.opened(_start(folder))
     train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)
 
 
 def has_started(folder: epath.Path) -> bool:
-    """Says whether the fine-tuned model of an iteration has left its place."""
+    """Returns True if preference optimization has moved the fine-tuned model of an iteration."""
     return _start(folder).exists()
 
 
 def undo(folder: epath.Path) -> None:
-    """Gives the fine-tuned model of an iteration its place back."""
+    """Moves the fine-tuned model of an iteration back to `iteration_k/model`."""
     if has_started(folder):
         remove(folder / "model")
         _start(folder).rename(folder / "model")

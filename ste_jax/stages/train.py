@@ -1,13 +1,15 @@
-"""Stage 4, `ste train`: supervised fine-tuning on the kept judgments, from the seed model (the paper,
-section 3.4), or preference optimization of them against wrong ones.
+"""Stage 4, `ste train`: supervised fine-tuning of the seed model on selected judgments (the paper, section
+3.4), or preference optimization of correct against wrong judgments.
 
-Reads `iteration_k/annotate`, writes `iteration_k/train` (records: TrainingExample or PreferenceExample;
-metrics; while it runs, checkpoints and `best-N`, the model of the step N with the best held-out pairwise
-accuracy) and at its end that model as `iteration_k/model`.
+Reads `iteration_k/annotate`. Writes `iteration_k/train` (records: TrainingExample or PreferenceExample;
+metrics; during training checkpoints and `best-N`, the model of the step N with the best held-out pairwise
+accuracy) and finally that model as `iteration_k/model`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +24,7 @@ from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import GREEDY
 from ste_jax.decode.resharding import reshard_model
 from ste_jax.distributed import monitor, preemption, process
+from ste_jax.errors import SteError
 from ste_jax.judging.decision import results_of
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.selection import (
@@ -39,9 +42,15 @@ from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
 from ste_jax.sharding import TRAIN
 from ste_jax.stages.context import Context
-from ste_jax.stages.examples import preference_examples, training_examples
+from ste_jax.stages.examples import (
+    ExampleBuilder,
+    StoredExamples,
+    store_preference_examples,
+    store_training_examples,
+)
 from ste_jax.storage.files import digest, matching, remove
 from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
 from ste_jax.training.batch import Batches
 from ste_jax.training.loop import TrainResult, train
@@ -53,26 +62,23 @@ from ste_jax.training.step import check_attention, check_rows, reference_log_pro
 
 
 class _StepProgress:
-    """Tells the terminal and the record set, which `ste status` reads, how far training is."""
+    """Reports the steps of training on the terminal and, for `ste status`, in the record set."""
 
     def __init__(self, progress: Progress, records: RecordSet):
         self._progress, self._records = progress, records
 
     def advance(self, records: int = 0, tokens: int = 0) -> None:
         self._progress.advance(records, tokens)
-        self._records.work.done += records
-        self._records.flush()
-
-
-class NothingToLearn(ValueError):
-    """An iteration has no correct judgment to train on."""
+        if process.is_process_zero():
+            self._records.work.done += records
+            self._records.flush()
 
 
 def check(context: Context) -> None:
-    """Refuses what training would refuse after hours of sampling.
+    """Checks, before hours of sampling, what training requires of the devices.
 
     Raises:
-      ValueError: the devices cannot share the rows, or not run the kernel.
+      SteError: "config_invalid" if the rows do not divide over the devices, or the devices lack the kernel.
     """
     mesh = context.train_mesh
     for settings in context.config.trainings.values():
@@ -82,7 +88,15 @@ def check(context: Context) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training of an iteration: its stage, what it does, and the model that it starts from."""
+    """One training of an iteration.
+
+    Attributes:
+      context: Run that it belongs to.
+      iteration: Number of the iteration.
+      stage: "train" or "prefer".
+      settings: Settings of the training.
+      source: Model that it starts from.
+    """
 
     context: Context
     iteration: int
@@ -92,15 +106,21 @@ class Training:
 
     @property
     def folder(self) -> epath.Path:
-        """Where its records and checkpoints are."""
+        """Folder of its records and checkpoints."""
         return self.context.iteration(self.iteration) / self.stage
 
 
 def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits: Splits) -> None:
-    """Trains the model of an iteration, unless it is there already.
+    """Trains the model of an iteration, unless that is done already.
+
+    Args:
+      context: The run.
+      iteration: Number of the iteration.
+      judgments: Judgments of the iteration; they are iterated over and may be on disk.
+      splits: Pairs of training and validation.
 
     Raises:
-      NothingToLearn: no judgment was kept; everything made so far stays.
+      SteError: "no_training_data" if no judgment was selected; everything made so far stays.
     """
     config = context.config
     source = context.model(0 if config.train_from == "seed" else iteration - 1)
@@ -111,39 +131,44 @@ def fit(training: Training, judgments: Sequence[Judgment], splits: Splits) -> No
     """Does a training, unless it is done: its records, and the model of the iteration; see `run`."""
     context, iteration, settings = training.context, training.iteration, training.settings
     preferring = settings.method == "dpo"
-    kind = PreferenceExample if preferring else TrainingExample
-    records = RecordSet(training.folder, kind, _fingerprint(training, splits))
+    kind, fingerprint = PreferenceExample if preferring else TrainingExample, _fingerprint(training, splits)
+    records = RecordSet(training.folder, kind, fingerprint, divided=True)
     if read_success(training.folder):
         _publish_model(training.folder)
         return
     protocol = JudgingProtocol(context.judging, training.source.tokenizer)
     too_long = _too_long(training, protocol, splits.validation)
-    chosen = select_for_training(judgments, splits.train, seed=context.config.seed, **context.selection)
-    if not chosen:
-        raise NothingToLearn(_why_nothing(iteration, judgments))
+    selected = select_for_training(judgments, splits.train, seed=context.config.seed, **context.selection)
+    if not selected:
+        raise SteError("no_training_data", _why_nothing(iteration, judgments))
     context.release()
+    builder = ExampleBuilder(context, training.source, splits.train)
     if preferring:
-        matched = pair_with_rejected(chosen, judgments, seed=context.config.seed)
-        examples = _preferences(training, matched.pairs, splits.train, records)
+        matched = pair_with_rejected(selected, judgments, seed=context.config.seed)
+        examples = _preferences(training, builder, matched.pairs, records)
         left_out = {"without_wrong": matched.without_wrong, "unbalanced": matched.unbalanced}
         batches = PreferenceBatches(examples, settings, context.config.seed, iteration)
     else:
-        examples = training_examples(context, training.source, chosen, splits.train)
+        examples = store_training_examples(builder, selected, records)
         batches, left_out = Batches(examples, settings, context.config.seed, iteration), {}
-    records.work.total = batches.total_steps
+    _set_work(records, total=batches.total_steps)
     result = _train(training, batches, protocol, splits.validation, records)
     _require_best(training.folder, result.best_step)
-    records.work.done = 0
-    for example in examples:
-        records.add(example.id, [example])
-    records.work.prompt_tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
+    tokens = batches.packing.tokens * result.steps // batches.steps_per_epoch
+    _set_work(records, total=batches.total_steps, done=len(examples), prompt_tokens=tokens)
     summary = _summary(iteration, settings.epochs, batches, result) | left_out
     summary["validation_too_long"] = len(too_long)
-    # As it was chosen here: settings that choose may have changed since the judgments were made.
-    report = yield_report(judgments, chosen, splits.train, both_orders=context.config.annotate.both_orders)
+    # Of this selection: the settings of the selection may have changed since the judgments were made.
+    report = yield_report(judgments, selected, splits.train, both_orders=context.config.annotate.both_orders)
     summary["yield"] = report.to_json()
-    records.finish([e.id for e in examples], summary)
+    records.finish(examples.ids, summary)
     _publish_model(training.folder)
+
+
+def _set_work(records: RecordSet, **counts: int) -> None:
+    """Sets the progress of a training: that of process zero, since all processes do the same steps."""
+    values = counts if process.is_process_zero() else {}
+    records.work = Work(seconds=records.work.seconds, **values)
 
 
 def _fingerprint(training: Training, splits: Splits) -> dict:
@@ -158,18 +183,19 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
 
 
 def _too_long(training: Training, protocol: JudgingProtocol, validation: list[Comparison]) -> list[str]:
-    """Returns the validation pairs that no checkpoint will be measured by.
+    """Returns the ids of the validation pairs that do not fit, by which no checkpoint is measured.
 
     Raises:
-      ValueError: they are all of them.
+      SteError: "data_unusable" if none fits.
     """
     limits = training.context.config.decode.limits(training.source.architecture.context_length)
     too_long = [pair.id for pair in validation if protocol.prompts(pair, limits) is None]
     if validation and len(too_long) == len(validation):
-        raise ValueError(
+        raise SteError(
+            "data_unusable",
             f"{training.folder}: none of the {len(validation)} validation pairs fits decode.buckets and the "
             "model's context, so no checkpoint can be chosen by them; raise decode.buckets, lower "
-            "annotate.max_new_tokens, or hold out shorter pairs"
+            "annotate.max_new_tokens, or hold out shorter pairs",
         )
     return too_long
 
@@ -180,21 +206,22 @@ def _best(folder: epath.Path, step: int) -> epath.Path:
 
 def _require_best(folder: epath.Path, step: int) -> None:
     if not _best(folder, step).exists():
-        raise ValueError(
-            f"{_best(folder, step)} is missing: a checkpoint from before it was gone back to; pass "
-            f"--redo={folder.parent.name}/{folder.name} to train again"
+        raise SteError(
+            "model_not_found",
+            f"{_best(folder, step)} is missing: training resumed from a later checkpoint than that of its "
+            f"best model; pass --redo={folder.parent.name}/{folder.name} to train again",
         )
 
 
 def _publish_model(folder: epath.Path) -> None:
-    """Makes the best model that of the iteration, and removes the optimizer's state.
+    """Moves the best model to `iteration_k/model`, and removes the checkpoints.
 
-    After SUCCESS only: no other stage takes the model of a training that is not finished, and nobody can go
-    on from half of a checkpoint.
+    Only after SUCCESS: no other stage uses the model of an unfinished training, and no training can resume
+    from half a checkpoint.
     """
 
     def move() -> None:
-        for best in matching(folder, "best-*"):  # one, or none where a killed process came as far as here
+        for best in matching(folder, "best-*"):  # one, or none if an earlier process was killed after this
             remove(folder.parent / "model")
             best.rename(folder.parent / "model")
         if (folder / "checkpoints").exists():
@@ -205,45 +232,48 @@ def _publish_model(folder: epath.Path) -> None:
 
 def _preferences(
     training: Training,
+    builder: ExampleBuilder,
     matched: Sequence[tuple[Judgment, Judgment]],
-    pairs: Sequence[Comparison],
-    records: RecordSet,
-) -> list[PreferenceExample]:
-    """Returns the examples with the starting model's log-probabilities, which are made and stored once."""
-    context, settings, source = training.context, training.settings, training.source
+    records: RecordSet[PreferenceExample],
+) -> StoredExamples[PreferenceExample]:
+    """Returns the examples with the log-probabilities of the starting model, computed and stored once."""
+    context, settings = training.context, training.settings
     if not matched:
-        raise NothingToLearn(
+        raise SteError(
+            "no_training_data",
             f"iteration {training.iteration}: no pairs were judged both correctly and wrongly in one order, "
-            "with A and with B as the right verdict, so there is nothing to prefer. Mend: more "
+            "with A and with B as the right verdict, so there is nothing to prefer. To fix this: more "
             "annotate.samples or pairs, or fine-tuning alone "
-            '(prefer.epochs=0, train.method="sft")'
+            '(prefer.epochs=0, train.method="sft")',
         )
-    if all(records.is_done(good.id) for good, _ in matched):
-        return [example for good, _ in matched for example in records.read(good.id)]
-    examples = preference_examples(context, source, matched, pairs)
-    batches = PreferenceBatches(examples, settings, context.config.seed, training.iteration)
-    mesh = context.train_mesh
-    model = source.load(TRAIN, mesh, param_dtype=settings.model_dtype, dtype=settings.dtype)
-    known = reference_log_probs(model, batches, settings, mesh)
-    # An example that no row holds is left out of training and has none.
-    examples = [dataclasses.replace(e, reference=known.get(e.id, [])) for e in examples]
-    for example in examples:
-        records.add(example.id, [example])
-    records.flush()
-    return examples
+    ids = [chosen.id for chosen, _ in matched]
+    if not all(records.is_done(id_) for id_ in ids):
+        folder = training.folder / "unscored"
+        unscored = RecordSet(folder, PreferenceExample, {"stage": training.stage}, divided=True)
+        examples = store_preference_examples(builder, matched, unscored)
+        batches = PreferenceBatches(examples, settings, context.config.seed, training.iteration)
+        mesh = context.train_mesh
+        model = training.source.load(TRAIN, mesh, param_dtype=settings.model_dtype, dtype=settings.dtype)
+        known = reference_log_probs(model, batches, settings, mesh)
+        del model
+        for index in range(process.index(), len(ids), process.count()):
+            # An example that no row holds is left out of training and has none.
+            scored = dataclasses.replace(examples[index], reference=known.get(ids[index], []))
+            records.add(ids[index], [scored])
+        records.share()
+        process.on_process_zero(lambda: remove(folder))
+    return StoredExamples(records, ids)
 
 
-def _why_nothing(iteration: int, judgments: Sequence[Judgment]) -> str:
-    verdicts = {v: sum(j.verdict == v for j in judgments) for v in ("A", "B", None)}
-    correct = {v: sum(j.verdict == v and j.correct for j in judgments) for v in ("A", "B")}
+def _why_nothing(iteration: int, judgments: Iterable[Judgment]) -> str:
+    verdicts = Counter((judgment.verdict, judgment.correct) for judgment in judgments)
+    silent = verdicts[None, False] + verdicts[None, True]
     return (
-        f"iteration {iteration}: none of {len(judgments)} judgments can be trained on. Correct ones: "
-        f"{correct['A']} that "
-        f"say A, {correct['B']} that say B (both are needed, to balance them); without a verdict: "
-        f"{verdicts[None]}. "
-        "All are kept in annotate/. Mend: more annotate.samples, more pairs, "
-        "annotate.force_verdict=True for a model "
-        "that does not follow the format, or a stronger seed model"
+        f"iteration {iteration}: none of {verdicts.total()} judgments can be trained on. Correct ones: "
+        f"{verdicts['A', True]} with verdict A, {verdicts['B', True]} with verdict B (both are needed, to "
+        f"balance them); without a verdict: {silent}. All are kept in annotate/. To fix this: more "
+        "annotate.samples, more pairs, annotate.force_verdict=True for a model that does not follow the "
+        "format, or a stronger seed model"
     )
 
 
@@ -276,7 +306,8 @@ def _train(
 
     def save(model: Llama, step: int) -> None:
         dtype, best = config.model_dtype or config.decode.dtype, _best(folder, step)
-        save_model(Path(best), model, card, source.tokenizer, dtype)
+        stop_requested = partial(monitor.stop_requested_anywhere, context.train_mesh)
+        save_model(Path(best), model, card, source.tokenizer, dtype, stop_requested)
         process.on_process_zero(
             lambda: [remove(old) for old in matching(folder, "best-*") if old.name != best.name]
         )
@@ -289,7 +320,8 @@ def _train(
 
     checkpoints = TrainCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
     metrics = MetricsLog(Path(folder))
-    records.work.done = checkpoints.latest_step() or 0
+    if process.is_process_zero():
+        records.work.done = checkpoints.latest_step() or 0
     with Progress(
         f"{training.stage} {iteration}", batches.total_steps, records.work.done, unit="step"
     ) as progress:

@@ -1,8 +1,8 @@
 """Cross-entropy on the target tokens, without an array of [all tokens, vocabulary].
 
 Only the hidden states that predict a target are projected to the vocabulary, `chunk` targets of each row at
-a time; a chunk without one is skipped. The logits of a chunk are not kept. Where only the sum of the losses
-is wanted, its gradient is made beside them; where each loss is, the backward pass projects once more.
+a time; a chunk without targets is skipped. The logits of a chunk are not kept. `total_loss` computes the
+gradient of the sum together with the losses; `target_losses` projects once more in the backward pass.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ def target_losses(model: Llama, hidden: Array, batch: Mapping[str, Array], *, ch
     """Returns the weighted losses of a batch's targets, float32 [B, R].
 
     Args:
-      model: whose unembedding projects.
-      hidden: [B, T, D] after the final norm.
+      model: Model whose unembedding projects.
+      hidden: [B, T, D] after the final norm, in the dtype of the computation.
       batch: target_at, target_ids int32 [B, R] and target_weights float32 [B, R], R a multiple of `chunk`.
-      chunk: targets of a row in one projection.
+      chunk: Number of targets of a row per projection.
     """
     with jax.named_scope("loss"):
         chunks = _chunks(model.rules, hidden, batch, chunk)
@@ -36,7 +36,14 @@ def target_losses(model: Llama, hidden: Array, batch: Mapping[str, Array], *, ch
 
 
 def total_loss(model: Llama, hidden: Array, batch: Mapping[str, Array], *, chunk: int) -> Array:
-    """Returns the sum of `target_losses`, a float32 scalar, whose gradient costs one projection less."""
+    """Returns the sum of `target_losses`, a float32 scalar, whose gradient costs one projection less.
+
+    Args:
+      model: Model whose unembedding projects.
+      hidden: [B, T, D] after the final norm, in the dtype of the computation.
+      batch: See `target_losses`.
+      chunk: Number of targets of a row per projection.
+    """
     with jax.named_scope("loss"):
         return _total(_chunk_losses(model), model.unembedding, *_chunks(model.rules, hidden, batch, chunk))
 
@@ -44,9 +51,10 @@ def total_loss(model: Llama, hidden: Array, batch: Mapping[str, Array], *, chunk
 def _each(losses_of: ChunkLosses, unembedding: Array, *chunks: Array) -> Array:
     """Returns the losses of all chunks, [chunks, B, C]."""
 
-    # Around the branch, not in it: what a branch keeps, the unembedding among it, is stacked for all chunks.
+    # Around the branch, not in it: the residuals of a branch, which include the unembedding, are stacked for
+    # all chunks.
     @partial(jax.checkpoint, prevent_cse=False)
-    def one(_: None, xs: tuple[Array, Array, Array]) -> tuple[None, Array]:
+    def chunk_losses(_: None, xs: tuple[Array, Array, Array]) -> tuple[None, Array]:
         states, ids, weights = xs
         return None, jax.lax.cond(
             jnp.any(weights > 0.0),
@@ -54,7 +62,7 @@ def _each(losses_of: ChunkLosses, unembedding: Array, *chunks: Array) -> Array:
             lambda: jnp.zeros_like(weights),
         )
 
-    return jax.lax.scan(one, None, chunks)[1]
+    return jax.lax.scan(chunk_losses, None, chunks)[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -63,28 +71,30 @@ def _total(losses_of: ChunkLosses, unembedding: Array, *chunks: Array) -> Array:
 
 
 def _total_forward(losses_of: ChunkLosses, unembedding: Any, *given: Any) -> tuple[Array, tuple[Any, Array]]:
-    """Sums the losses and their gradients. A frozen unembedding gets none, which XLA would not take out."""
-    table, trained = unembedding.value, unembedding.perturbed
-    loss_of = jax.value_and_grad(lambda *xs: jnp.sum(losses_of(*xs)), (0, 1) if trained else (0,))
+    """Sums the losses and their gradients. XLA would not remove the gradient of a frozen unembedding."""
+    table, is_trained = unembedding.value, unembedding.perturbed
+    loss_of = jax.value_and_grad(lambda *xs: jnp.sum(losses_of(*xs)), (0, 1) if is_trained else (0,))
 
-    def one(carry: tuple[Array, Any], xs: tuple[Array, Array, Array]) -> tuple[tuple[Array, Any], Array]:
+    def add_chunk(
+        carry: tuple[Array, Any], xs: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Any], Array]:
         states, ids, weights = xs
 
-        def some() -> tuple[tuple[Array, Any], Array]:
+        def with_targets() -> tuple[tuple[Array, Any], Array]:
             loss, (d_states, *d_table) = loss_of(states, table, ids, weights)
             return jax.tree.map(jnp.add, carry, (loss, d_table)), d_states
 
-        return jax.lax.cond(jnp.any(weights > 0.0), some, lambda: (carry, jnp.zeros_like(states)))
+        return jax.lax.cond(jnp.any(weights > 0.0), with_targets, lambda: (carry, jnp.zeros_like(states)))
 
-    start = (jnp.zeros((), jnp.float32), [jnp.zeros_like(table)] if trained else [])
-    (loss, d_table), d_states = jax.lax.scan(one, start, tuple(x.value for x in given))
+    start = (jnp.zeros((), jnp.float32), [jnp.zeros_like(table)] if is_trained else [])
+    (loss, d_table), d_states = jax.lax.scan(add_chunk, start, tuple(x.value for x in given))
     return loss, (d_table, d_states)
 
 
 def _total_backward(
     losses_of: ChunkLosses, kept: tuple[Any, Array], gradient: Array
 ) -> tuple[Array | None, Array, None, None]:
-    """Scales the gradients that are there already: they are linear in that of the sum."""
+    """Scales the gradients of the forward pass: they are linear in the gradient of the sum."""
     d_table, d_states = jax.tree.map(lambda x: (gradient * x.astype(jnp.float32)).astype(x.dtype), kept)
     return (d_table[0] if d_table else None), d_states, None, None
 
@@ -93,7 +103,7 @@ _total.defvjp(_total_forward, _total_backward, symbolic_zeros=True)
 
 
 def _chunk_losses(model: Llama) -> ChunkLosses:
-    """Returns the losses of one chunk; it holds no array of the model, which would get no gradient."""
+    """Returns the function of the losses of one chunk; it captures no array, which would get no gradient."""
     rules, dtype = model.rules, model.dtype
 
     def losses_of(states: Array, unembedding: Array, ids: Array, weights: Array) -> Array:
@@ -122,5 +132,5 @@ def _chunks(
 
 
 def _reshape(rules: Rules, x: Array, *shape: int) -> Array:
-    # Said, since a single row would lose its place on the mesh, and the branches below their common type.
+    # Explicit, since a single row would lose its sharding, and the branches of `cond` their common type.
     return jnp.reshape(x, shape, out_sharding=rules.spec("batch", *[None] * (len(shape) - 1)))

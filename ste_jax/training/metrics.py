@@ -1,4 +1,4 @@
-"""The numbers of a training run, as JSON lines and for TensorBoard."""
+"""Metrics of a training run, as JSON lines and for TensorBoard."""
 
 import json
 import logging
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ste_jax.distributed import process
+from ste_jax.errors import SteError
 
 FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Writes `metrics.jsonl` and TensorBoard events into a folder of this machine.
+    """Writes `metrics.jsonl` and TensorBoard events into a local folder.
 
-    `begin(step)` comes first: it drops what an interrupted run logged after `step`, so that the file of a
-    resumed run equals that of an uninterrupted one, up to the seconds.
+    `begin(step)` comes first: it removes what an interrupted run logged after `step`, so that the file of a
+    resumed run equals that of an uninterrupted one, except for the seconds.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -24,13 +25,22 @@ class MetricsLog:
         self._lines: TextIO | None = None
         self._board: Any = None
 
-    def begin(self, step: int) -> None:
-        """Keeps the lines up to `step` and opens the files for what follows; only one host writes."""
+    def begin(self, step: int, *, evaluated: bool = True) -> None:
+        """Keeps the lines up to `step` and opens the files for more; only process zero writes.
+
+        Args:
+          step: Last step that is done.
+          evaluated: Whether the evaluation of `step`, if it has one, is done too.
+        """
         if not self._writes:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / FILE
-        kept = [line for line in read_metrics(self._folder) if line["step"] <= step]
+        kept = [
+            line
+            for line in read_metrics(self._folder)
+            if line["step"] < step or (line["step"] == step and (evaluated or "evaluation" not in line))
+        ]
         fresh = path.with_suffix(".new")
         fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         fresh.replace(path)
@@ -38,11 +48,11 @@ class MetricsLog:
         self._board = _open_board(self._folder, step)
 
     def log(self, step: int, **values: float) -> None:
-        """Adds one line with `step` and the values, and one TensorBoard scalar a value."""
+        """Writes one line with `step` and the values, and one TensorBoard scalar per value."""
         if not self._writes:
             return
         if self._lines is None:
-            raise ValueError("metrics: begin(step) comes before log(...)")
+            raise RuntimeError("metrics: call begin(step) before log(...)")
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         if self._board is not None:
@@ -60,7 +70,7 @@ class MetricsLog:
 def _open_board(folder: Path, step: int) -> Any:
     """Returns a TensorBoard writer for the steps after `step`, or None without the extra [report]."""
     try:
-        from tensorboardX import SummaryWriter  # here: it loads torch where that is installed, for seconds
+        from tensorboardX import SummaryWriter  # here: it imports torch, if installed, which takes seconds
     except ModuleNotFoundError:
         logging.getLogger(__name__).info("no TensorBoard events: pip install 'ste-jax[report]' adds them")
         return None
@@ -68,10 +78,10 @@ def _open_board(folder: Path, step: int) -> Any:
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """Returns the logged lines; a last line that a kill cut short is not one.
+    """Returns the logged lines, without a last line that a kill cut short.
 
     Raises:
-      ValueError: names the file and the line that is not a JSON object with a step.
+      SteError: "data_invalid", naming the file and the line that is not a JSON object with a step.
     """
     path = Path(folder) / FILE
     if not path.exists():
@@ -84,8 +94,8 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
             value = json.loads(line)
             value["step"] + 0
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path}, line {number}: not a JSON object with a step; delete that line"
+            raise SteError(
+                "data_invalid", f"{path}, line {number}: not a JSON object with a step; delete that line"
             ) from error
         lines.append(value)
     return lines

@@ -1,7 +1,7 @@
-"""Direct preference optimization (arXiv 2305.18290) with the likelihood of the chosen judgment beside it
-(arXiv 2404.19733): batches and the loss.
+"""Direct preference optimization (arXiv 2305.18290) with an added likelihood of the chosen judgment (arXiv
+2404.19733): batches and loss.
 
-A chosen and a rejected judgment of one prompt lie in one row, so that every device has both.
+The chosen and the rejected judgment of a prompt are in the same row, so that one device has both.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ class PreferenceBatches(Batches):
     """Batches of `PreferenceExample`s: a row's sequences are chosen, rejected, chosen, rejected, ..."""
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Returns the arrays of `Batches.batch`, and of Q pairs a row at most:
+        """Returns the arrays of `Batches.batch` and those of up to Q pairs per row:
 
-        target_sequence: int32 [batch_rows, R], the sequence of the row that a target belongs to, from 0.
-        reference: float32 [batch_rows, 2 Q], the starting model's log-probability of each sequence.
-        pair_weights: float32 [batch_rows, Q]: 1, and 0 where a row has fewer pairs.
+        target_sequence: int32 [batch_rows, R]: index in the row of the sequence that a target belongs to.
+        reference: float32 [batch_rows, 2 Q]: log-probability of each sequence under the starting model.
+        pair_weights: float32 [batch_rows, Q]: 1, or 0 where a row has fewer pairs.
         """
         arrays = super().batch(step)
         pairs = self.examples_per_row
@@ -43,7 +43,7 @@ class PreferenceBatches(Batches):
 
 
 def sequence_log_probs(losses: Array, batch: Mapping[str, Array]) -> Array:
-    """Returns the log-probability of every sequence, float32 [B, 2 Q], from those of its targets [B, R]."""
+    """Returns the log-probability of every sequence, float32 [B, 2 Q], from the target losses [B, R]."""
     member = jax.nn.one_hot(batch["target_sequence"], batch["reference"].shape[1], dtype=jnp.float32)
     return -jnp.einsum("BR,BRS->BS", losses, member)
 
@@ -54,14 +54,17 @@ def preference_loss(
     """Returns a batch's share of the mean of -log sigmoid(beta * margin) over pairs, plus `nll_scale` times
     the mean negative log-likelihood of the chosen sequences' tokens.
 
-    The margin is by how much more the model prefers the chosen sequence than the reference did.
+    The margin is the log-ratio of chosen and rejected sequence under the model minus that of the reference.
 
     Args:
-      losses: float32 [B, R], negative log-probabilities of the targets, 0 where there is none.
-      batch: of `PreferenceBatches`.
-      settings: `beta` and `nll_scale`.
-      pairs: number of pairs of the whole step.
-      chosen_targets: number of target tokens of its chosen sequences.
+      losses: float32 [B, R], negative log-probabilities of the targets, 0 where there is no target.
+      batch: Arrays of `PreferenceBatches.batch`.
+      settings: Settings with `beta` and `nll_scale`.
+      pairs: float32 scalar, number of pairs of the whole step.
+      chosen_targets: float32 scalar, number of target tokens of its chosen sequences.
+
+    Returns:
+      A float32 scalar.
     """
     gain = sequence_log_probs(losses, batch) - batch["reference"]
     margin = settings.beta * (gain[:, 0::2] - gain[:, 1::2])

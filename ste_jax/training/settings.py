@@ -1,4 +1,4 @@
-"""The settings of supervised fine-tuning, checked when they are made."""
+"""Settings of training, validated on construction."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import math
 from typing import Literal, get_args
 
 from ste_jax.config_field import INHERITED, config_field
+from ste_jax.errors import SteError
 from ste_jax.models.splash import LANES
 
 Dtype = Literal["float32", "bfloat16"]
@@ -118,41 +119,44 @@ class TrainSettings:
         ):
             self._check(name, getattr(self, name) in get_args(choice), f"one of {get_args(choice)}")
         if self.batch_rows % self.micro_rows:
-            raise ValueError(
+            raise SteError(
+                "config_invalid",
                 f"train: batch_rows {self.batch_rows} is not a multiple of micro_rows {self.micro_rows}; "
-                "choose a micro_rows that divides it"
+                "choose a micro_rows that divides it",
             )
         if self.optimizer == "adamw" and self.param_dtype == "bfloat16" and self.b2 > 0.99:
-            raise ValueError(
-                f"train: param_dtype 'bfloat16' wants a b2 of at most 0.99, not {self.b2}: second moments "
+            raise SteError(
+                "config_invalid",
+                f"train: param_dtype 'bfloat16' requires a b2 of at most 0.99, not {self.b2}: second moments "
                 "have that dtype too, which rounds off changes of less than half a percent; lower b2, or set "
-                "param_dtype to 'float32'"
+                "param_dtype to 'float32'",
             )
         if self.attention == "splash" and self.row_length % LANES:
-            raise ValueError(
-                f"train: attention 'splash' wants a row_length that is a multiple of {LANES}, not "
-                f"{self.row_length}; change it, or set attention to 'xla'"
+            raise SteError(
+                "config_invalid",
+                f"train: attention 'splash' requires a row_length that is a multiple of {LANES}, not "
+                f"{self.row_length}; change it, or set attention to 'xla'",
             )
 
-    def _check(self, name: str, good: bool, wanted: str) -> None:
-        if not good:
-            raise ValueError(f"train: {name} must be {wanted}, not {getattr(self, name)!r}")
+    def _check(self, name: str, valid: bool, allowed: str) -> None:
+        if not valid:
+            raise SteError("config_invalid", f"train: {name} must be {allowed}, not {getattr(self, name)!r}")
 
     @property
     def model_dtype(self) -> Dtype:
-        """The dtype that the model is held in: that of what is trained, or of what only computes."""
+        """Dtype of the parameters in memory: `param_dtype`, or `dtype` if they are frozen (with LoRA)."""
         return self.dtype if self.lora_rank else self.param_dtype
 
     def steps(self, epoch: int) -> int:
-        """Returns the steps of a run whose passes have `epoch` of them: at least one."""
+        """Returns the number of steps of a run with `epoch` steps per pass, at least one."""
         return max(1, int(round(self.epochs * epoch, 6)))
 
     def evaluates_after(self, step: int, epoch: int) -> bool:
-        """Says whether a run whose passes have `epoch` steps evaluates after this one."""
+        """Returns True if a run with `epoch` steps per pass evaluates after this step."""
         at_epoch = step % epoch == 0 or step == self.steps(epoch)
         return at_epoch or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
 
     @property
     def micro_batches(self) -> int:
-        """How many micro-batches make a step."""
+        """Number of micro-batches per step."""
         return self.batch_rows // self.micro_rows

@@ -1,4 +1,4 @@
-"""One optimizer step: its state, its optimizer, and the jitted function that all devices run."""
+"""One optimizer step: the training state, the optimizer, and the jitted step function."""
 
 import copy
 import dataclasses
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
+from jaxtyping import Int32
 
+from ste_jax.errors import SteError
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.einsum import SAVED
 from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
@@ -29,18 +31,21 @@ Array = jax.Array
 @partial(jax.tree_util.register_dataclass, data_fields=["step", "model", "opt_state"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step changes: `step` counts the updates made (int32).
+    """Everything that a step changes.
 
-    On disk `model` is what of it is trained (see `training.lora`).
+    Attributes:
+      step: Number of updates made.
+      model: `Llama`; in checkpoints only its trainable part (see `training.lora`).
+      opt_state: State of the optimizer, with the shardings of the trainable parameters.
     """
 
-    step: Array
+    step: Int32[Array, ""]
     model: Any
     opt_state: Any
 
 
 def learning_rates(settings: TrainSettings, total_steps: int) -> optax.Schedule:
-    """Returns the learning rate of update 0, 1, ...: linear from 0 in `warmup_steps`, then the schedule."""
+    """Returns the learning rate by update 0, 1, ...: a linear warm-up from 0, then the schedule."""
     peak, warmup = settings.learning_rate, min(settings.warmup_steps, total_steps - 1)
     steps, ratio = total_steps - warmup, settings.final_learning_rate_ratio
     after = {
@@ -76,36 +81,38 @@ def init_state(model: Llama, tx: optax.GradientTransformation) -> TrainState:
 
 
 def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, int]) -> None:
-    """Refuses micro-batches that do not spread evenly over the devices.
+    """Checks that the rows of a micro-batch divide evenly over the devices.
 
     Raises:
-      ValueError: names the row count and the number of devices that share it.
+      SteError: "config_invalid", naming the number of rows and the number of devices.
     """
     axes = (rules.batch,) if isinstance(rules.batch, str) else rules.batch or ()
     parts = math.prod(mesh_shape[axis] for axis in axes)
     if settings.micro_rows % parts:
-        raise ValueError(
-            f"train: micro_rows {settings.micro_rows} do not spread evenly over the {parts} devices of the "
-            f"mesh axes {axes}; choose a multiple of {parts}"
+        raise SteError(
+            "config_invalid",
+            f"train: micro_rows {settings.micro_rows} do not divide evenly over the {parts} devices of the "
+            f"mesh axes {axes}; choose a multiple of {parts}",
         )
 
 
 def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
-    """Refuses a kernel that the mesh's devices cannot run.
+    """Checks that the devices of the mesh can run the attention kernel.
 
     Raises:
-      ValueError: names the setting and the devices.
+      SteError: "config_invalid", naming the setting and the devices.
     """
     platform = mesh.devices.flat[0].platform
     if settings.attention == "splash" and platform != "tpu":
-        raise ValueError(
+        raise SteError(
+            "config_invalid",
             f"train: attention 'splash' runs on TPU only, and these devices are of platform {platform!r}; "
-            "set train.attention to 'xla'"
+            "set train.attention to 'xla'",
         )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
-    """Puts a batch's rows on the devices; every host knows the whole batch and hands over its own part."""
+    """Puts a batch, arrays [rows, ...], on the devices of `mesh`; every process has the whole batch."""
     return {name: put_on_mesh(array, mesh, rules.spec("batch", None)) for name, array in batch.items()}
 
 
@@ -115,16 +122,22 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """Makes one update from a batch of `settings.batch_rows` rows.
 
-    The loss is a mean over all target tokens (of "dpo": pairs, and tokens of the chosen) of the batch, so
-    neither micro-batches nor the mesh change it.
+    The loss is a mean over all target tokens of the batch ("dpo": over pairs, and over tokens of the chosen
+    sequences), so that neither micro-batches nor the mesh change it.
+
+    Args:
+      state: State before the update; its buffers are donated.
+      batch: Arrays of `Batches.batch`, or of `PreferenceBatches.batch` for "dpo", rows sharded over the mesh.
+      settings: Settings of the run.
+      total_steps: Number of updates of the run.
 
     Returns:
-      The next state and float32 scalars: loss, grad_norm (before clipping), param_norm (of what is trained,
-      after the update: not finite if any parameter is not), learning_rate, target_tokens.
+      The next state and float32 scalars: loss, grad_norm (before clipping), param_norm (of the trainable
+      part after the update: not finite if any parameter is not), learning_rate, target_tokens.
     """
     loss_at = _loss_of(settings, batch)
     loss_of = jax.value_and_grad(lambda part, micro: loss_at(replace_trainable(state.model, part), micro))
-    # A pytree is all that optax asks for; its types say more.
+    # Optax accepts any pytree, although its type hints are narrower.
     tx, params = make_optimizer(settings, total_steps), cast(Any, trainable(state.model))
     if settings.micro_batches == 1:
         loss, grads = loss_of(params, batch)
@@ -145,7 +158,7 @@ def train_step(
 
 
 def _loss_of(settings: TrainSettings, batch: Mapping[str, Array]) -> Callable[..., Array]:
-    """Returns (model, micro-batch) -> its share of the loss of `batch`."""
+    """Returns the function (model, micro-batch) -> share of the loss of `batch`, a float32 scalar."""
     if settings.method == "sft":
         targets = jnp.maximum(jnp.sum(batch["target_weights"]), 1.0)
         chunk = settings.loss_chunk
@@ -197,9 +210,10 @@ def reference_log_probs(
 
 
 def _narrow_layers(model: Llama) -> Llama:
-    """Casts the layers' matrices whole: what devices gather from each other has the computation's dtype.
+    """Casts the matrices of the layers before use, so that devices gather them in the computation dtype.
 
-    Their gradients have it anyway. Those of the tables are sums of many products and stay wide.
+    Their gradients have this dtype anyway. The gradients of the embedding tables are sums of many products
+    and keep the parameter dtype.
     """
     narrow = copy.copy(model)
     narrow.blocks = jax.tree.map(
@@ -218,7 +232,7 @@ def _remat(settings: TrainSettings) -> Callable | None:
     if settings.remat == "none":
         return None
     policy = jax.checkpoint_policies.save_only_these_names(SAVED) if settings.remat == "dots" else None
-    # The loop over layers keeps recomputation apart from the forward pass by itself.
+    # The scan over layers already prevents common subexpressions with the forward pass.
     return partial(jax.checkpoint, policy=policy, prevent_cse=False)
 
 
@@ -237,8 +251,8 @@ def _accumulate(
         return jnp.reshape(x, shape, out_sharding=rules.spec("batch", None, None)).swapaxes(0, 1)
 
     def add(total: tuple[Array, Any], micro: Mapping[str, Array]) -> tuple[tuple[Array, Any], None]:
-        one = loss_of(params, micro)
-        return jax.tree.map(lambda t, x: t + x.astype(jnp.float32), total, one), None
+        values = loss_of(params, micro)
+        return jax.tree.map(lambda t, x: t + x.astype(jnp.float32), total, values), None
 
     zeros = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
     micros = {name: split(array) for name, array in batch.items()}
@@ -247,7 +261,7 @@ def _accumulate(
 
 
 def abstract_state(cfg: LlamaConfig, rules: Rules, settings: TrainSettings, total_steps: int) -> TrainState:
-    """Returns the shapes, dtypes and partitions of a run's state on the mesh that is set, making no array."""
+    """Returns the shapes, dtypes and shardings of a run's state on the current mesh, creating no array."""
 
     def make() -> TrainState:
         key = jax.random.key(0)

@@ -1,11 +1,14 @@
+import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from errors import raises
 from training_cases import examples, settings
 
 from ste_jax.records import TrainingExample
-from ste_jax.training.batch import Batches
+from ste_jax.training.batch import Batches, best_fit
 
 
 def example(name: str, prompt: int, target: int) -> TrainingExample:
@@ -90,6 +93,66 @@ def test_examples_of_a_real_run_fill_their_rows(seed):
     assert 1.0 - batches.packing.padding >= 0.9
 
 
+def sorted_list_best_fit(sizes: list[int], length: int) -> list[int]:
+    """The same rule with a list of all rows: the fullest one with room, of equals the oldest."""
+    free: list[int] = []
+    rows = []
+    for size in sizes:
+        fits = [(left, row) for row, left in enumerate(free) if left >= size]
+        row = min(fits)[1] if fits else len(free)
+        free[row:] = free[row:] or [length]
+        free[row] -= size
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_best_fit_is_that_of_its_definition(seed):
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 41, 400)
+    if seed % 2:
+        sizes = np.sort(sizes)[::-1]
+    assert best_fit(sizes, 40).tolist() == sorted_list_best_fit(sizes.tolist(), 40)
+
+
+def test_a_hundred_thousand_rows_are_packed_in_seconds():
+    """A sorted list of all rows would move 10 ** 10 entries."""
+    sizes = np.sort(np.random.default_rng(0).integers(600, 4097, 200_000))[::-1]
+    begin = time.process_time()
+    rows = best_fit(sizes, 4096)
+    assert time.process_time() - begin < 10
+    assert (np.bincount(rows, sizes) <= 4096).all()
+    assert rows.max() > 100_000
+
+
+class Counted(Sequence):
+    """Examples that are read from elsewhere."""
+
+    def __init__(self, given):
+        self.given, self.read = given, 0
+
+    def __len__(self):
+        return len(self.given)
+
+    def __getitem__(self, index):
+        example = self.given[index]
+        self.read += 1
+        return example
+
+
+def test_examples_are_read_once_and_then_when_a_batch_holds_them():
+    source = Counted(examples(200))
+    batches = Batches(source, settings(batch_rows=2, micro_rows=2), 0, 1)
+    assert source.read == 200
+    ids = batches.example_ids(3)
+    batches.batch(3)
+    assert source.read == 200 + len(ids)
+    expected = Batches(examples(200), settings(batch_rows=2, micro_rows=2), 0, 1)
+    for step in range(4):
+        for name, array in batches.batch(step).items():
+            np.testing.assert_array_equal(array, expected.batch(step)[name])
+
+
 def test_too_long_examples_are_left_out_whole_and_counted():
     given = [example("fits", 30, 2), example("long", 30, 3), *examples(9)]
     batches = Batches(given, settings(), 0, 1)
@@ -133,12 +196,12 @@ def test_epochs_bound_the_steps(epochs, steps):
 
 
 def test_nothing_that_fits_is_an_error():
-    with pytest.raises(ValueError, match="none of the 1 examples fits into row_length 32"):
+    with raises("data_unusable", "row_length 32"):
         Batches([example("long", 32, 1)], settings(), 0, 1)
 
 
 def test_an_example_without_targets_is_an_error():
-    with pytest.raises(ValueError, match="training example e: prompt and target must both hold tokens"):
+    with raises("data_damaged", "training example e:"):
         Batches([example("e", 4, 0)], settings(), 0, 1)
 
 

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from errors import raises
 from training_cases import TINY, examples, one_device, settings, tiny_model
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
+from ste_jax.distributed import monitor
+from ste_jax.distributed.preemption import StopRequested
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.batch import Batches
 from ste_jax.training.loop import DivergedError, checkpointed, train
@@ -79,13 +82,17 @@ def accuracy_of_merged(model, step):
     return float(np.sin(40.0 * np.asarray(model.parameter("blocks.w_up")).sum()))
 
 
-def dying_at(step, value=accuracy):
+def raising(error, step, value=accuracy):
     def evaluate(model, at):
         if at == step:
-            raise KilledError
+            raise error
         return value(model, at)
 
     return evaluate
+
+
+def dying_at(step, value=accuracy):
+    return raising(KilledError, step, value)
 
 
 def test_a_tiny_run_overfits(tmp_path):
@@ -133,6 +140,49 @@ def test_resuming_on_more_devices_equals_to_float_tolerance(tmp_path):
     assert there == pytest.approx(here, rel=1e-4)
     assert there[:3] == here[:3]
     assert result.loss == there[-1]
+
+
+@pytest.mark.parametrize("at", [2, 4, 12])
+def test_a_stop_during_an_evaluation_saves_the_step_and_evaluates_it_on_resume(tmp_path, at):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    kept: list = []
+    expected = run(straight, USUAL, evaluate=accuracy, best=kept)
+    kept_again: list = []
+    for _ in range(2):  # the evaluation on resume may be stopped too
+        with pytest.raises(StopRequested):
+            run(stopped, USUAL, evaluate=raising(StopRequested, at), best=kept_again)
+        assert lines(stopped)[-1]["step"] == at
+        assert "evaluation" not in lines(stopped)[-1]
+    result = run(stopped, USUAL, evaluate=accuracy, best=kept_again)
+    assert dataclasses.replace(result, resumed_from=None, loss=expected.loss) == expected
+    assert result.resumed_from == at
+    assert lines(stopped) == lines(straight)
+    assert kept_again[-1][0] == kept[-1][0] == result.best_step
+    for a, b in zip(kept[-1][1], kept_again[-1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("at", [4, 12])
+def test_a_stop_during_a_checkpoint_leaves_the_best_model_to_the_next_start(tmp_path, monkeypatch, at):
+    """A second save, of the model, could outlast the time that a preempted machine is given."""
+    values = {2: 0.1, 3: 0.1, 4: 0.9, 6: 0.1, 8: 0.1, 9: 0.1, 10: 0.1, 12: 0.1 if at == 4 else 0.95}
+    kept: list = []
+    requested = False
+    save = TrainCheckpoints.save
+
+    def interrupted(self, step, state, meta):
+        nonlocal requested
+        save(self, step, state, meta)
+        requested = step == at
+
+    monkeypatch.setattr(monitor, "stop_requested_anywhere", lambda mesh: requested)
+    monkeypatch.setattr(TrainCheckpoints, "save", interrupted)
+    with pytest.raises(StopRequested):
+        run(tmp_path, USUAL, evaluate=lambda model, step: values[step], best=kept)
+    assert at not in [step for step, _ in kept]
+    monkeypatch.undo()
+    result = run(tmp_path, USUAL, evaluate=lambda model, step: values[step], best=kept)
+    assert (result.resumed_from, result.best_step, kept[-1][0]) == (at, at, at)
 
 
 def test_adapters_are_kept_alone_and_resume_bit_for_bit(tmp_path):
@@ -271,12 +321,12 @@ def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):
     run(tmp_path, USUAL)
-    with pytest.raises(ValueError, match=r"learning_rate: 0.01 -> 0.02"):
+    with raises("checkpoint_mismatch", "learning_rate: 0.01 -> 0.02"):
         run(tmp_path, dataclasses.replace(USUAL, learning_rate=0.02))
-    with pytest.raises(ValueError, match="examples"):
+    with raises("checkpoint_mismatch", "examples"):
         run(tmp_path, USUAL, given=examples(40, seed=1))
 
 
 def test_a_mesh_that_does_not_fit_is_refused_before_anything_loads(tmp_path):
-    with pytest.raises(ValueError, match="micro_rows 2 do not spread"):
+    with raises("config_invalid", "micro_rows 2"):
         run(tmp_path, settings(micro_rows=2), mesh=make_mesh((2, 2, 2)), load=None)
