@@ -28,11 +28,11 @@ class Rules:
     """Mesh axes of each logical axis; `None` is replicated.
 
     Attributes:
-      batch: first axis of every activation: rows in training, slots in decoding.
-      embed: model axis of parameters; activations do not shard it.
-      kv_heads: key/value heads.
-      mlp: hidden axis of the feed-forward layers.
-      vocab: vocabulary.
+      batch: First axis of every activation: rows in training, slots in decoding.
+      embed: Model axis of parameters; activations do not shard it.
+      kv_heads: Key/value heads.
+      mlp: Hidden axis of the feed-forward layers.
+      vocab: Vocabulary.
     """
 
     batch: MeshAxes = ("data", "fsdp")
@@ -63,8 +63,8 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax
     """Returns an explicit mesh (data, fsdp, tensor). With several TPU slices, `data` spans the slices.
 
     Args:
-      shape: sizes of data, fsdp and tensor; one of them may be -1, which uses all remaining devices.
-      devices: devices to choose from; None uses all devices of the run.
+      shape: Sizes of data, fsdp and tensor; one of them may be -1, which uses all remaining devices.
+      devices: Devices to choose from; None uses all devices of the run.
 
     Raises:
       SteError: The shape does not fit the number of devices, or `data` does not fit the number of slices.
@@ -155,9 +155,9 @@ def whole_mesh_sizes(shape: Sequence[int], devices: int, where: str) -> tuple[in
     """Returns the sizes of a mesh that uses all devices.
 
     Args:
-      shape: see `mesh_sizes`.
-      devices: number of devices.
-      where: name of the devices in error messages.
+      shape: See `mesh_sizes`.
+      devices: Number of devices.
+      where: Name of the devices in error messages.
 
     Raises:
       SteError: See `mesh_sizes`; or the mesh leaves devices idle.

@@ -25,8 +25,8 @@ class KVSegment(NamedTuple):
     """Keys and values of a segment, and which of them each sample sees.
 
     Attributes:
-      k: keys of prompts [B, M, K, H, S], or of generated tokens [B, K, T, H, S] if `is_suffix`.
-      v: values of prompts [B, M, K, S, H], or of generated tokens [B, K, T, S, H] if `is_suffix`.
+      k: Keys of prompts [B, M, K, H, S], or of generated tokens [B, K, T, H, S] if `is_suffix`.
+      v: Values of prompts [B, M, K, S, H], or of generated tokens [B, K, T, S, H] if `is_suffix`.
       visible: bool [B, M, T, S], or [B, 1, T, S] if `is_suffix`.
       is_suffix: True for tokens that samples generated, of which each sample has its own.
     """
@@ -72,8 +72,8 @@ def attend_segments(q: Array, segments: list[KVSegment]) -> Array:
     Sums run over the segments one after the other, so that a segment without visible keys changes no bit.
 
     Args:
-      q: scaled queries [B, T, K, G, H].
-      segments: at least one in which every query sees a key.
+      q: Scaled queries [B, T, K, G, H].
+      segments: At least one in which every query sees a key.
     """
     scores = [segment.scores(q) for segment in segments]
     maximum = functools.reduce(jnp.maximum, [jnp.max(s, axis=(1, -1)) for s in scores])

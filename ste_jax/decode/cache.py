@@ -33,8 +33,8 @@ class Prefix:
     """Keys and values of the prompts of all slots.
 
     Attributes:
-      pages: keys [L, B, M, K, H, P] and values [L, B, M, K, P, H] of each page; P differs between pages.
-      length: number of positions of each prompt, int32 [B, M].
+      pages: Keys [L, B, M, K, H, P] and values [L, B, M, K, P, H] of each page; P differs between pages.
+      length: Number of positions of each prompt, int32 [B, M].
     """
 
     pages: tuple[Page, ...]
@@ -77,12 +77,12 @@ def insert_prompts(
     """Returns the prefix cache with b prompts written over others.
 
     Args:
-      prefix: cache of B slots.
-      keys: keys of the new prompts [L, b, K, H, P]; P is the end of one of the pages.
-      values: values of the new prompts [L, b, K, P, H].
-      length: number of positions of each new prompt, int32 [b].
-      slots: slot that each new prompt is written to, int32 [b]; B drops the prompt.
-      prompt_index: index of the prompt of that slot which is overwritten, int32 [b].
+      prefix: Cache of B slots.
+      keys: Keys of the new prompts [L, b, K, H, P]; P is the end of one of the pages.
+      values: Values of the new prompts [L, b, K, P, H].
+      length: Number of positions of each new prompt, int32 [b].
+      slots: Slot that each new prompt is written to, int32 [b]; B drops the prompt.
+      prompt_index: Index of the prompt of that slot which is overwritten, int32 [b].
     """
 
     def insert(old: Array, new: Array) -> Array:
@@ -106,9 +106,9 @@ def write_suffix(
     """Returns the suffix cache with the keys and values of a step written, each sample's at its own position.
 
     Args:
-      suffix: segments.
-      keys: new keys [L, B, T, K, H].
-      values: new values [L, B, T, K, H].
+      suffix: Segments.
+      keys: New keys [L, B, T, K, H].
+      values: New values [L, B, T, K, H].
       positions: int32 [B, T], counted over all segments; one outside all segments is not written.
     """
 

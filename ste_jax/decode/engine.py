@@ -27,8 +27,8 @@ class Engine:
     """Decoding engine on the devices of a mesh; implements `protocol.Backend`.
 
     Attributes:
-      replica_group: processes that share this engine.
-      usage: counts of the work since the engine was made.
+      replica_group: Processes that share this engine.
+      usage: Counts of the work since the engine was made.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Engine:
         """Builds an engine.
 
         Args:
-          model: model sharded over `mesh` by decoding rules.
-          mesh: the `decode_mesh` of this process.
-          settings: sizes of the engines of all replica groups together.
-          stop_ids: ids that end a sample.
+          model: Model sharded over `mesh` by decoding rules.
+          mesh: The `decode_mesh` of this process.
+          settings: Sizes of the engines of all replica groups together.
+          stop_ids: Ids that end a sample.
         """
         self.replica_group = ReplicaGroup(mesh)
         self.usage = Usage()

@@ -21,15 +21,15 @@ class Packed:
     """Prompts in rows: input of `steps.prefill`.
 
     Attributes:
-      tokens: token ids of the rows, int32 [b, R].
-      positions: position of each token in its prompts, int32 [b, R].
-      gather_index: index in the row of each position of each prompt, int32 [b, n, P]; positions after the
+      tokens: Token ids of the rows, int32 [b, R].
+      positions: Position of each token in its prompts, int32 [b, R].
+      gather_index: Index in the row of each position of each prompt, int32 [b, n, P]; positions after the
         end of a prompt hold any index.
-      scatter_index: for each token of a row, one prompt and position that it belongs to, as the flat index
+      scatter_index: For each token of a row, one prompt and position that it belongs to, as the flat index
         prompt * P + position, int32 [b, R].
-      length: number of positions of each prompt, int32 [b, n].
-      slots: slot that each prompt is written to, int32 [b, n]; the number of slots drops the prompt.
-      prompt_index: index of the prompt of that slot which is overwritten, int32 [b, n].
+      length: Number of positions of each prompt, int32 [b, n].
+      slots: Slot that each prompt is written to, int32 [b, n]; the number of slots drops the prompt.
+      prompt_index: Index of the prompt of that slot which is overwritten, int32 [b, n].
     """
 
     tokens: Int32[Ids, "b R"]
@@ -45,14 +45,14 @@ class Packing:
     """Rows of a prefill while they are filled.
 
     Args:
-      rows: number of rows.
-      positions: number of positions of a row.
-      prompts: largest number of prompts of a row.
-      longest: largest number of positions of a prompt.
-      slots: number of slots.
+      rows: Number of rows.
+      positions: Number of positions of a row.
+      prompts: Largest number of prompts of a row.
+      longest: Largest number of positions of a prompt.
+      slots: Number of slots.
 
     Attributes:
-      packed: the rows, as NumPy arrays.
+      packed: The rows, as NumPy arrays.
     """
 
     def __init__(self, *, rows: int, positions: int, prompts: int, longest: int, slots: int):

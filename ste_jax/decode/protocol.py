@@ -20,8 +20,8 @@ class Sampling:
     """Sampling settings of a call.
 
     Attributes:
-      temperature: divisor of the logits, applied before top-p; 0 is greedy decoding.
-      top_p: probability of the nucleus that tokens are drawn from, in (0, 1].
+      temperature: Divisor of the logits, applied before top-p; 0 is greedy decoding.
+      top_p: Probability of the nucleus that tokens are drawn from, in (0, 1].
     """
 
     temperature: float = config_field(0.7, affects=INHERITED)
@@ -46,9 +46,9 @@ class ForcedSuffix:
     """Tokens appended to a sample that ended without an answer.
 
     Attributes:
-      prefix_ids: ids appended first, at least one.
-      allowed_ids: ids of which the model then draws one, the last token of the sample.
-      should_force: returns True if a sample with these tokens gets the suffix.
+      prefix_ids: Ids appended first, at least one.
+      allowed_ids: Ids of which the model then draws one, the last token of the sample.
+      should_force: Returns True if a sample with these tokens gets the suffix.
     """
 
     prefix_ids: tuple[int, ...]
@@ -66,10 +66,10 @@ class Request:
     """A prompt and the keys of its samples.
 
     Attributes:
-      id: unique id.
-      prompt: token ids, at least one.
-      keys: raw threefry keys of the n samples, uint32 [n, 2].
-      max_new_tokens: largest number of tokens of a sample, a forced suffix not counted.
+      id: Unique id.
+      prompt: Token ids, at least one.
+      keys: Raw threefry keys of the n samples, uint32 [n, 2].
+      max_new_tokens: Largest number of tokens of a sample, a forced suffix not counted.
     """
 
     id: str
@@ -88,8 +88,8 @@ class Completion:
     """A generated sample.
 
     Attributes:
-      sample: number of the sample in its request.
-      tokens: generated ids without the stop id, those of a forced suffix included.
+      sample: Number of the sample in its request.
+      tokens: Generated ids without the stop id, those of a forced suffix included.
       finish: "stop" after a stop id or a forced suffix, "length" where the budget ran out.
       forced: True if the forced suffix was appended.
       choice_logprobs: float32 [len(tokens), C], log-probabilities of the C ids in `choices` at the position
@@ -109,10 +109,10 @@ class Group:
     """The samples of a request.
 
     Attributes:
-      id: id of the request.
-      completions: samples 0, 1, ...; fewer than `Request.n` if `stop_request_when` ended the request or if it
+      id: Id of the request.
+      completions: Samples 0, 1, ...; fewer than `Request.n` if `stop_request_when` ended the request or if it
         failed.
-      error: the exception of a request that failed.
+      error: The exception of a request that failed.
     """
 
     id: str
@@ -132,7 +132,7 @@ class Backend(Limits, Protocol):
     """A local engine or a remote server that samples from a model.
 
     Attributes:
-      replica_group: processes that share this backend; a stage gives it the requests assigned to them.
+      replica_group: Processes that share this backend; a stage gives it the requests assigned to them.
     """
 
     replica_group: ReplicaGroup
@@ -154,15 +154,15 @@ class Backend(Limits, Protocol):
         gives a group with an error; the other requests go on.
 
         Args:
-          requests: all requests, those in `done` included: the shapes of compiled programs follow from all of
+          requests: All requests, those in `done` included: the shapes of compiled programs follow from all of
             them, so that a restart computes the same bits.
-          sampling: temperature and top-p.
-          done: ids of requests that an earlier start has finished.
-          suffix: tokens forced onto samples that end without an answer.
-          choices: ids whose log-probabilities are recorded in `Completion.choice_logprobs`.
-          stop_request_when: called with (request id, the first m samples) as soon as they have ended, for
+          sampling: Temperature and top-p.
+          done: Ids of requests that an earlier start has finished.
+          suffix: Tokens forced onto samples that end without an answer.
+          choices: Ids whose log-probabilities are recorded in `Completion.choice_logprobs`.
+          stop_request_when: Called with (request id, the first m samples) as soon as they have ended, for
             m = 1, 2, ...; True ends the request with these m samples, whatever others are in flight.
-          on_tokens: called with the number of new tokens after every synchronization; an exception ends the
+          on_tokens: Called with the number of new tokens after every synchronization; an exception ends the
             call.
         """
         ...

@@ -15,10 +15,10 @@ def reshard_model(model: Llama, mesh: jax.sharding.Mesh, dtype: str, *, rules: R
     together.
 
     Args:
-      model: model on the mesh of training.
-      mesh: the `decode_mesh` of this process.
-      dtype: dtype of the parameters and of the computation.
-      rules: sharding rules; they must put a whole copy of the model on the mesh of each replica group.
+      model: Model on the mesh of training.
+      mesh: The `decode_mesh` of this process.
+      dtype: Dtype of the parameters and of the computation.
+      rules: Sharding rules; they must put a whole copy of the model on the mesh of each replica group.
     """
     arrays = {
         name: reshard_array(model.parameter(name).astype(dtype), mesh, rules.spec(*parameter.axes))

@@ -64,11 +64,11 @@ class _Round(NamedTuple):
     """State of the rejection sampling.
 
     Attributes:
-      number: number of the round, int32 [].
-      floor: only tokens with a larger mass are still drawn, float32 [B, T].
-      sums: mass of these tokens in each block, float32 [B, T, n].
-      index: id drawn last, int32 [B, T].
-      accepted: whether that id was accepted, bool [B, T].
+      number: Number of the round, int32 [].
+      floor: Only tokens with a larger mass are still drawn, float32 [B, T].
+      sums: Mass of these tokens in each block, float32 [B, T, n].
+      index: Id drawn last, int32 [B, T].
+      accepted: Whether that id was accepted, bool [B, T].
     """
 
     number: Array
@@ -82,8 +82,8 @@ def draw_nucleus(mass: Array, seeds: Array, top_p: Array) -> Array:
     """Draws ids from the nucleus, int32 [B, T].
 
     Args:
-      mass: unnormalised probabilities, float32 [B, T, V].
-      seeds: threefry keys [B, T]; round r folds r into them.
+      mass: Unnormalised probabilities, float32 [B, T, V].
+      seeds: Threefry keys [B, T]; round r folds r into them.
       top_p: float32 [] in (0, 1].
     """
     blocks, starts = _in_blocks(mass)
@@ -159,7 +159,7 @@ def draw(logits: Array, keys: Array, positions: Array, temperature: Array, top_p
 
     Args:
       logits: float32 [B, T, V]; -inf excludes a token.
-      keys: raw threefry keys of the samples, uint32 [B, T, 2].
+      keys: Raw threefry keys of the samples, uint32 [B, T, 2].
       positions: int32 [B, T], folded into the keys, so that draws differ between positions.
       temperature: float32 []; 0 takes the most likely token.
       top_p: float32 [] in (0, 1].

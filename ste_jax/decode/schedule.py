@@ -38,16 +38,16 @@ class Usage:
     """Counts of the work of an engine.
 
     Attributes:
-      prompts: number of prompts prefilled.
-      prompt_tokens: number of their tokens.
-      prompt_positions: number of positions computed in prefills: common beginnings once, and empty positions.
-      steps: number of decoding steps.
-      slot_steps: number of decoding steps times the number of lanes, used or not.
-      used_steps: those of `slot_steps` in which a sample was running.
-      samples: number of samples delivered.
-      tokens: number of their tokens.
-      skipped_samples: samples that were not delivered since their request had ended.
-      wasted_tokens: tokens that such samples had generated.
+      prompts: Number of prompts prefilled.
+      prompt_tokens: Number of their tokens.
+      prompt_positions: Number of positions computed in prefills: common beginnings once, and empty positions.
+      steps: Number of decoding steps.
+      slot_steps: Number of decoding steps times the number of lanes, used or not.
+      used_steps: Those of `slot_steps` in which a sample was running.
+      samples: Number of samples delivered.
+      tokens: Number of their tokens.
+      skipped_samples: Samples that were not delivered since their request had ended.
+      wasted_tokens: Tokens that such samples had generated.
     """
 
     prompts: int = 0
@@ -90,13 +90,13 @@ class _ActiveRequest:
     """A request in its slot.
 
     Attributes:
-      request: the request.
-      slot: slot of its prompt.
-      prompt_index: index of its prompt in the slot.
-      lanes: running samples by lane.
-      ended: ended samples by number.
-      started: number of samples that have started.
-      counted: number of samples before the first that has not ended.
+      request: The request.
+      slot: Slot of its prompt.
+      prompt_index: Index of its prompt in the slot.
+      lanes: Running samples by lane.
+      ended: Ended samples by number.
+      started: Number of samples that have started.
+      counted: Number of samples before the first that has not ended.
     """
 
     request: Request

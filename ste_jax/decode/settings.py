@@ -12,21 +12,21 @@ class DecodeSettings:
     """Sizes of the engine. With several replica groups of processes, the sizes of all their engines together.
 
     Attributes:
-      sequences: number of samples in flight.
-      prefix_tokens: number of prompt positions in flight over all slots, which bounds the memory of the
+      sequences: Number of samples in flight.
+      prefix_tokens: Number of prompt positions in flight over all slots, which bounds the memory of the
         prefix cache.
-      prefill_tokens: number of prompt positions of one prefill, whose time does not depend on how many of
+      prefill_tokens: Number of prompt positions of one prefill, whose time does not depend on how many of
         them are used. Where two prompts of a bucket fit into it, prompts are packed (see `packing`).
-      prompts_per_slot: number of prompts that a slot holds. With 2, samples of the next prompt start while
+      prompts_per_slot: Number of prompts that a slot holds. With 2, samples of the next prompt start while
         the last samples of the current one are still running.
-      buckets: prompt lengths that programs are compiled for; a prompt uses the smallest that holds it.
-      decode_steps_per_sync: number of decoding steps between two synchronizations with the host, which starts
+      buckets: Prompt lengths that programs are compiled for; a prompt uses the smallest that holds it.
+      decode_steps_per_sync: Number of decoding steps between two synchronizations with the host, which starts
         new samples in the lanes of those that have ended.
-      suffix_chunk: number of generated tokens per sample that the suffix cache has room for at first; longer
+      suffix_chunk: Number of generated tokens per sample that the suffix cache has room for at first; longer
         samples double it as often as needed.
-      samples_per_slot: number of samples of one slot in flight; a waiting sample of the slot's prompts starts
+      samples_per_slot: Number of samples of one slot in flight; a waiting sample of the slot's prompts starts
         when one of them ends.
-      dtype: dtype of weights, activations and caches.
+      dtype: Dtype of weights, activations and caches.
     """
 
     sequences: int = config_field(64, affects=INHERITED)
@@ -78,8 +78,8 @@ class EngineLimits:
     """Limits of what an engine serves (see `protocol.Limits`).
 
     Attributes:
-      buckets: prompt lengths that programs are compiled for.
-      context_length: context length of the model.
+      buckets: Prompt lengths that programs are compiled for.
+      context_length: Context length of the model.
     """
 
     buckets: tuple[int, ...]

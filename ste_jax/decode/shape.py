@@ -13,14 +13,14 @@ class Shape:
     """Sizes of the programs of a call.
 
     Attributes:
-      buckets: increasing prompt lengths that programs are compiled for; pages of the prefix end there.
-      slots: number of slots.
-      prompts_per_slot: number of prompts that a slot holds.
-      samples_per_slot: number of lanes of a slot, each with one sample at a time.
-      decode_steps_per_sync: number of decoding steps between two synchronizations with the host.
-      segments: positions of each segment of the suffix cache.
-      prefill_tokens: number of prompt positions of one prefill, unless one prompt has more.
-      multiple: divisor of the number of slots and of the rows of a prefill: the mesh axes of the batch.
+      buckets: Increasing prompt lengths that programs are compiled for; pages of the prefix end there.
+      slots: Number of slots.
+      prompts_per_slot: Number of prompts that a slot holds.
+      samples_per_slot: Number of lanes of a slot, each with one sample at a time.
+      decode_steps_per_sync: Number of decoding steps between two synchronizations with the host.
+      segments: Positions of each segment of the suffix cache.
+      prefill_tokens: Number of prompt positions of one prefill, unless one prompt has more.
+      multiple: Divisor of the number of slots and of the rows of a prefill: the mesh axes of the batch.
     """
 
     buckets: tuple[int, ...]
@@ -74,14 +74,14 @@ def decode_shape(
     """Returns the sizes of the programs that serve a call.
 
     Args:
-      settings: upper bounds.
-      buckets: prompt lengths to choose from.
-      longest: number of positions of the longest prefix, at most the last bucket.
-      requests: number of requests.
-      samples: largest number of samples of a request.
-      new_tokens: largest number of tokens of a sample.
-      suffix_tokens: number of tokens of a forced suffix.
-      multiple: divisor of the number of slots: the mesh axes of the batch.
+      settings: Upper bounds.
+      buckets: Prompt lengths to choose from.
+      longest: Number of positions of the longest prefix, at most the last bucket.
+      requests: Number of requests.
+      samples: Largest number of samples of a request.
+      new_tokens: Largest number of tokens of a sample.
+      suffix_tokens: Number of tokens of a forced suffix.
+      multiple: Divisor of the number of slots: the mesh axes of the batch.
     """
     buckets = buckets[: bisect.bisect_left(buckets, longest) + 1]
     samples_per_slot = min(settings.samples_per_slot, samples)

@@ -35,15 +35,15 @@ class SamplingState:
     """State of every sample; small, and kept by the host between calls.
 
     Attributes:
-      token: id that is fed next, int32 [B, T].
-      position: its position in the sequence, int32 [B, T].
-      budget: number of tokens that the sample may still generate, int32 [B, T].
-      forced: number of generated tokens of the forced suffix, or NOT_FORCED, int32 [B, T].
+      token: Id that is fed next, int32 [B, T].
+      position: Its position in the sequence, int32 [B, T].
+      budget: Number of tokens that the sample may still generate, int32 [B, T].
+      forced: Number of generated tokens of the forced suffix, or NOT_FORCED, int32 [B, T].
       status: RUNNING, STOPPED (by a stop id), EXHAUSTED (budget) or CHOSEN (end of the forced suffix),
         int32 [B, T].
-      keys: raw threefry key of the sample, uint32 [B, T, 2].
-      suffix_length: number of tokens that the sample has fed, which are its suffix cache, int32 [B, T].
-      prompt_index: index of its prompt among those of its slot, int32 [B, T].
+      keys: Raw threefry key of the sample, uint32 [B, T, 2].
+      suffix_length: Number of tokens that the sample has fed, which are its suffix cache, int32 [B, T].
+      prompt_index: Index of its prompt among those of its slot, int32 [B, T].
     """
 
     token: Int32[HostOrDevice, "B T"]
@@ -82,11 +82,11 @@ class Generated(NamedTuple):
     """Output of some decoding steps.
 
     Attributes:
-      tokens: id that each sample generated in each step, or NO_TOKEN, int32 [B, T, steps].
-      logprobs: log-probabilities of the choices in each step in which the sample was running,
+      tokens: Id that each sample generated in each step, or NO_TOKEN, int32 [B, T, steps].
+      logprobs: Log-probabilities of the choices in each step in which the sample was running,
         float32 [B, T, steps, C]; None without choices.
-      running: number of steps in which each sample was running, the first ones, int32 [B, T].
-      steps: number of steps taken, int32 [].
+      running: Number of steps in which each sample was running, the first ones, int32 [B, T].
+      steps: Number of steps taken, int32 [].
     """
 
     tokens: Int32[HostOrDevice, "B T steps"]
@@ -220,12 +220,12 @@ def decode(
     """Generates up to `steps` tokens of every running sample.
 
     Args:
-      model: model under decoding rules.
-      prefix: prefix cache of B slots, with at least the pages that the prompts in flight need.
-      suffix: suffix cache with room for `steps` more tokens of every sample.
-      state: state of the samples.
-      params: sampling parameters of all samples.
-      steps: largest number of steps; fewer are taken if no sample is running any more.
+      model: Model under decoding rules.
+      prefix: Prefix cache of B slots, with at least the pages that the prompts in flight need.
+      suffix: Suffix cache with room for `steps` more tokens of every sample.
+      state: State of the samples.
+      params: Sampling parameters of all samples.
+      steps: Largest number of steps; fewer are taken if no sample is running any more.
 
     Returns:
       The suffix cache, the state, and the generated tokens.

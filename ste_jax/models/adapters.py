@@ -37,11 +37,11 @@ class Adapters(nnx.Module):
         """Returns the term added to `einsum_vjp(spec, x, W, out_sharding)`, of the same shape and dtype.
 
         Args:
-          name: name of the matrix.
-          spec: einsum with the matrix of one layer.
-          x: activations [B, T, inputs].
-          low_rank_sharding: sharding of the intermediate result [B, T, R].
-          out_sharding: sharding of the result.
+          name: Name of the matrix.
+          spec: Einsum with the matrix of one layer.
+          x: Activations [B, T, inputs].
+          low_rank_sharding: Sharding of the intermediate result [B, T, R].
+          out_sharding: Sharding of the result.
         """
         operands, y_axes = spec.split("->")
         x_axes, w_axes = operands.split(",")

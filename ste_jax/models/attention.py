@@ -25,9 +25,9 @@ def causal_attention(q: Array, k: Array, v: Array, segments: Array) -> Array:
     the backward pass recomputes the weights from the scores and the log-sum-exp of each query.
 
     Args:
-      q: queries [B, T, K, G, H].
-      k: keys [B, T, K, H].
-      v: values [B, T, K, H].
+      q: Queries [B, T, K, G, H].
+      k: Keys [B, T, K, H].
+      v: Values [B, T, K, H].
       segments: int32 [B, T]; 0 is padding.
     """
     return _attend(q, k, v, segments)[0]
@@ -109,9 +109,9 @@ def _visible(queries: Array, keys: Array, start: int) -> Array:
     """Returns which keys each query of a block sees, bool [B, T, S], from the segments of both.
 
     Args:
-      queries: segments of the queries, int32 [B, T].
-      keys: segments of the keys, int32 [B, S].
-      start: position of the first query.
+      queries: Segments of the queries, int32 [B, T].
+      keys: Segments of the keys, int32 [B, S].
+      start: Position of the first query.
     """
     causal = jnp.arange(start, start + queries.shape[1])[:, None] >= jnp.arange(keys.shape[1])[None]
     return (queries[:, :, None] == keys[:, None, :]) & causal[None]

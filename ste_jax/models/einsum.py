@@ -22,11 +22,11 @@ def einsum_vjp(spec: str, x: Array, w: Array, out_sharding: Any = None, *, saved
     two, which has the width of the model and comes from no elementwise operation.
 
     Args:
-      spec: einsum of two operands, such as "BTD,DF->BTF".
-      x: activations.
-      w: weight of the same dtype.
-      out_sharding: sharding of the result; None infers it.
-      saved: whether rematerialization policies find the result under the name `SAVED`.
+      spec: Einsum of two operands, such as "BTD,DF->BTF".
+      x: Activations.
+      w: Weight of the same dtype.
+      out_sharding: Sharding of the result; None infers it.
+      saved: Whether rematerialization policies find the result under the name `SAVED`.
     """
     y = cast(Array, _einsum(spec, x, w, out_sharding))
     return checkpoint_name(y, SAVED) if saved else y

@@ -77,9 +77,9 @@ class Parameter:
     """Description of a parameter.
 
     Attributes:
-      shape: shape of the array.
-      axes: logical name of each axis; None is replicated.
-      std: standard deviation of the random initialization; None initializes with ones.
+      shape: Shape of the array.
+      axes: Logical name of each axis; None is replicated.
+      std: Standard deviation of the random initialization; None initializes with ones.
     """
 
     shape: tuple[int, ...]
@@ -122,9 +122,9 @@ def check_divisible(cfg: LlamaConfig, rules: Rules, mesh_shape: Mapping[str, int
     """Checks that a mesh divides every parameter evenly.
 
     Args:
-      cfg: architecture.
-      rules: sharding rules.
-      mesh_shape: size of each mesh axis by name.
+      cfg: Architecture.
+      rules: Sharding rules.
+      mesh_shape: Size of each mesh axis by name.
 
     Raises:
       SteError: An axis of a parameter is not divisible by the size of its mesh axis.
@@ -167,13 +167,13 @@ class Llama(nnx.Module):
     """A Llama model: parameters, their sharding rules, and the dtype of the computation.
 
     Attributes:
-      cfg: architecture.
-      rules: sharding rules of parameters and activations.
-      dtype: dtype of the computation; parameters may have another.
-      embed: token embeddings [V, D].
-      blocks: parameters of the layers.
-      final_norm: weight of the last norm [D].
-      unembed: output embeddings [V, D], or None if they are tied to `embed`.
+      cfg: Architecture.
+      rules: Sharding rules of parameters and activations.
+      dtype: Dtype of the computation; parameters may have another.
+      embed: Token embeddings [V, D].
+      blocks: Parameters of the layers.
+      final_norm: Weight of the last norm [D].
+      unembed: Output embeddings [V, D], or None if they are tied to `embed`.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Llama(nnx.Module):
         """Returns a parameter with its adapters merged, in the shape and dtype of the stored parameter.
 
         Args:
-          name: name in `parameter_table`.
+          name: Name in `parameter_table`.
         """
         array, adapters = self._stored(name), self.blocks.adapters
         return array if adapters is None else adapters.merge(name.removeprefix("blocks."), array)
@@ -239,11 +239,11 @@ class Llama(nnx.Module):
         """Runs all layers in one loop.
 
         Args:
-          x: embeddings [B, T, D].
+          x: Embeddings [B, T, D].
           positions: int32 [B, T].
-          attend: attention; gets rotated queries and keys, values, and the slice of `layer_inputs`.
-          layer_inputs: pytree whose arrays have a leading axis L.
-          remat: wraps the layer function for rematerialization in the backward pass.
+          attend: Attention; gets rotated queries and keys, values, and the slice of `layer_inputs`.
+          layer_inputs: Pytree whose arrays have a leading axis L.
+          remat: Wraps the layer function for rematerialization in the backward pass.
 
         Returns:
           Hidden states before the final norm [B, T, D], and the new keys and values, each [L, B, T, K, H].
@@ -289,9 +289,9 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """Returns the root-mean-square norm over the last axis.
 
     Args:
-      x: array [..., D]; the result has its shape and dtype, computed in float32.
+      x: Array [..., D]; the result has its shape and dtype, computed in float32.
       weight: [D].
-      eps: added to the mean square.
+      eps: Added to the mean square.
     """
     wide = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
@@ -303,10 +303,10 @@ def logits_of(hidden: Array, unembedding: Array, rules: Rules, dtype: str) -> Ar
     """Returns logits, float32 [B, T, V].
 
     Args:
-      hidden: final hidden states [B, T, D].
-      unembedding: output embeddings [V, D].
-      rules: sharding rules.
-      dtype: dtype of the operands of the product, which is summed in float32.
+      hidden: Final hidden states [B, T, D].
+      unembedding: Output embeddings [V, D].
+      rules: Sharding rules.
+      dtype: Dtype of the operands of the product, which is summed in float32.
     """
     with jax.named_scope("unembed"):
         return jnp.einsum(
@@ -330,12 +330,12 @@ def hidden_states(
     """Runs the full forward pass; returns hidden states after the final norm, [B, T, D] in the model's dtype.
 
     Args:
-      model: the model.
+      model: The model.
       tokens: int32 [B, T].
       positions: int32 [B, T].
       segments: int32 [B, T], see `causal_attention`.
-      attention: attention function with the signature of `causal_attention`.
-      remat: see `Llama.run_layers`.
+      attention: Attention function with the signature of `causal_attention`.
+      remat: See `Llama.run_layers`.
     """
     x, _ = model.run_layers(
         model.embed_tokens(tokens),
@@ -350,11 +350,11 @@ def initialize(cfg: LlamaConfig, rules: Rules, key: Array, *, param_dtype: str, 
     """Returns a randomly initialized model on the current mesh.
 
     Args:
-      cfg: architecture.
-      rules: sharding rules.
-      key: typed PRNG key [].
-      param_dtype: dtype of the parameters.
-      dtype: dtype of the computation.
+      cfg: Architecture.
+      rules: Sharding rules.
+      key: Typed PRNG key [].
+      param_dtype: Dtype of the parameters.
+      dtype: Dtype of the computation.
     """
     table = parameter_table(cfg)
     keys = dict(zip(table, jax.random.split(key, len(table)), strict=True))

@@ -12,11 +12,11 @@ class RopeScaling:
     """Frequency scaling of Llama 3.1.
 
     Attributes:
-      factor: divisor of low frequencies.
-      low_freq_factor: wavelengths above original_context / low_freq_factor are scaled.
-      high_freq_factor: wavelengths below original_context / high_freq_factor are not scaled; those between
+      factor: Divisor of low frequencies.
+      low_freq_factor: Wavelengths above original_context / low_freq_factor are scaled.
+      high_freq_factor: Wavelengths below original_context / high_freq_factor are not scaled; those between
         are interpolated.
-      original_context: context length before the scaling.
+      original_context: Context length before the scaling.
     """
 
     factor: float
@@ -52,8 +52,8 @@ def apply_rope(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Returns x with the two halves of its last axis rotated, as in Hugging Face's layout.
 
     Args:
-      x: array [B, T, ..., H]; the result has its shape and dtype.
-      tables: cosines and sines, float32 [B, T, H/2].
+      x: Array [B, T, ..., H]; the result has its shape and dtype.
+      tables: Cosines and sines, float32 [B, T, H/2].
     """
     middle = (1,) * (x.ndim - 3)
     cos, sin = (t.reshape(t.shape[:2] + middle + (1, t.shape[2])) for t in tables)

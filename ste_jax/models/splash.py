@@ -19,12 +19,12 @@ def splash_attention(
     """Returns the same as `causal_attention`, [B, T, K, G, H]; every device computes its own rows and heads.
 
     Args:
-      q: queries [B, T, K, G, H]; T is a multiple of 128.
-      k: keys [B, T, K, H].
-      v: values [B, T, K, H].
+      q: Queries [B, T, K, G, H]; T is a multiple of 128.
+      k: Keys [B, T, K, H].
+      v: Values [B, T, K, H].
       segments: int32 [B, T].
-      rules: sharding rules of rows and key/value heads.
-      interpret: runs the kernel in interpret mode, which works on any device but is slow.
+      rules: Sharding rules of rows and key/value heads.
+      interpret: Runs the kernel in interpret mode, which works on any device but is slow.
     """
     queries, keys = (
         rules.spec("batch", None, "kv_heads", None, None),
