@@ -1,5 +1,4 @@
-"""A judge for one's own use case: own instructions, own categories and rubric, own labelled pairs as the
-anchor.
+"""A judge for your own use case: your instructions, categories and rubric, and optionally labelled pairs.
 
   ste run --config=company_data --workdir=runs/support \\
       --config.instructions=tickets.csv --config.labelled_pairs=judged_by_us.jsonl
@@ -7,7 +6,7 @@ anchor.
 `instructions`: .jsonl, .csv, .parquet (a column instruction, prompt, text or question), .txt (one a line) or
 tfds:NAME. `labelled_pairs` (optional): instruction, response_a, response_b, label (A or B). They are never
 trained on: half of them choose the checkpoint of every iteration, on the other half every model is evaluated.
-Slices that it is sized for: v5e-16, v6e-8. `:runlocal` shrinks it to two CPU cores and the starter
+Slices: v5e-16, v6e-8. `:runlocal` shrinks it to two CPU cores and the starter
 instructions (add `--config.model=` a small model).
 """
 
@@ -30,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.instructions = "instructions.csv"
     c.labelled_pairs = ""
 
-    # What the judge is told to look at, in the words of those who answer for it.
+    # Criteria of the judge, in the words of the team that is responsible for it.
     c.rubric = (
         "Is every statement correct and supported by our documentation? Does the answer solve the "
         "customer's problem "
@@ -57,14 +56,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pairs.validation, c.pairs.test = 200, 200
 
     c.train.learning_rate = 2e-6
-    c.annotate.stop_when_correct = 1  # one correct judgment is kept anyway: do not pay for the others
+    c.annotate.stop_when_correct = 1  # one correct judgment is used; do not sample more
     c.decode.sequences = 480
     c.decode.prefix_tokens = 262144
     c.decode.samples_per_slot = 5
 
     if arg == "runlocal":
         _PAPER["shrink"](c)
-        # A small model rarely names a category: take what it leaves unlabelled too.
+        # A small model rarely names a category: also select unlabelled instructions.
         c.select.quotas = ConfigDict()
     elif arg:
         raise ValueError(f"company_data: unknown argument {arg!r}; there is only 'runlocal'")

@@ -1,22 +1,21 @@
-"""The paper's run: Llama-3-70B-Instruct as the seed, on a TPU pod slice.
+"""The run of the paper: Llama-3-70B-Instruct as the seed, on a TPU pod slice.
 
   ste run --config=configs/llama3_70b.py:v5p-128 --workdir=/mnt/runs/70b \\
       --config.model=/mnt/models/70b --config.instructions=/mnt/prompts.jsonl
   ste plan --config=configs/llama3_70b.py:v5p-128 --topology=v5p-128
 
-Slices that it is sized for: v5p-32, v5p-128, 2xv5p-64, v6e-64; and two that train but are of too small a chip
-to decode a model of this size: v5e-128, and v5e-16, which trains adapters. Without a name it is for v6e-64.
+Slices: v5p-32, v5p-128, 2xv5p-64, v6e-64 (the default); and two that can train a model of this size, but have
+too little memory per chip to decode it: v5e-128, and v5e-16, which trains adapters.
 
-Each value of the paper says where it stands; `:runlocal` keeps the settings and shrinks the sizes, so that
-the same file runs on a CPU with a small model (`--config=configs/llama3_70b.py:runlocal
+Comments name the section of the paper that a value is from. `:runlocal` keeps the settings and shrinks the
+sizes, so that the same file runs on a CPU with a small model (`--config=configs/llama3_70b.py:runlocal
 --config.model=MODEL`).
 """
 
 from ml_collections import ConfigDict
 
-# What differs from slice to slice, proven by `scripts/plan_tables.py`: the meshes of decoding and training,
-# the rows that go through the model at once, and the slots of 15 samples and two prompts that find room when
-# all of them are as long as they may become.
+# Settings by slice, checked with `scripts/plan_tables.py`: the meshes of decoding and training, the rows per
+# micro-batch, and the number of slots (15 samples, two prompts) that fit if all have the maximum length.
 _SLICES = {
     "v5p-32": {"mesh": (1, 2, 8), "train_mesh": (1, 16, 1), "rows": 16, "slots": 48},
     "v5p-128": {"mesh": (1, 8, 8), "train_mesh": (1, 64, 1), "rows": 64, "slots": 192},
@@ -29,7 +28,7 @@ _SLICES = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the configuration; `arg` is "", "runlocal" or a slice of the docstring."""
+    """Returns the configuration; `arg` is "", "runlocal" or one of the slices above."""
     if arg not in ("", "runlocal", *_SLICES):
         raise ValueError(f"llama3_70b: unknown argument {arg!r}; there are runlocal, {', '.join(_SLICES)}")
     slice_ = _SLICES[arg if arg in _SLICES else "v6e-64"]
@@ -87,9 +86,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.evaluate_every = 50  # the checkpoint is the one with the best held-out accuracy (section 4.1)
     c.train.checkpoint_every = 50
 
-    c.prefer = ConfigDict()  # what differs from c.train when DPO goes on from the fine-tuned model
+    c.prefer = ConfigDict()  # the fields in which DPO, which starts from the fine-tuned model, differs
     c.prefer.epochs = 0.0  # 0: none, as in the paper; the authors' released Llama-3.1-70B judge has it
-    c.prefer.learning_rate = 5e-7  # not published; preferences want less than fine-tuning
+    c.prefer.learning_rate = 5e-7  # not published; preference training needs a smaller rate than fine-tuning
     c.prefer.beta, c.prefer.nll_scale = 0.1, 1.5  # authors' release
 
     c.evaluate = ConfigDict()
@@ -107,15 +106,15 @@ def get_config(arg: str = "") -> ConfigDict:
     c.decode.dtype = "bfloat16"
 
     if slice_.get("rank"):
-        c.train.learning_rate = 1e-4  # not the paper's: 1e-6 moves an adapter by less than bfloat16 keeps
-        c.pairs.validation, c.train.evaluate_every = 0, 0  # this slice cannot sample: the last model is kept
+        c.train.learning_rate = 1e-4  # not from the paper: adapters need larger updates
+        c.pairs.validation, c.train.evaluate_every = 0, 0  # this slice cannot sample: keeps the last model
     if arg == "runlocal":
         shrink(c)
     return c
 
 
 def shrink(c: ConfigDict) -> None:
-    """Makes a configuration of this family run on two CPU cores with a small model."""
+    """Shrinks a configuration of this family to two CPU cores and a small model."""
     c.iterations, c.instructions = 1, "starter"
     c.mesh = c.train_mesh = (1, 1, 1)
     c.select.pool, c.select.size, c.select.quotas = 20, 12, ConfigDict()

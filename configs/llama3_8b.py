@@ -1,11 +1,12 @@
-"""The paper's method on Llama-3.1-8B-Instruct: what fits a slice of 8 to 16 chips.
+"""The method of the paper with Llama-3.1-8B-Instruct, for slices of 8 to 16 chips.
 
   ste run --config=configs/llama3_8b.py --workdir=/mnt/runs/8b \\
       --config.model=/mnt/models/8b --config.instructions=/mnt/prompts.jsonl
 
-Slices that it is sized for: v5e-16, v6e-8.
+Slices: v5e-16, v6e-8.
 
-The paper studied 70B only. What differs from `llama3_70b.py` is below; `:runlocal` shrinks it as there.
+The paper studied 70B only. Fields that are not set here are those of `llama3_70b`; `:runlocal` shrinks the
+sizes in the same way.
 """
 
 from ml_collections import ConfigDict

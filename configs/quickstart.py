@@ -2,9 +2,8 @@
 
   ste run --config=quickstart --workdir=runs/quickstart
 
-Sizes are what two cores read and write in a quarter of an hour: this shows the machinery, not a good judge.
-`:runlocal`
-(`--config=quickstart:runlocal`) shrinks it further, to a smoke test of a minute or two.
+The sizes are chosen for a quarter of an hour on two cores: it shows how a run works, not a good judge.
+`:runlocal` (`--config=quickstart:runlocal`) shrinks it further, to a smoke test of a minute or two.
 """
 
 from ml_collections import ConfigDict
@@ -23,8 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
     c.instructions = "starter"
     c.labelled_pairs = ""
-    # A short prompt: a model of this size loses the thread of a long one, and two cores read 500 tokens a
-    # second.
+    # A short prompt: a model of this size cannot follow a long one, and two cores read 500 tokens per second.
     c.judge_prompt = "short"
     c.rubric = ""
     c.train_from = "seed"
@@ -42,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
     c.pairs = ConfigDict()
-    # Two calls for the worse response: a small model does not keep the format of the paper's single call.
+    # Two calls for the rejected response: a small model does not follow the format of the single call.
     c.pairs.mode = "modified"
     c.pairs.max_response_tokens = 48
     c.pairs.max_modified_tokens = 40
@@ -52,25 +50,25 @@ def get_config(arg: str = "") -> ConfigDict:
     c.annotate = ConfigDict()
     c.annotate.samples = 4
     c.annotate.max_new_tokens = 24
-    # The seed never writes a verdict by itself: the opening is appended, and A or B drawn.
+    # The seed model never writes a verdict by itself, so it is forced.
     c.annotate.force_verdict = True
 
     c.train = ConfigDict()
-    # A model of 135M parameters moves at rates far above the paper's 1e-6.
+    # A model of 135M parameters needs a far larger rate than the 1e-6 of the paper.
     c.train.learning_rate = 3e-5
     c.train.warmup_steps = 2
     c.train.epochs = 1.0
     c.train.batch_rows = 2
     c.train.micro_rows = 1
-    # Examples have about 270 tokens: three fill a row.
+    # Examples have about 270 tokens, so three fill a row.
     c.train.row_length = 832
-    # Keeps the run below 8 GB; what is recomputed takes a CPU next to no time.
+    # Keeps memory below 8 GB; the recomputation takes little time.
     c.train.remat = "dots"
     c.train.loss_chunk = 64
     c.train.evaluate_every = 4
     c.train.checkpoint_every = 4
 
-    # `--config.prefer.epochs=1` goes on from each fine-tuned model by preferences; a row holds two judgments.
+    # `--config.prefer.epochs=1` adds preference training after fine-tuning; a row holds two judgments.
     c.prefer = ConfigDict({"epochs": 0.0, "learning_rate": 1e-5})
 
     c.evaluate = ConfigDict()

@@ -1,13 +1,13 @@
-"""A judge of 135M parameters that learns, on two CPU cores, in about an hour an iteration: the verdict alone.
+"""A judge of 135M parameters that gives verdicts without reasoning; an hour per iteration on two CPU cores.
 
   ste run --config=small_judge --workdir=runs/small_judge --config.instructions=FILE.jsonl
 
-A model of this size cannot reason, and makes no worse response when it is asked for one. What it can do is
-answer, and learn which of two answers belongs to an instruction, is whole, and makes sense: so the worse
-response is the answer to another instruction, a beginning of the better one, or an answer at a higher
-temperature, and judgments are the verdict without reasoning. In pairs of the first two kinds one response is
-good and the other is not, so it is enough to look at one; a judge that learned from them alone says A
-wherever both are good. Answers at two temperatures differ by degrees. docs/RESULTS.md has what came of it.
+A model of this size can neither reason nor write a deliberately worse response. It can learn which of two
+answers belongs to an instruction, is complete, and makes sense. The rejected response is therefore the answer
+to another instruction, the beginning of the better one, or an answer at a higher temperature, and a judgment
+is the verdict alone. In pairs of the first two kinds only one response is good, so a judge can decide by
+looking at one response, and a judge trained on them alone answers A wherever both are good. Answers at two
+temperatures differ by degrees. docs/RESULTS.md reports the results.
 `:runlocal` shrinks it to a smoke test. It needs the extra [select].
 """
 
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select = ConfigDict()
     c.select.pool = 0
     c.select.size = 12 if small else 320
-    # Labels of a model of this size say next to nothing.
+    # Labels of a model of this size carry almost no information.
     c.select.categories = ()
     c.select.max_tokens = 48
     c.select.filters = ConfigDict(
@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pairs.test = 6 if small else 150
 
     c.annotate = ConfigDict()
-    # Enough to see the verdict that the seed draws one time in ten.
+    # Enough to sample a verdict that the seed model gives one time in ten.
     c.annotate.samples = 15
     c.annotate.stop_when_correct = 1
     c.annotate.max_new_tokens = 0
@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.epochs = 1.0
     c.train.batch_rows = 5
     c.train.micro_rows = 5
-    # Three examples a row: attention costs little.
+    # Three examples per row, so attention costs little.
     c.train.row_length = 512
     c.train.remat = "dots"
     c.train.loss_chunk = 32

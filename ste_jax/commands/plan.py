@@ -29,7 +29,6 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 _ACCEPTANCE = flags.DEFINE_float(
     "acceptance_rate", 0.5, "Share of pairs and orders that give a training example.", 0.0, 1.0
 )
-_KEPT = flags.DEFINE_string("kept", None, "Renamed to --acceptance_rate.")
 _SWEEP = flags.DEFINE_bool("sweep", False, "Search for the fastest way to train.")
 _BATCH_ROWS = flags.DEFINE_list(
     "batch_rows", None, "With --sweep: rows per step. Default: the value of the configuration."
@@ -52,8 +51,6 @@ _LENGTHS = {
 
 def main(argv: list[str]) -> None:
     """Prints the plan of a configuration on a topology, or compares ways to train on several."""
-    if _KEPT.value is not None:
-        raise app.UsageError("--kept is now --acceptance_rate")
     if len(argv) != 2 or _CONFIG.value is None or not _TOPOLOGY.value:
         raise app.UsageError("plan needs --config and --topology, and takes no other arguments")
     # Imported here: the help of a command must not wait for JAX.

@@ -30,10 +30,10 @@ _COLLECTIVE = re.compile(
 )
 
 
-def _collectives(program, arguments, mesh):
+def _collectives(program, arguments_of, mesh, shape):
     """Counts (operation, type of the result without its layout) in the text of a compiled program."""
     with jax.set_mesh(mesh):
-        text = program.lower(*arguments).compile().as_text()
+        text = program.lower(*arguments_of(CFG, mesh, shape)).compile().as_text()
     return Counter((m[2], m[1].split("{")[0]) for m in map(_COLLECTIVE.search, text.splitlines()) if m)
 
 
@@ -52,14 +52,14 @@ def _shape(slots, batch_shards):
 
 def test_devices_that_share_no_model_exchange_one_bit_per_step():
     mesh = make_mesh((1, 8, 1))
-    found = _collectives(decode, decode_arguments(CFG, mesh, _shape(8, 8)), mesh)
+    found = _collectives(decode, decode_arguments, mesh, _shape(8, 8))
     # Whether a sample is running, and whether all draws of a step were accepted.
     assert found == {("all-reduce", "pred[]"): 2}
 
 
 def test_devices_that_share_a_model_exchange_activations_and_sums():
     mesh = make_mesh((1, 2, 4))
-    found = _collectives(decode, decode_arguments(CFG, mesh, _shape(4, 2)), mesh)
+    found = _collectives(decode, decode_arguments, mesh, _shape(4, 2))
     B, T, D = 2, 3, CFG.hidden_size
     assert found == {
         ("all-reduce", "pred[]"): 2,
@@ -77,7 +77,7 @@ def test_devices_that_share_a_model_exchange_activations_and_sums():
 @pytest.mark.parametrize("shape", [(1, 8, 1), (1, 2, 4)])
 def test_a_prefill_gathers_no_weights(shape):
     mesh = make_mesh(shape)
-    found = _collectives(prefill, prefill_arguments(CFG, mesh, _shape(max(4, shape[1]), shape[1])), mesh)
+    found = _collectives(prefill, prefill_arguments, mesh, _shape(max(4, shape[1]), shape[1]))
     assert not {"all-to-all", "reduce-scatter"} & {operation for operation, _ in found}
     whole = {tuple(p.shape) for p in parameter_table(CFG).values()}
     whole |= {dims[1:] for dims in whole if len(dims) > 2}

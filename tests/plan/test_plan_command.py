@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_a_result():
         (["--topology=v6e-64", "--config.model=somebody/else"], "neither a local file nor a known name"),
         (["--topology=v6e-64", "--phase=dpo"], "no phase dpo, only sft, prefill, decode"),
         (["--topology=v6e-64", "--sweep", "--remat=some"], "--remat takes none, dots, full"),
-        (["--topology=v6e-64", "--kept=0.3"], "--kept is now --acceptance_rate"),
+        (["--topology=v6e-64", "--kept=0.3"], "--acceptance_rate"),
     ],
 )
 def test_wrong_calls(arguments, message):
