@@ -4,7 +4,7 @@
 
 Writes a sharded Hugging Face folder of random bfloat16 bits (three times its size on disk, all deleted at the
 end), converts it into a model folder and back in processes of their own, compares every tensor, and then
-measures what saving the loaded model takes beside the model itself.
+measures the memory that saving the loaded model takes in addition to the model itself.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def run(command: list[str]) -> int:
 
 
 def same_tensors(before: Path, after: Path) -> bool:
-    """Says whether two folders hold the same tensors, NaNs included."""
+    """Returns True if two folders hold the same tensors, NaNs included."""
     found = {name: bits for file in weight_files(after) for name, bits in tensors_of(file)}
     names = 0
     for file in weight_files(before):

@@ -38,13 +38,13 @@ class _Tensor:
 
 
 def export_model(source: ModelSource, folder: str | Path) -> bool:
-    """Writes one of our models as a Hugging Face folder, with the card beside it; dtypes stay.
+    """Writes an own model as a Hugging Face folder that contains the card; dtypes stay the same.
 
     Returns:
-      whether there was anything left to write.
+      False if the folder was complete already.
 
     Raises:
-      ValueError: the weights are damaged, `folder` is no model folder, or several processes run.
+      SteError: The weights are damaged, `folder` is in use, or several processes run.
     """
     if source.card is None or source.weights is not None:
         raise SteError(
@@ -106,7 +106,7 @@ def _tensors(source: ModelSource) -> list[_Tensor]:
 def _values(source: ModelSource, hashes: dict[str, str]) -> Iterator[np.ndarray]:
     """Yields the values of `_tensors`, and puts the hash of each parameter into `hashes`."""
     cfg = source.architecture
-    # In the host's memory, even beside a TPU: no chip could hold the largest parameters.
+    # In host memory even if there are TPUs: no chip could hold the largest parameters.
     mesh = make_mesh((1, 1, 1), jax.local_devices(backend="cpu")[:1])
     for parameter, shape in layout.tensor_shapes(cfg).items():
         array = source.read(parameter, DECODE, mesh, source.dtypes[parameter])
@@ -133,7 +133,7 @@ def _shards(source: ModelSource) -> dict[str, list[_Tensor]]:
 
 
 def _write_safetensors(path: Path, tensors: list[_Tensor], values: Iterator[np.ndarray]) -> None:
-    """Writes a safetensors file as its values come; the library's own writer wants them all at once.
+    """Writes a safetensors file one tensor at a time; the library's own writer needs all of them at once.
 
     The format, as the library documents it: the length of the header as a little-endian u64, the header in
     JSON, padded with spaces to 8 bytes, and the values in C order.

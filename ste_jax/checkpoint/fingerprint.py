@@ -1,7 +1,8 @@
-"""Hashes of a model's parameters that depend on no mesh, layout or file format.
+"""Hashes of a model's parameters that do not depend on the mesh, the layout or the file format.
 
-Each device hashes its own elements with their places and sums the hashes up in integers: order cannot change
-the sum, and no parameter leaves its devices.
+Each device hashes its own elements together with their indices and sums the hashes as integers: the order
+cannot change the sum, and no parameter leaves its devices. The sums detect accidental changes; they are not
+cryptographic.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from ste_jax.sharding import make_mesh
 
-# Elements that are hashed at once: what is made on the way takes several times their bytes.
+# Number of elements hashed at once: intermediate results take several times their bytes.
 _BLOCK = 2**20
 
 
@@ -33,7 +34,10 @@ def combine(hashes: Mapping[str, str]) -> str:
 
 
 def parameter_hash(array: jax.Array) -> str:
-    """Returns dtype, shape and two sums of different hashes of each element's bits and place."""
+    """Returns the dtype, the shape and two sums of different hashes of each element's bits and index.
+
+    The array may have any shape and a dtype of 2 or 4 bytes.
+    """
     sharding = array.sharding
     if not isinstance(sharding, NamedSharding):
         sharding = NamedSharding(make_mesh((1, 1, 1), list(array.devices())), P())

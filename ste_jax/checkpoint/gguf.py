@@ -32,22 +32,22 @@ _ROTATED = ("attn_q.weight", "attn_k.weight")
 
 
 class GgufWeights:
-    """The tensors of a GGUF file, as Hugging Face lays them out.
+    """Tensors of a GGUF file, in the layout of Hugging Face.
 
     Attributes:
-      path: the file.
-      files: the same, as the one file of the model.
-      names: the tensor of each parameter, with a place for the layer.
-      ignored: endings of tensors that are no parameters.
-      shapes: of every tensor.
-      dtypes: that `read` returns.
+      path: File.
+      files: The file, as a tuple.
+      names: Name of the tensor of each parameter, with a format field for the layer.
+      ignored: Suffixes of tensors that are not parameters.
+      shapes: Shape of every tensor.
+      dtypes: Dtype that `read` returns for every tensor.
     """
 
     def __init__(self, path: Path):
         """Opens the file.
 
         Raises:
-          ValueError: the file is truncated, no GGUF, in parts, or no Llama that we can run.
+          SteError: The file is truncated, no GGUF, split, or no supported Llama.
         """
         self.path = path
         self.files = (path,)
@@ -70,7 +70,7 @@ class GgufWeights:
         self.dtypes = dict.fromkeys(self.shapes, np.dtype(np.float32))
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor, dequantised."""
+        """Returns the tensor `name`, dequantized to float32, in the layout of Hugging Face."""
         tensor = self._tensors[name]
         try:
             array = dequantize(tensor.data, tensor.tensor_type).reshape(self.shapes[name])
@@ -89,7 +89,7 @@ class GgufWeights:
         """The architecture that the metadata describes.
 
         Raises:
-          ValueError: names the key that is missing or that we cannot honour.
+          SteError: "model_unsupported" or "model_damaged", naming the key.
         """
         kind = self._field("general.architecture", None)
         if kind != "llama":
@@ -183,7 +183,7 @@ class GgufWeights:
 
 
 def _halves_first(matrix: np.ndarray, head_dim: int) -> np.ndarray:
-    """Orders the rows [heads * H, D] of a query or key matrix as `apply_rope` wants them.
+    """Returns the rows [heads * H, D] of a query or key matrix in the order that `apply_rope` expects.
 
     llama.cpp rotates neighbouring rows of a head against each other; we rotate its first half against its
     second.

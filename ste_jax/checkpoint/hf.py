@@ -45,20 +45,20 @@ class HfWeights:
     """The tensors of a Hugging Face folder.
 
     Attributes:
-      path: the folder.
-      files: its weight files.
-      names: the tensor of each parameter, with a place for the layer.
-      ignored: endings of tensors that are no parameters.
-      shapes: of every tensor.
-      dtypes: of every tensor.
-      architecture: what config.json describes.
+      path: Folder.
+      files: Weight files.
+      names: Name of the tensor of each parameter, with a format field for the layer.
+      ignored: Suffixes of tensors that are not parameters.
+      shapes: Shape of every tensor.
+      dtypes: Dtype of every tensor.
+      architecture: Architecture that config.json describes.
     """
 
     def __init__(self, folder: Path):
         """Opens the folder and reads the headers of its weight files.
 
         Raises:
-          ValueError: a file is missing or truncated, or the model is no Llama that we can run.
+          SteError: A file is missing or truncated, or the model is no supported Llama.
         """
         self.path = folder
         self.names = NAMES
@@ -72,7 +72,7 @@ class HfWeights:
             self._read_header(file)
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor in the dtype of the file."""
+        """Returns the tensor `name` in the shape and dtype of the file."""
         # Opened for each tensor: what stays mapped counts as this process's memory.
         with safe_open(self._file_of[name], framework="np") as file:
             return file.get_tensor(name)
@@ -107,7 +107,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """Returns the safetensors files of a folder: those of its index, or all.
 
     Raises:
-      ValueError: there are none, or one that the index names is missing.
+      SteError: "model_damaged" if there are none, or one in the index is missing.
     """
     index = folder / INDEX
     if index.is_file():
@@ -122,7 +122,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if not files:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pth"))
         hint = "; its pickled ones (.bin, .pth) are not read: save it as safetensors" if pickled else ""
-        raise SteError("model_damaged", f"{folder}: no weights (*.safetensors) beside config.json{hint}")
+        raise SteError("model_damaged", f"{folder}: no weights (*.safetensors){hint}")
     for file in files:
         if not file.is_file():
             raise SteError("model_damaged", f"{file}: missing, though {INDEX} names it; download it again")
@@ -133,7 +133,7 @@ def read_architecture(path: Path) -> LlamaConfig:
     """Returns the architecture that a `config.json` describes, with transformers' defaults for absent fields.
 
     Raises:
-      ValueError: names the field that is missing, ill-typed or not supported.
+      SteError: Names the field that is missing, ill-typed or not supported.
     """
     fields = read_json(path, _HINT)
     for name, wanted, default in (
@@ -151,7 +151,7 @@ def read_architecture(path: Path) -> LlamaConfig:
         _number(path, fields, "num_attention_heads", int),
         _number(path, fields, "hidden_size", int),
     )
-    # transformers 5 keeps all of rope in one field; before, theta stood beside rope_scaling.
+    # transformers 5 keeps all of rope in one field; before, theta was outside of rope_scaling.
     rope_field = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
     rope = fields.get(rope_field) or {}
     theta_from = rope if "rope_theta" in rope else fields

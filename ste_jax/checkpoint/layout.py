@@ -1,7 +1,7 @@
-"""How one stacked parameter of ours and the tensors of a file, one a layer, turn into each other.
+"""Converts between a stacked parameter and the tensors of a file, one per layer.
 
-In the files of others matrices are [out, in] and heads are folded into one of the two; ours are [in, out],
-with an axis for each kind of head and a leading axis for the layers.
+In Hugging Face files matrices are [out, in] and heads are folded into one of the two axes. Parameters are
+[in, out], with an axis for each kind of head and a leading axis for the layers.
 """
 
 import math
@@ -14,17 +14,17 @@ from ste_jax.models.llama import LlamaConfig, parameter_table
 
 
 def is_stacked(parameter: str) -> bool:
-    """Says whether a parameter holds all layers."""
+    """Returns True if a parameter holds all layers."""
     return parameter.startswith("blocks.")
 
 
 def tensor_names(cfg: LlamaConfig, parameter: str, pattern: str) -> list[str]:
-    """Returns the tensors of a parameter, layer by layer; `pattern` has a place for the layer."""
+    """Returns the names of a parameter's tensors, layer by layer; `pattern` has a field for the layer."""
     return [pattern.format(layer) for layer in range(cfg.num_layers if is_stacked(parameter) else 1)]
 
 
 def tensor_shapes(cfg: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Returns the shape in the file of a tensor of each parameter."""
+    """Returns the shape in the file of one tensor of each parameter."""
     return {name: _tensor_shape(name, p.shape) for name, p in parameter_table(cfg).items()}
 
 
@@ -41,7 +41,7 @@ def _tensor_shape(parameter: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def stack(
     parameter: str, target: jax.ShapeDtypeStruct, names: list[str], read: Callable[[str], np.ndarray]
 ) -> np.ndarray:
-    """Returns a parameter in the shape and dtype of `target`, reading one tensor after the other."""
+    """Returns a parameter in the shape and dtype of `target`, host memory, reading one tensor at a time."""
     host = np.empty(target.shape, target.dtype)
     if not is_stacked(parameter):
         host[...] = read(names[0])

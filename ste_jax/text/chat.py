@@ -1,4 +1,4 @@
-"""Chat conversations as token ids: the template's control tokens count, those that somebody typed do not."""
+"""Chat conversations as token ids: control tokens of the template count, those in messages stay text."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn. `content` is text and nothing but text: no control token in it counts, whoever wrote it."""
+    """One turn. `content` is plain text: control tokens in it are encoded as text."""
 
     role: Role
     content: str
@@ -39,7 +39,7 @@ def encode_chat(
     They differ from those of `transformers` only where a content spells a control token: here it stays text.
 
     Raises:
-      ValueError: if the template refuses the conversation, or does more to a content than trim it.
+      SteError: "chat_invalid" if the template refuses the conversation, or does more than trim a content.
     """
     rendered = _render(tokenizer, messages, [message.content for message in messages], add_generation_prompt)
     opening, closing = _unused_characters(rendered, *(message.content for message in messages))

@@ -1,9 +1,9 @@
-"""Tokenizers: reading them from disk, and turning text into token ids with control tokens under guard.
+"""Tokenizers: reads them from disk and encodes text so that it cannot forge control tokens.
 
 `transformers` reads the files and renders the chat template. The encoding is done by a second copy of its
-backend in which every control token answers to a secret alias instead of its own name (`_SealedEncoder`).
-Text of others can therefore hold any characters at all and still never become a control token, while
-everything around it is encoded in one go, exactly as `transformers` would.
+backend in which every control token has a secret alias instead of its own name (`_SealedEncoder`). Untrusted
+text can therefore contain any characters and never become a control token, while all text is still encoded at
+once, exactly as `transformers` does.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ _LLAMA_3_SPLITS = ("llama-bpe", "llama3", "llama-v3")
 
 
 class Tokenizer:
-    """A model's vocabulary, chat template and stop ids; made by `load_tokenizer`.
+    """Vocabulary, chat template and stop ids of a model; created by `load_tokenizer`.
 
     Attributes:
-      vocab_size: the largest token id plus one.
-      bos_id: the id that begins a sequence, if the vocabulary has one.
-      stop_ids: the ids that end a completion: the end of sequence and the end of an assistant turn.
-      turn_end_id: the one of them that the template writes after an assistant's words.
-      chat_template: the Jinja source that `render` renders.
+      vocab_size: Largest token id plus one.
+      bos_id: Id that begins a sequence (None: the vocabulary has none).
+      stop_ids: Ids that end a completion: end of sequence and end of an assistant turn.
+      turn_end_id: Stop id that the template writes after an assistant turn.
+      chat_template: Jinja source of `render`.
     """
 
     def __init__(self, hf: PreTrainedTokenizerFast, stop_ids: Iterable[int] = ()) -> None:
@@ -68,7 +68,7 @@ class Tokenizer:
         self.turn_end_id: int = known[-1] if known[-1] is not None else self.stop_ids[0]
 
     def encode_plain(self, text: str) -> list[int]:
-        """Returns the ids of `text` taken as mere characters: no control id, no BOS."""
+        """Returns the ids of `text` as plain text: without control ids and BOS."""
         return self.encode_spans([(text, False)])
 
     def encode_spans(self, spans: Iterable[tuple[str, bool]]) -> list[int]:
@@ -80,7 +80,7 @@ class Tokenizer:
         return self._encoder.encode(spans)
 
     def with_bos(self, ids: list[int]) -> list[int]:
-        """Returns a prompt's ids with a BOS in front, if the model wants one and its template wrote none."""
+        """Returns the ids of a prompt with a BOS in front, if the model needs one and has none yet."""
         if self.bos_id is None or not self._adds_bos or self.bos_id in ids:
             return ids
         return [self.bos_id, *ids]
@@ -94,7 +94,7 @@ class Tokenizer:
         """Returns the chat template's text for `messages` (dicts of role and content).
 
         Raises:
-          ValueError: if the template refuses the messages (say, two user turns in a row).
+          SteError: "chat_invalid" if the template refuses the messages, such as two user turns in a row.
         """
         try:
             rendered = self._hf.apply_chat_template(
@@ -133,7 +133,7 @@ class Tokenizer:
         generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _turn_end(self) -> int | None:
-        """Returns the control token that the template writes after an assistant's words, if any."""
+        """Returns the control token that the template writes after an assistant turn, or None."""
         words = "assistant-words"
         turns = [{"role": "user", "content": "user-words"}, {"role": "assistant", "content": words}]
         _, found, rest = self.render(turns, add_generation_prompt=False).rpartition(words)
@@ -194,7 +194,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     """Returns the tokenizer of a folder (tokenizer.json or sentencepiece tokenizer.model) or of a .gguf file.
 
     Raises:
-      ValueError: if there is no tokenizer, it cannot be read, or it has no chat template.
+      SteError: "tokenizer_invalid" if it is missing, cannot be read, or has no chat template.
     """
     path = Path(source)
     if path.suffix == ".gguf":
@@ -296,7 +296,7 @@ def _without_added(backend: tokenizers.Tokenizer, size: int) -> tokenizers.Token
 
 
 def _correct_byte_level(backend: tokenizers.Tokenizer, split: str | None) -> None:
-    """Mends what transformers does not take from a GGUF's `tokenizer.ggml.pre`, and llama.cpp does."""
+    """Applies the pre-tokenizer that `tokenizer.ggml.pre` names, which transformers ignores."""
     if split in _LLAMA_3_SPLITS:
         backend.model.ignore_merges = True
     if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
@@ -343,11 +343,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SteError(
-            "tokenizer_invalid", f"{file.name} is not JSON ({error}): mend or remove it"
-        ) from error
+        raise SteError("tokenizer_invalid", f"{file.name} is not JSON ({error}): fix or remove it") from error
     if not isinstance(value, dict):
-        raise SteError("tokenizer_invalid", f"{file.name} must hold a JSON object: mend or remove it")
+        raise SteError("tokenizer_invalid", f"{file.name} must hold a JSON object: fix or remove it")
     return value
 
 

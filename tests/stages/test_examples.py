@@ -1,5 +1,6 @@
 """Training examples are built from streams of judgments and read from disk."""
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -88,3 +89,30 @@ def test_preference_examples_hold_both_judgments(
     assert list(store_preference_examples(builder, matched, records)) == expected
     builder = ExampleBuilder(context, context.seed_model, [])
     assert list(store_preference_examples(builder, matched, records)) == expected
+
+
+class Streamed(Sequence[Judgment]):
+    """Judgments that exist only while they are read."""
+
+    def __len__(self) -> int:
+        return 5 * len(PAIRS) * len(ORDERS)
+
+    def __getitem__(self, index: int) -> Judgment:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if index >= len(self):
+            raise IndexError(index)
+        pair, number = PAIRS[index % len(PAIRS)], index // len(PAIRS)
+        return judgment(pair.id, ORDERS[number % 2], number // 2, True, list(range(1000, 9000)))
+
+
+def test_neither_judgments_nor_examples_are_all_in_memory(builder: ExampleBuilder, tmp_path: Path) -> None:
+    """60 judgments of 8,000 tokens, and as many examples, take 17 MB each as lists of int."""
+    tracemalloc.start()
+    try:
+        records = RecordSet(epath.Path(tmp_path), TrainingExample, {}, divided=True)
+        examples = store_training_examples(builder, Streamed(), records)
+        assert max(len(e.target) for e in examples) == 8002
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(examples) == 60
+    assert peak < 8e6
