@@ -142,9 +142,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--remat", choices=get_args(Remat), default="dots")
     parser.add_argument("--loss-chunk", type=int, default=256)
-    parser.add_argument(
-        "--peer", metavar="PYTHON", help="Python with torch, to measure the peer too"
-    )
+    parser.add_argument("--peer", metavar="PYTHON", help="Python with torch, to measure the peer too")
     parser.add_argument("--rounds", type=int, default=3, help="of --peer")
     parser.add_argument("--remat-table", action="store_true", help="print time and memory of every --remat")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
