@@ -1,4 +1,4 @@
-"""The scripts of tpu/ against a stand-in for gcloud (beside this file) that plays what clouds do."""
+"""Scripts of tpu/ against a stand-in for gcloud (in this folder) that replays what a cloud does."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_shellcheck_finds_nothing() -> None:
     subprocess.run([shellcheck, "-x", "-P", "SCRIPTDIR", *scripts], check=True, cwd=ROOT)
 
 
-def test_a_run_from_nothing_to_nothing(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_whole_run_creates_and_deletes(cloud: Cloud, tmp_path: Path) -> None:
     done = watch(cloud, play={"describe": ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]})
     assert done.code == 0, done.err
     assert done.verbs("create", "ssh", "delete") == ["create", "ssh", "ssh", "delete"]
@@ -117,13 +117,13 @@ def test_a_lost_connection_is_no_lost_machine(cloud: Cloud) -> None:
     assert done.verbs("create", "delete") == ["create", "delete"]
 
 
-def test_a_killed_process_and_those_that_end_for_want_of_it_start_again(cloud: Cloud) -> None:
+def test_a_killed_process_restarts_with_those_that_lost_it(cloud: Cloud) -> None:
     done = watch(cloud, play={"run": [[76, 137], [0, 0]]})
     assert done.code == 0, done.err
     assert done.verbs("create", "ssh") == ["create", "ssh", "ssh", "ssh", "ssh"]
 
 
-def test_a_failure_with_others_that_end_for_want_of_it_is_no_loss(cloud: Cloud) -> None:
+def test_a_failure_is_no_loss_of_the_others(cloud: Cloud) -> None:
     done = watch(cloud, play={"run": [[76, 3]]})
     assert done.code == 1
     assert "failed with code 3" in done.err
@@ -137,7 +137,7 @@ def test_a_failure_ends_it_and_deletes(cloud: Cloud) -> None:
     assert done.verbs("create", "delete") == ["create", "delete"]
 
 
-def test_no_quota_is_said_at_once(cloud: Cloud) -> None:
+def test_missing_quota_fails_at_once(cloud: Cloud) -> None:
     done = watch(cloud, play={"create": ["quota"]})
     assert done.code == 1
     assert "Quota limit" in done.err
@@ -162,7 +162,7 @@ def test_a_worker_that_fails_setup_is_tried_twice_and_named(cloud: Cloud) -> Non
     assert watch(cloud, play={"setup": [[0, 1], [0, 0]]}).code == 0
 
 
-def test_a_deletion_is_tried_until_it_is_true(cloud: Cloud) -> None:
+def test_a_deletion_is_retried_until_confirmed(cloud: Cloud) -> None:
     done = watch(cloud, play={"delete": ["busy", "busy", "ok"]})
     assert done.code == 0, done.err
     assert done.verbs("delete") == ["delete"] * 3
