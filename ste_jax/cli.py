@@ -28,6 +28,7 @@ MODULES: dict[str, str] = {
     **{command: "ste_jax.commands.run" for command in _RUN},
     "evaluate": "ste_jax.commands.evaluate",
     "judge": "ste_jax.commands.judge",
+    "calibrate": "ste_jax.commands.calibrate",
     "stats": "ste_jax.commands.results",
     "compare": "ste_jax.commands.results",
     "convert": "ste_jax.commands.convert",
@@ -55,6 +56,8 @@ Judges:
                       one JSON line for each row of a .jsonl, .csv or .parquet file; needs no labels
   judge show --model=MODEL --data=FILE --row=0
                       the prompt that the judge sees, its tokens and its answer
+  calibrate --model=MODEL --data=LABELLED [--agreement=0.8]
+                      fits the temperature and the abstention threshold of a judge on labelled pairs
   evaluate --model=MODEL (--benchmark=NAME [--path=FOLDER] | --data=FILE) --out=RESULT [--json]
            [--limit=N --votes=K --policy=wrong|rewardbench|dropped]
                       any model on a benchmark or a file of pairs, in both orders; writes a result file

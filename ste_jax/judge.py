@@ -1,6 +1,7 @@
 """The public `Judge`: which of two responses is better, with what probability, and what follows from that."""
 
 import dataclasses
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from ste_jax.judging.decision import DecisionRule, decide, order_result, undecid
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
+from ste_jax.judging.uses import JudgeUses
 from ste_jax.judging.verdict import PARSER
 from ste_jax.model import SMALL, Model
 from ste_jax.progress import Progress
@@ -67,7 +69,7 @@ class CompareSettings:
         return GREEDY if self.votes == 1 else VOTES
 
 
-class Judge:
+class Judge(JudgeUses):
     """A judge of responses.
 
     Use `Judge.load`. The weights are loaded at the first judgment. Calls from several threads are safe and
@@ -91,6 +93,7 @@ class Judge:
         self.settings = settings
         self.calibration = calibration
         self._allow_untrained_prompt = allow_untrained_prompt
+        self._arguments: tuple[tuple[str, Any], ...] | None = None
 
     @classmethod
     def load(
@@ -157,7 +160,19 @@ class Judge:
         judge = cls(opened, settings, allow_untrained_prompt=allow_untrained_prompt)
         if calibration is not None and calibration.settings == judge.calibration_settings():
             judge.calibration = calibration
+        judge._arguments = (
+            *(("model", os.fspath(model)), ("prompt", prompt), ("rubric", rubric)),
+            *(("max_new_tokens", max_new_tokens), ("force_verdict", force_verdict), ("dtype", dtype)),
+            *(("seed", seed), ("mesh", mesh), ("sequences", sequences)),
+            ("allow_untrained_prompt", allow_untrained_prompt),
+        )
         return judge
+
+    def __reduce__(self):
+        # Weights stay behind: another process opens the model again, once.
+        if self._arguments is None:
+            raise TypeError("only a judge made by Judge.load can be pickled")
+        return _reopened, (self._arguments,)
 
     @property
     def trained(self) -> bool:
@@ -303,6 +318,10 @@ class Judge:
             "versions": versions(),
         }
 
+    def call_settings(self, rubric: str | None, votes: int) -> dict[str, Any]:
+        """Returns the `run_settings` of comparisons with this rubric and number of votes."""
+        return self.run_settings(self.protocol(rubric), CompareSettings(votes=votes))
+
     def protocol(self, rubric: str | None = None) -> JudgingProtocol:
         """Returns the prompts and the parser of this judge, with another rubric if one is given."""
         settings = self.settings
@@ -435,6 +454,12 @@ def _content_key(comparison: Comparison, order: Order) -> str:
 def _content(comparisons: Sequence[Comparison]) -> str:
     """Returns the sha256 of comparisons, computed over the hash of each."""
     return digest([digest(comparison.to_json()) for comparison in comparisons])
+
+
+@functools.lru_cache(maxsize=4)
+def _reopened(arguments: tuple[tuple[str, Any], ...]) -> Judge:
+    """Returns the judge that `Judge.load` opens with these arguments."""
+    return Judge.load(**dict(arguments))
 
 
 def _first(*values: Any) -> Any:

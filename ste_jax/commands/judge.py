@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from ste_jax.commands.judge_flags import load_judge, output_path
-from ste_jax.data.comparisons import read_comparisons
+from ste_jax.data.comparisons import read_comparisons, read_rankings, read_scorings
 from ste_jax.distributed import preemption, process
 from ste_jax.distributed.rendezvous import session
 from ste_jax.errors import SteError
 from ste_jax.judge import Judge
+from ste_jax.judging.ranking import RankResult, schedule_of
+from ste_jax.judging.scoring import ScoreResult
 from ste_jax.records import ORDERS, Comparison, ComparisonResult
 
 _DATA = flags.DEFINE_string("data", None, "File to judge: .jsonl, .csv or .parquet.")
@@ -34,6 +36,21 @@ _ON_FLIP = flags.DEFINE_enum(
     ["probability", "abstain"],
     "Where the verdicts of both orders disagree: decide by the pooled probability, or abstain.",
 )
+_METHOD = flags.DEFINE_enum(
+    "method",
+    None,
+    ["round_robin", "swiss", "knockout"],
+    "Tournament of `ste judge rank`. Default: all pairs up to 4 responses, Swiss rounds above.",
+)
+_MAX_COMPARISONS = flags.DEFINE_integer(
+    "max_comparisons", None, "Largest number of comparisons per ranking.", lower_bound=0
+)
+_SCALE = flags.DEFINE_list(
+    "scale", ["1", "5"], "Lowest and highest level for the rows of `ste judge score` without a baseline."
+)
+_QUESTION = flags.DEFINE_string(
+    "question", "", "Question that `ste judge score` grades by on a scale. Default: general quality."
+)
 _ROW = flags.DEFINE_integer("row", 0, "Row of the file to show, from 0.", lower_bound=0)
 
 USAGE = "usage: ste judge compare|rank|score|show --model=MODEL --data=FILE [--out=FILE]"
@@ -41,7 +58,7 @@ USAGE = "usage: ste judge compare|rank|score|show --model=MODEL --data=FILE [--o
 
 def main(argv: list[str]) -> None:
     """Runs `ste judge ACTION`."""
-    actions = {"compare": _compare, "show": _show}
+    actions = {"compare": _compare, "rank": _rank, "score": _score, "show": _show}
     if len(argv) != 3 or argv[2] not in actions:
         raise app.UsageError(USAGE)
     if not _DATA.value:
@@ -71,6 +88,76 @@ def _compare() -> None:
         if process.is_process_zero():
             print(summary(results, time.monotonic() - started), file=sys.stderr)
             print(f"written: {out}", file=sys.stderr)
+
+
+def _rank() -> None:
+    if not _OUT.value:
+        raise app.UsageError("--out is needed")
+    out = output_path(_OUT.value)
+    rows = read_rankings(_DATA.value or "", reference_column=_REFERENCE.value)
+    for row in rows:
+        schedule_of(row.responses, 0, _METHOD.value, _MAX_COMPARISONS.value)
+    with session(out.parent, {"data": _DATA.value or ""}):
+        preemption.install_handler()
+        judge, started = load_judge(), time.monotonic()
+        results = judge.rank_many(
+            rows,
+            out=out,
+            votes=_VOTES.value,
+            method=_METHOD.value,
+            max_comparisons=_MAX_COMPARISONS.value,
+            progress=True,
+        )
+        seconds = time.monotonic() - started
+        if process.is_process_zero():
+            print(rank_summary(results, seconds), f"written: {out}", sep="\n", file=sys.stderr)
+
+
+def rank_summary(results: Sequence[RankResult], seconds: float) -> str:
+    """Returns one line about rankings: comparisons, flips, abstentions, cycles, tokens and seconds."""
+    return (
+        f"{len(results)} rankings: {sum(r.comparisons for r in results)} comparisons, "
+        f"{sum(r.flips for r in results)} flipped with the order, "
+        f"{sum(r.abstained for r in results)} abstained, {sum(len(r.cycles) for r in results)} cycles; "
+        f"{sum(r.usage.get('total_tokens', 0) for r in results)} tokens; {seconds:.1f} s"
+    )
+
+
+def _score() -> None:
+    if not _OUT.value:
+        raise app.UsageError("--out is needed")
+    out = output_path(_OUT.value)
+    rows = read_scorings(_DATA.value or "", reference_column=_REFERENCE.value)
+    try:
+        low, high = map(int, _SCALE.value)
+    except ValueError as error:
+        raise app.UsageError("--scale is the lowest and the highest level, such as 1,5") from error
+    with session(out.parent, {"data": _DATA.value or ""}):
+        preemption.install_handler()
+        judge, started = load_judge(), time.monotonic()
+        results = judge.score_many(
+            rows,
+            out=out,
+            scale=(low, high),
+            rubric=_QUESTION.value or None,
+            votes=_VOTES.value,
+            progress=True,
+        )
+        seconds = time.monotonic() - started
+        if process.is_process_zero():
+            print(score_summary(results, seconds), f"written: {out}", sep="\n", file=sys.stderr)
+
+
+def score_summary(results: Sequence[ScoreResult], seconds: float) -> str:
+    """Returns one line about scores: methods, abstentions by reason, tokens and seconds."""
+    methods = Counter(result.method for result in results)
+    abstained = Counter(result.abstained for result in results if result.abstained)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(abstained.items()))
+    return (
+        f"{len(results)} scores: {methods['baseline']} against a baseline, {methods['scale']} on a scale, "
+        f"abstained {abstained.total()}{f' ({reasons})' if reasons else ''}; "
+        f"{sum(r.usage.get('total_tokens', 0) for r in results)} tokens; {seconds:.1f} s"
+    )
 
 
 def summary(results: Sequence[ComparisonResult], seconds: float) -> str:

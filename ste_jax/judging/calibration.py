@@ -112,17 +112,11 @@ def fit_calibration(
       SteError: if there are fewer than `MIN_PAIRS` pairs with log-odds or `MIN_PROMPTS` prompts, or no
         threshold reaches the wanted agreement.
     """
-    if agreement is not None and not 0.5 < agreement < 1.0:
-        raise SteError("argument_invalid", f"calibrate: agreement={agreement} must be within 0.5 and 1")
+    check_agreement(agreement)
     given = [x is not None for x in log_odds]
     margins = np.array([x if a else -x for x, a in zip(log_odds, a_is_better, strict=True) if x is not None])
     clusters = [prompt for prompt, keep in zip(prompts, given, strict=True) if keep]
-    if len(margins) < MIN_PAIRS or len(set(clusters)) < MIN_PROMPTS:
-        raise SteError(
-            "data_invalid",
-            f"calibrate: {len(margins)} labelled pairs with log-odds from {len(set(clusters))} prompts; "
-            f"at least {MIN_PAIRS} pairs from {MIN_PROMPTS} prompts are needed",
-        )
+    check_size(len(margins), len(set(clusters)))
     if not np.isfinite(margins).all():
         raise ValueError("calibrate: log-odds must be finite")
     temperature = fit_temperature(margins)
@@ -148,6 +142,22 @@ def fit_calibration(
         without_numbers=missing,
         held_out=held_out_report(margins, clusters, missing, agreement, seed),
     )
+
+
+def check_agreement(agreement: float | None) -> None:
+    """Raises SteError "argument_invalid" unless a wanted agreement is within 0.5 and 1, or None."""
+    if agreement is not None and not 0.5 < agreement < 1.0:
+        raise SteError("argument_invalid", f"calibrate: agreement={agreement} must be within 0.5 and 1")
+
+
+def check_size(pairs: int, prompts: int) -> None:
+    """Raises SteError "data_invalid" for fewer than `MIN_PAIRS` pairs or `MIN_PROMPTS` prompts."""
+    if pairs < MIN_PAIRS or prompts < MIN_PROMPTS:
+        raise SteError(
+            "data_invalid",
+            f"calibrate: {pairs} labelled pairs with log-odds from {prompts} prompts; at least {MIN_PAIRS} "
+            f"pairs from {MIN_PROMPTS} prompts are needed",
+        )
 
 
 def fit_temperature(margins: np.ndarray) -> float:

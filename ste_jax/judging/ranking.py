@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import choix
 import numpy as np
@@ -47,6 +47,8 @@ class RankResult:
       comparisons: number of comparisons made.
       abstained: number of comparisons without a probability, which counted as 0.5.
       cycles: index triples (i, j, k) where i beats j, j beats k and k beats i.
+      flips: number of comparisons whose verdicts depend on the order; probabilities decide them.
+      usage: "prompt_tokens", "completion_tokens" and "total_tokens" of all comparisons.
     """
 
     ranks: list[int]
@@ -57,10 +59,19 @@ class RankResult:
     comparisons: int
     abstained: int
     cycles: list[tuple[int, int, int]]
+    flips: int = 0
+    usage: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a JSON-ready dict."""
         return {**dataclasses.asdict(self), "cycles": [list(cycle) for cycle in self.cycles]}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Builds the result of a dict that `to_dict` made; other keys are ignored."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        known = {name: item for name, item in value.items() if name in fields}
+        return cls(**known | {"cycles": [tuple(cycle) for cycle in value["cycles"]]})
 
 
 def rank_responses(

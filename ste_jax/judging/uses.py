@@ -1,0 +1,299 @@
+"""Rankings, scores and rewards as methods of `Judge`; all of them follow from comparisons."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from ste_jax.data.comparisons import Ranking, Scoring, ranking_from_row, scoring_from_row
+from ste_jax.data.fields import unique_id
+from ste_jax.errors import SteError
+from ste_jax.judging.batches import (
+    CHUNK,
+    Opponents,
+    chunks,
+    rank_rows,
+    record_of,
+    score_against,
+    score_rows,
+)
+from ste_jax.judging.protocol import JudgeSettings
+from ste_jax.judging.ranking import Method, RankResult, schedule_of
+from ste_jax.judging.reward import RewardFunction
+from ste_jax.judging.scoring import ScaleScorer, ScoreResult, levels_of
+from ste_jax.model import Model
+from ste_jax.progress import Progress
+from ste_jax.records import ComparisonResult
+from ste_jax.storage.files import digest
+from ste_jax.storage.jsonl_output import JsonlOutput
+
+SCALE = (1, 5)
+Instruction = str | Sequence[Mapping[str, Any]]
+Rows = Iterable[Mapping[str, Any]]
+R = TypeVar("R", RankResult, ScoreResult)
+Row = TypeVar("Row", Ranking, Scoring)
+
+
+class JudgeUses:
+    """Base class of `Judge` with the methods that are built on `compare_many`.
+
+    Attributes:
+      model: the language model.
+      settings: prompt, token budget, verdict forcing and seed.
+    """
+
+    model: Model
+    settings: JudgeSettings
+
+    @property
+    def trained(self) -> bool:
+        """True if the model was trained as a judge by ste_jax."""
+        raise NotImplementedError
+
+    def compare_many(self, pairs: Any, **options: Any) -> list[ComparisonResult]:
+        """Returns the results of many comparisons, in input order."""
+        raise NotImplementedError
+
+    def call_settings(self, rubric: str | None, votes: int) -> dict[str, Any]:
+        """Returns everything that the results of a call depend on, as a JSON-ready dict."""
+        raise NotImplementedError
+
+    def rank(
+        self,
+        instruction: Instruction,
+        responses: Sequence[str],
+        *,
+        reference: str | None = None,
+        rubric: str | None = None,
+        votes: int = 1,
+        method: Method | None = None,
+        max_comparisons: int | None = None,
+    ) -> RankResult:
+        """Returns the ranking of responses to an instruction.
+
+        The result does not depend on the order of the responses; identical ones share a rank. Probabilities
+        decide every comparison, also where the verdicts of the two orders disagree.
+
+        Args:
+          instruction: text, or a conversation as a list of {"role", "content"}.
+          responses: at least one. A single response is ranked without a comparison.
+          reference: a correct answer to show to the judge.
+          rubric: criteria for this call, in place of those of the prompt.
+          votes: samples of each order; 1 is one greedy judgment.
+          method: "round_robin", "swiss" or "knockout". Default: all pairs up to 4 distinct responses, Swiss
+            rounds above; with `max_comparisons` the most thorough method that fits.
+          max_comparisons: largest number of comparisons, each in both orders.
+
+        Raises:
+          SteError: an argument is invalid.
+        """
+        row = {"instruction": instruction, "responses": _listed(responses), "reference": reference}
+        (result,) = self.rank_many(
+            [row], rubric=rubric, votes=votes, method=method, max_comparisons=max_comparisons
+        )
+        return result
+
+    def best_of(self, instruction: Instruction, responses: Sequence[str], **options: Any) -> str:
+        """Returns the best of several responses; the options are those of `rank`."""
+        return responses[self.rank(instruction, responses, **options).best]
+
+    def score(
+        self,
+        instruction: Instruction,
+        response: str,
+        *,
+        baseline: str | None = None,
+        anchors: Sequence[str] | None = None,
+        scale: tuple[int, int] | None = None,
+        reference: str | None = None,
+        rubric: str | None = None,
+        votes: int = 1,
+    ) -> ScoreResult:
+        """Returns the score of a single response.
+
+        Args:
+          instruction: text, or a conversation as a list of {"role", "content"}.
+          response: the response to score.
+          baseline: an opponent; the score is the probability that the response beats it.
+          anchors: several opponents; the score is the mean probability to beat them.
+          scale: lowest and highest level, whole numbers; the score is the expected level. It is the default,
+            with (1, 5), without a baseline and anchors. No judge of ste_jax is trained for it.
+          reference: a correct answer to show to the judge.
+          rubric: criteria for this call; a question to grade by, with a scale.
+          votes: samples of each order of a comparison.
+
+        Raises:
+          SteError: an argument is invalid. A response that does not fit the model is no exception: the result
+            has no value and abstains with "too_long".
+        """
+        if sum(x is not None for x in (baseline, anchors, scale)) > 1:
+            raise SteError("argument_invalid", "score: give one of baseline, anchors and scale")
+        row = {"instruction": instruction, "response": response, "baseline": baseline, "reference": reference}
+        scoring = scoring_from_row(row, "score", default_id="score")
+        if anchors is None:
+            (result,) = self.score_many([row], scale=scale, rubric=rubric, votes=votes)
+            return result
+        if not (opponents := _listed(anchors)) or not all(isinstance(anchor, str) for anchor in opponents):
+            raise SteError("argument_invalid", "score: anchors must be a list of at least one text")
+        items = [Opponents(scoring, "anchors", tuple(opponents))]
+        (result,) = score_against(self, items, trained=self.trained, rubric=rubric, votes=votes)
+        return result
+
+    def rank_many(
+        self,
+        rows: Rows | Sequence[Ranking],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        rubric: str | None = None,
+        votes: int = 1,
+        method: Method | None = None,
+        max_comparisons: int | None = None,
+        progress: bool = False,
+    ) -> list[RankResult]:
+        """Returns the rankings of many rows, in input order. All rows are checked before the first is judged.
+
+        Args:
+          rows: dicts with "instruction", "responses" and optionally "id", "reference" and further columns.
+          out: file of JSON lines to write the results to, see `compare_many`.
+          rubric, votes, method, max_comparisons: see `rank`.
+          progress: show a progress bar on stderr.
+
+        Raises:
+          SteError: an argument or a row is invalid, or `out` was made with other settings.
+        """
+        rankings = _checked(rows, Ranking, ranking_from_row, "rank")
+        for ranking in rankings:
+            schedule_of(ranking.responses, self.settings.seed, method, max_comparisons)
+        run = partial(
+            rank_rows,
+            self,
+            seed=self.settings.seed,
+            method=method,
+            max_comparisons=max_comparisons,
+            rubric=rubric,
+            votes=votes,
+        )
+        settings = {"method": method, "max_comparisons": max_comparisons}
+        call = partial(self.call_settings, rubric, votes)
+        return _in_chunks(rankings, run, RankResult, out, "ste-ranks", settings, call, progress)
+
+    def score_many(
+        self,
+        rows: Rows | Sequence[Scoring],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        scale: tuple[int, int] | None = None,
+        rubric: str | None = None,
+        votes: int = 1,
+        progress: bool = False,
+    ) -> list[ScoreResult]:
+        """Returns the scores of many rows, in input order. All rows are checked before the first is judged.
+
+        Args:
+          rows: dicts with "instruction", "response" and optionally "baseline", "id", "reference" and further
+            columns. A row with a baseline is compared with it, the others are scored on the scale.
+          out: file of JSON lines to write the results to, see `compare_many`.
+          scale, rubric, votes: see `score`.
+          progress: show a progress bar on stderr.
+
+        Raises:
+          SteError: an argument or a row is invalid, or `out` was made with other settings.
+        """
+        scorings = _checked(rows, Scoring, scoring_from_row, "score")
+        levels_of(scale := scale or SCALE)
+        tokenizer = self.model.source.tokenizer
+        run = partial(
+            score_rows,
+            self,
+            scorer=partial(ScaleScorer, tokenizer, scale=scale, rubric=rubric),
+            backend=lambda: self.model.engine,
+            trained=self.trained,
+            rubric=rubric,
+            votes=votes,
+        )
+        # On a scale, any rubric will do; only comparisons are bound to the judge's own.
+        own = rubric if any(row.baseline is not None for row in scorings) else None
+        settings = {"scale": list(scale), "rubric": rubric}
+        call = partial(self.call_settings, own, votes)
+
+        def locked(part: Sequence[Scoring]) -> list[ScoreResult]:
+            with self.model.lock:
+                return run(part)
+
+        return _in_chunks(scorings, locked, ScoreResult, out, "ste-scores", settings, call, progress)
+
+    def reward_function(
+        self,
+        *,
+        baseline: str | None = None,
+        reference: str | None = None,
+        on_abstain: float = 0.5,
+        rubric: str | None = None,
+        votes: int = 1,
+    ) -> RewardFunction:
+        """Returns a reward function for RL trainers: (prompts, completions, **columns) -> list of floats.
+
+        TRL, tunix and MaxText call it as it is; see `RewardFunction.for_verl` and `for_areal` for others.
+
+        Args:
+          baseline: column with an opponent: the reward is the probability to beat it. Default: the mean
+            probability to beat the other completions of the prompt in the batch.
+          reference: column with a correct answer to show to the judge.
+          on_abstain: reward of a completion that could not be compared.
+          rubric, votes: see `compare`.
+        """
+        options = {"rubric": rubric, "votes": votes}
+        return RewardFunction(self, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
+
+
+def _listed(values: Any) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping):
+        raise SteError("argument_invalid", f"expected a list of texts, not {type(values).__name__}")
+    return list(values)
+
+
+def _checked(rows: Iterable[Any], kind: type[Row], build: Callable[..., Row], name: str) -> list[Row]:
+    """Returns the records of rows, which may be records already."""
+    items, seen = list(rows), {}
+    if all(isinstance(item, kind) for item in items):
+        return items
+    found = []
+    for index, item in enumerate(items):
+        where = f"rows[{index}]"
+        id_ = unique_id(item, f"{name}-rows-{index + 1}", where, seen) if isinstance(item, Mapping) else ""
+        found.append(build(item, where, default_id=id_))
+    return found
+
+
+def _in_chunks(
+    rows: Sequence[Any],
+    run: Callable[[Sequence[Any]], list[R]],
+    kind: type[R],
+    out: str | os.PathLike[str] | None,
+    schema: str,
+    settings: dict[str, Any],
+    call_settings: Callable[[], dict[str, Any]],
+    progress: bool,
+) -> list[R]:
+    """Returns the results of all rows, by way of the file `out` if there is one."""
+    with Progress("judge", len(rows), disable=not progress) as bar:
+        if out is None:
+            results = []
+            for part in chunks(rows, CHUNK):
+                results += run(part)
+                bar.advance(records=len(part))
+            return results
+        content = digest([digest(dataclasses.asdict(row)) for row in rows])
+        with JsonlOutput(out, call_settings() | settings | {"rows": content}, schema=schema) as output:
+            if not output.finished:
+                for part in chunks(rows, CHUNK):
+                    # All of a part, so that the batches of a restart are those of the first start.
+                    waiting = any(not output.is_done(row.id) for row in part)
+                    for row, result in zip(part, run(part), strict=True) if waiting else ():
+                        if not output.is_done(row.id):
+                            output.add(row.id, [record_of(row, result)])
+                    output.flush()
+                    bar.advance(records=len(part))
+                output.finish([row.id for row in rows])
+            return [kind.from_dict(record) for record in output]

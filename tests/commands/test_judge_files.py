@@ -1,0 +1,92 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ste_jax.judge import Judge
+from ste_jax.storage.jsonl_output import iter_output
+
+X = "Name the capital of France."
+ANSWERS = ["The capital of France is Paris.", "Bananas are yellow.", "Paris, I think."]
+SETTINGS = ("--prompt=verdict", "--max_new_tokens=0")
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, whose card may change."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def _write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"--data={path}"
+
+
+def _run(ste: Any, *arguments: str) -> str:
+    process = ste.start(*arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out + err
+
+
+def test_rank_and_score_write_what_python_returns(ste: Any, model: Path, tmp_path: Path):
+    judge = Judge.load(model, prompt="verdict", max_new_tokens=0)
+    rankings = [
+        {"instruction": f"{X} ({k})", "responses": ANSWERS, "id": f"r{k}", "city": 1} for k in range(2)
+    ]
+    data, out = _write(tmp_path / "rank.jsonl", rankings), tmp_path / "ranks.jsonl"
+    text = _run(ste, "judge", "rank", f"--model={model}", data, f"--out={out}", *SETTINGS)
+    assert "2 rankings: 6 comparisons" in text
+    for record, row, result in zip(iter_output(out), rankings, judge.rank_many(rankings), strict=True):
+        assert record == {"id": row["id"], "city": 1} | json.loads(json.dumps(result.to_dict()))
+    scorings = [
+        {"instruction": X, "response": ANSWERS[0], "baseline": ANSWERS[1]},
+        {"instruction": X, "response": ""},
+    ]
+    data, out = _write(tmp_path / "score.jsonl", scorings), tmp_path / "scores.jsonl"
+    text = _run(ste, "judge", "score", f"--model={model}", data, f"--out={out}", "--scale=0,3", *SETTINGS)
+    assert "1 against a baseline, 1 on a scale" in text
+    records = list(iter_output(out))
+    results = judge.score_many(scorings, scale=(0, 3))
+    assert [record["value"] for record in records] == [result.value for result in results]
+
+
+def test_a_broken_row_is_named_before_the_model_is_loaded(ste: Any, tmp_path: Path):
+    data = _write(tmp_path / "rank.jsonl", [{"instruction": X, "responses": ANSWERS}, {"instruction": X}])
+    process = ste.start("judge", "rank", "--model=nowhere", data, f"--out={tmp_path / 'out.jsonl'}")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "line 2" in err
+    assert "Traceback" not in err
+
+
+def test_calibrate_writes_into_the_card_that_load_reads(ste: Any, model: Path, tmp_path: Path):
+    rows = [
+        {
+            "instruction": f"{X} ({k})",
+            "response_a": ANSWERS[k % 3],
+            "response_b": ANSWERS[(k + 1) % 3],
+            "label": "A" if k % 2 else "B",
+        }
+        for k in range(60)
+    ]
+    data = _write(tmp_path / "pairs.jsonl", rows)
+    text = _run(ste, "calibrate", f"--model={model}", data, "--json", *SETTINGS)
+    found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    assert found["pairs"] == 60
+    calibrated = Judge.load(model, prompt="verdict", max_new_tokens=0)
+    assert calibrated.calibration is not None
+    assert calibrated.calibration.to_dict() == found
+    assert Judge.load(model, prompt="verdict", max_new_tokens=4).calibration is None
+    plain = calibrated.compare(X, *ANSWERS[:2])
+    assert plain.log_odds is not None
+    calibrated.calibration = None
+    raw = calibrated.compare(X, *ANSWERS[:2])
+    assert raw.log_odds == plain.log_odds
+    assert raw.probability_a != plain.probability_a
+    process = ste.start("calibrate", f"--model={model}", _write(tmp_path / "few.jsonl", rows[:20]))
+    _, err = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "20" in err
