@@ -1,4 +1,4 @@
-"""Numbers as people read them: shared by the page and the terminal table."""
+"""Formatting of numbers, for the page and the terminal table."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ def count(number: float) -> str:
 
 
 def signed(number: float) -> str:
-    """Returns a number with one decimal and its sign, a true minus included."""
+    """Returns a number with one decimal and its sign, with a typographic minus."""
     return f"{number:+.1f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds in the two largest units that matter."""
+    """Returns a duration in seconds in at most two units."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Returns "p = 0.31" with as many decimals as the decision at 0.05 needs."""
+    """Returns a p-value such as "p = 0.31", with three decimals below 0.1."""
     if p is None:
         return NOTHING
     if p < 0.001:
@@ -46,5 +46,5 @@ def p_value(p: float | None) -> str:
 
 
 def model_name(iteration: int) -> str:
-    """Returns what the model of an iteration is called: iteration 0 is the seed."""
+    """Returns the display name of the model of an iteration; 0 is the seed."""
     return "seed" if iteration == 0 else f"iteration {iteration}"

@@ -1,4 +1,4 @@
-"""The one-line verdict on a run: it says what the interval and the test say, and no more."""
+"""One-line conclusion of a run from the interval and the significance test."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,15 @@ CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Headline:
-    """The seed, the best trained model (None while there is none), and what may be said of the two."""
+    """Conclusion of a run.
+
+    Attributes:
+      seed: Numbers of the seed model; None: not evaluated yet.
+      best: Numbers of the best trained model; None: none evaluated yet.
+      tone: Kind of conclusion.
+      verdict: The conclusion.
+      notes: Caveats.
+    """
 
     seed: dict[str, Any] | None
     best: dict[str, Any] | None
@@ -23,7 +31,7 @@ class Headline:
 
 
 def headline(models: list[dict[str, Any]]) -> Headline:
-    """Compares the best trained model with the seed; `models` is the list of the summary, seed first."""
+    """Returns the conclusion for the models of a summary, seed first."""
     if not models:
         return Headline(None, None, "open", "No model has been evaluated yet.", ())
     seed, trained = models[0], models[1:]
@@ -35,11 +43,11 @@ def headline(models: list[dict[str, Any]]) -> Headline:
 
 
 def _compare(seed: dict[str, Any], best: dict[str, Any], comparisons: int) -> tuple[Tone, str]:
-    """Returns the verdict; the p-value is corrected for taking the best of several models."""
+    """Returns the conclusion; the p-value is corrected for the choice of the best of several models."""
     points = 100 * (best["accuracy"] - seed["accuracy"])
     change = f"{signed(points)} points"
     if best["p_value_vs_seed"] is None:
-        return "open", f"No test against the seed was made ({change}): nothing can be claimed."
+        return "open", f"No test against the seed was made ({change}), so there is no conclusion."
     p = min(1.0, best["p_value_vs_seed"] * comparisons)
     if p < SIGNIFICANCE and points > 0:
         return "gain", f"Significant gain over the seed ({change}, {p_value(p)})."
@@ -55,20 +63,20 @@ def _selection(best: dict[str, Any], comparisons: int) -> tuple[str, ...]:
         return ()
     name = model_name(best["iteration"]).capitalize()
     return (
-        f"{name} is the best of {comparisons} on the very pairs that it is judged by, so p is multiplied by "
+        f"{name} was chosen as the best of {comparisons} on the test pairs themselves, so p is multiplied by "
         f"{comparisons} (uncorrected: {p_value(best['p_value_vs_seed'])}).",
     )
 
 
 def _caveats(model: dict[str, Any]) -> tuple[str, ...]:
-    """Returns what the accuracy alone would hide: chance and position."""
+    """Returns caveats about chance and position bias, which the accuracy alone does not show."""
     name, notes = model_name(model["iteration"]), []
     low, high = model["interval95"]
     if low <= CHANCE <= high:
         bounds = interval(model["interval95"])
-        notes.append(f"The 95% interval of the {name} model ({bounds}) includes guessing (50%).")
-    # None: there was no pair with a verdict in both orders.
+        notes.append(f"The 95% interval of the {name} model ({bounds}) includes chance (50%).")
+    # None: no pair has a verdict in both orders.
     if model["flip_rate"] is not None and model["flip_rate"] >= CHANCE:
         flips = percent(model["flip_rate"])
-        notes.append(f"In {flips} of the pairs the {name} model changes its mind when the order is swapped.")
+        notes.append(f"The verdict of the {name} model changes with the order in {flips} of the pairs.")
     return tuple(notes)

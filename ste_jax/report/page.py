@@ -1,8 +1,7 @@
-"""The report of a run: one HTML file that needs no network, no script and no other file.
+"""The report of a run: one HTML file that needs no network, no scripts and no other files.
 
-Every text that a model, a data set or a user wrote goes through the template's autoescape. Only the figures,
-which hold no such text, and the style sheet are markup. A content security policy in the page forbids scripts
-and requests.
+Text from models, data sets and users is escaped by the template. Only the style sheet and the figures, which
+contain no such text, are markup. A content security policy in the page forbids scripts and requests.
 """
 
 import importlib.util
@@ -23,7 +22,7 @@ _EXCERPT = 140
 
 @dataclass(frozen=True)
 class SampledJudgment:
-    """A judgment to show, with its pair and the iteration whose annotation it comes from."""
+    """A judgment to show, with its pair and the iteration of its annotation."""
 
     iteration: int
     pair: Comparison
@@ -32,7 +31,7 @@ class SampledJudgment:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A sampled judgment as its judge saw it: the responses in the order of the prompt."""
+    """A sampled judgment with the responses in the order of the prompt."""
 
     sample: SampledJudgment
     excerpt: str
@@ -41,17 +40,17 @@ class _Shown:
 
 
 def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: epath.Path | Path) -> None:
-    """Writes the report of a run, finished or not, to `out`; an older report is replaced in one step.
+    """Writes the report of a finished or unfinished run; an older report is replaced atomically.
 
     Args:
-        summary: what `ste_jax.summary` writes to summary.json.
+        summary: content of summary.json (see `ste_jax.summary`).
         samples: judgments to show in full, in order.
-        out: the HTML file; its folder is made if missing.
+        out: path of the HTML file; its folder is created if missing.
     """
     page = _render(summary, samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
-    # Generated text may hold lone surrogates, which UTF-8 cannot.
+    # Generated text may contain lone surrogates, which UTF-8 cannot encode.
     temporary.write_bytes(page.encode("utf-8", errors="replace"))
     temporary.replace(out)
 

@@ -1,6 +1,6 @@
-"""The figures of the report: what the numbers of a summary look like, and what they say in words.
+"""Figures of the report, each with a text alternative.
 
-Nothing but numbers of the summary and our own labels is drawn, so no generated text gets into the markup.
+Only numbers of the summary and fixed labels are drawn, so no generated text gets into the markup.
 """
 
 import itertools
@@ -21,7 +21,7 @@ _HEIGHT = 3.0  # inches
 
 
 def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
-    """Returns the figures by name; a figure whose numbers are not there yet is left out."""
+    """Returns the figures by name, without those whose numbers do not exist yet."""
     models, yields, training = summary["models"], summary["yields"], summary["training"]
     evaluated = [row for row in training if row["evaluations"]]
     wanted: list[tuple[str, Callable[[Figure, Rows], str], Rows, float]] = [
@@ -44,7 +44,7 @@ def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
 
 
 def _floats(rows: Rows, key: str) -> np.ndarray:
-    """Returns one field of all rows; None becomes a gap."""
+    """Returns one field of all rows, with None as a gap."""
     return np.array([row[key] for row in rows], dtype=float)
 
 
@@ -74,7 +74,7 @@ def _legend(axes: Axes, columns: int = 3) -> None:
 
 
 def _strengths(rows: Rows) -> Iterator[tuple[dict[str, Any], float]]:
-    """Yields the iterations with their opacity: the later, the stronger."""
+    """Yields the iterations with their opacity, which increases with the iteration."""
     return zip(rows, np.linspace(1.0, 0.35, len(rows))[::-1], strict=True)
 
 
@@ -97,7 +97,7 @@ def _interval_dots(axes: Axes, places: np.ndarray, models: Rows, key: str, bound
 
 
 def _majority_dots(axes: Axes, models: Rows) -> None:
-    """Marks the majority votes, of the models that have one, to the left of their greedy dots."""
+    """Marks majority votes to the left of the greedy dots."""
     voted = [place for place, model in enumerate(models) if model["majority"]]
     if voted:
         votes = [models[place]["majority"] for place in voted]
@@ -135,7 +135,7 @@ def _consistency(figure: Figure, models: Rows) -> str:
 
 
 def _two_lines(figure: Figure, models: Rows, first: tuple[str, str], second: tuple[str, str]) -> Axes:
-    """Draws two shares by iteration that differ in color, marker and line."""
+    """Draws two shares by iteration, which differ in color, marker and line style."""
     axes = figure.add_subplot()
     places = _iteration_axis(axes, models)
     axes.plot(places, _floats(models, first[0]), "o-", color=ACCENT, label=first[1], clip_on=False)
@@ -178,7 +178,7 @@ def _length(figure: Figure, models: Rows) -> str:
 
 
 def _stacked(axes: Axes, place: float, parts: Sequence[tuple[float, dict[str, Any], str]]) -> None:
-    """Draws one horizontal bar of (width, style, text) parts; a part too narrow for its text goes without."""
+    """Draws a horizontal bar of (width, style, text) parts; parts that are too narrow have no text."""
     total = sum(width for width, _, _ in parts)
     left = 0.0
     for width, style, text in parts:
@@ -291,7 +291,7 @@ _RING = {**_DOT, "markerfacecolor": PAPER, "markersize": 9, "markeredgewidth": 2
 
 
 def _checkpoints(axes: Axes, points: Sequence[tuple[float, float, bool]], strength: float) -> None:
-    """Marks the evaluated checkpoints, the chosen one as a large ring."""
+    """Marks the evaluated checkpoints; the chosen checkpoint is a large ring."""
     for step, value, chosen in points:
         look = _RING if chosen else {**_DOT, "alpha": strength}
         axes.plot(step, value, zorder=3, **look)

@@ -1,8 +1,8 @@
-"""A matplotlib figure as inline SVG that belongs to the page.
+"""Matplotlib figures as inline SVG.
 
-It is drawn in stand-in colors that become the page's CSS variables, so one drawing serves the light and the
-dark scheme; its text stays text in the page's font, and its ids carry its name. The same drawing gives the
-same bytes.
+Figures are drawn in placeholder colors that are replaced by CSS variables of the page, so they follow the
+light and the dark scheme. Text remains text in the font of the page, and ids are prefixed with the name of
+the figure. The output is deterministic.
 """
 
 import html
@@ -38,26 +38,27 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 10,
 }
-_WIDTH = 5.2  # inches: two abreast fill the page, one fills a telephone
+_WIDTH = 5.2  # inches: two side by side fill the page, one fills the screen of a phone
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished figure: SVG markup and the same in words."""
+    """A figure: SVG markup and its text alternative."""
 
     svg: str
     alt: str
 
 
 def render(name: str, height: float, draw: Callable[[Figure], str]) -> Plot:
-    """Returns the drawing of `draw`, which fills the figure and tells it in words.
+    """Returns a rendered figure.
 
     Args:
         name: prefix of all ids in the markup, unique on the page.
-        height: of the figure in inches.
-        draw: must put no text into the figure that comes from data.
+        height: height of the figure in inches.
+        draw: function that draws into the figure and returns its text alternative; it must not draw text
+            from data.
     """
-    # "default" first: the settings of the user's own matplotlib must not change the report.
+    # "default" first: local matplotlib settings must not change the report.
     with style.context(["default", {**_STYLE, "svg.hashsalt": name}]):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         alt = draw(figure)
@@ -68,7 +69,7 @@ def render(name: str, height: float, draw: Callable[[Figure], str]) -> Plot:
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Makes matplotlib's SVG file fit for a page: themed, resizable, with ids of its own, in fewer bytes."""
+    """Converts an SVG file of matplotlib to inline markup: themed, resizable, with unique ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     label = html.escape(alt, quote=True)

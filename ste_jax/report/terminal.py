@@ -1,4 +1,4 @@
-"""The table that a run prints at its end."""
+"""Table that a run prints at its end."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ _HEADERS = (
 
 
 def render_terminal_table(summary: dict[str, Any]) -> Table:
-    """Returns one row a model in 80 columns, the best trained one in bold, over the verdict of the run."""
+    """Returns a table of 80 columns with one row per model, the best in bold, and the conclusion below."""
     result = headline(summary["models"])
-    # Text, not str: rich would read the square brackets of a title or an interval as markup.
+    # Text instead of str: rich interprets square brackets in a str as markup.
     table = Table(
         title=Text(f"{summary['title']}: held-out pairs, all shares in %"),
         caption=Text("\n".join([result.verdict, *_unpaired(summary["training"])])),
@@ -42,8 +42,8 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
 
 def _unpaired(training: list[dict[str, Any]]) -> list[str]:
     return [
-        f"Iteration {row['iteration']}: {count(row['without_wrong'])} kept judgments have no wrong one to be "
-        f"preferred to, {count(row.get('unbalanced', 0))} more were left out for as many A as B."
+        f"Iteration {row['iteration']}: {count(row['without_wrong'])} selected judgments have no wrong "
+        f"judgment to pair with, {count(row.get('unbalanced', 0))} more were dropped to balance A and B."
         for row in training
         if row.get("without_wrong") or row.get("unbalanced")
     ]

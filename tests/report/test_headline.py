@@ -22,7 +22,7 @@ def _model(iteration, accuracy, p=None, interval=(0.6, 0.9), flips=0.1):
         (0.60, 1.0, "flat", "No gain: no trained model scores above the seed (p = 1.00)."),
         (0.55, 0.2, "flat", "No gain: no trained model scores above the seed (p = 0.20)."),
         (0.40, 0.01, "loss", "Significantly worse than the seed (−20.0 points, p = 0.010)."),
-        (0.90, None, "open", "No test against the seed was made (+30.0 points): nothing can be claimed."),
+        (0.90, None, "open", "No test against the seed was made (+30.0 points), so there is no conclusion."),
     ],
 )
 def test_verdict_says_what_the_test_says(accuracy, p, tone, verdict):
@@ -41,8 +41,8 @@ def test_best_of_several_pays_for_the_choice():
 def test_notes_name_chance_and_position():
     notes = headline([_model(0, 0.5), _model(1, 0.6, 0.5, interval=(0.42, 0.75), flips=0.8)]).notes
     assert notes == (
-        "The 95% interval of the iteration 1 model (42.0–75.0%) includes guessing (50%).",
-        "In 80.0% of the pairs the iteration 1 model changes its mind when the order is swapped.",
+        "The 95% interval of the iteration 1 model (42.0–75.0%) includes chance (50%).",
+        "The verdict of the iteration 1 model changes with the order in 80.0% of the pairs.",
     )
     assert headline([_model(0, 0.5), _model(1, 0.7, 0.5)]).notes == ()
 

@@ -79,8 +79,8 @@ def test_a_run_that_stopped_early_says_so(summary, samples, tmp_path):
     taken = len(first["steps"])
     first["planned_steps"], second["planned_steps"] = taken + 7, len(second["steps"])
     text = _spaced(_Page(_write(summary, samples, tmp_path)).text)
-    assert text.count("patience ended") == 1
-    assert f"of {taken + 7}: patience ended" in text
+    assert text.count("stopped early") == 1
+    assert f"of {taken + 7}: stopped early" in text
 
 
 def test_ids_are_unique_and_references_resolve(written):

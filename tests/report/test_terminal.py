@@ -47,7 +47,7 @@ def test_no_models_yet(summary):
 def test_judgments_without_a_wrong_one_are_counted(summary):
     summary["training"][1] |= {"method": "dpo", "without_wrong": 1234}
     text = " ".join(_printed(summary).split())
-    assert "(+16.7 points, p = 0.36). Iteration 2: 1,234 kept judgments have no wrong one" in text
+    assert "(+16.7 points, p = 0.36). Iteration 2: 1,234 selected judgments have no wrong judgment" in text
     summary["training"][1]["unbalanced"] = 56
     text = " ".join(_printed(summary).split())
-    assert "no wrong one to be preferred to, 56 more were left out for as many A as B." in text
+    assert "no wrong judgment to pair with, 56 more were dropped to balance A and B." in text
