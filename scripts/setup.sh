@@ -10,6 +10,7 @@ PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-$ROOT/.venv}"
 
 setup_venv() {
+  [ -z "${STE_INSTALLED:-}" ] || return 0 # $VENV is set up already
   local extra="$1" stamp="$VENV/.installed-${1//[^a-z]/}" wanted
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "ste_jax needs Python 3.11 or newer; name one with PYTHON=python3.11 bash $0" >&2

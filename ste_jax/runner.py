@@ -1,5 +1,7 @@
 """Requests in, records out: runs requests on the engine and stores what they yield."""
 
+import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -7,6 +9,8 @@ from ste_jax.decode.protocol import Backend, Completion, ForcedSuffix, Group, Re
 from ste_jax.distributed import monitor, preemption
 from ste_jax.progress import Progress
 from ste_jax.storage.sink import Sink
+
+_log = logging.getLogger(__name__)
 
 
 def run_requests(
@@ -52,6 +56,7 @@ def run_requests(
     waiting = waiting if only is None else waiting & set(only)
     sink.work.total, sink.work.done = len(owned), len(done)
     total = len(owned) if only is None else len(waiting)
+    begin, made = time.monotonic(), 0
     with Progress(label, total, total - len(waiting), disable=not show_progress) as progress:
 
         def on_tokens(generated: int) -> None:
@@ -76,6 +81,7 @@ def run_requests(
                 if not backend.replica_group.is_leader:
                     continue
                 generated = sum(len(completion.tokens) for completion in group.completions)
+                made += generated
                 sink.add(
                     group.id,
                     to_records(group),
@@ -85,5 +91,8 @@ def run_requests(
                 progress.advance(records=1)
         finally:
             sink.flush()
+    seconds = max(time.monotonic() - begin, 1e-9)
+    speed = made / seconds
+    _log.info("%s: %d requests, %d tokens in %.1f s, %.0f/s", label, len(waiting), made, seconds, speed)
     if failure is not None:
         raise failure

@@ -1,34 +1,102 @@
-"""scripts/quickstart.sh, with stand-ins for the environment and for `ste` that write down what is asked."""
+"""The README's first command, run for real on the smallest sizes, and the built wheel."""
 
+import json
 import os
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "quickstart.sh"
-_STE = """#!/usr/bin/env bash
-echo "$@" >> "$CALLS"
-if [ "$1" = run ]; then mkdir -p "$RUN"/iteration_{1,2,10}/{train/model,model/parameters}; fi
-"""
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "quickstart.sh"
+# The sizes of `quickstart:runlocal`.
+SMALL = {
+    "iterations": 1,
+    "select.pool": 16,
+    "select.size": 12,
+    "pairs.validation": 2,
+    "pairs.test": 3,
+}
 
 
-@pytest.mark.parametrize("given", ["{folder}/run", "~/run"])
-def test_the_last_model_of_the_run_is_the_one_that_is_evaluated(tmp_path: Path, given: str) -> None:
-    for name, text in {"ste": _STE, "python": "#!/bin/sh\n"}.items():
-        program = tmp_path / "venv" / "bin" / name
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(text)
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> dict[str, str]:
+    """The environment of a user whose .venv is set up: `ste` is the package of this checkout."""
+    venv = tmp_path_factory.mktemp("quickstart") / "venv"
+    (venv / "bin").mkdir(parents=True)
+    programs = {
+        "python": f'exec "{sys.executable}" "$@"',
+        "ste": f'exec "{sys.executable}" -c "from ste_jax.cli import command; command()" "$@"',
+    }
+    for name, line in programs.items():
+        program = venv / "bin" / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
         program.chmod(0o755)
-    model, calls, run = tmp_path / "model.gguf", tmp_path / "calls", tmp_path / "run"
-    model.touch()
-    places = {"VENV": tmp_path / "venv", "STE_TEST_MODEL": model, "CALLS": calls, "RUN": run}
-    environment = {**os.environ, "HOME": str(tmp_path), **{name: str(path) for name, path in places.items()}}
-    command = ["bash", str(SCRIPT), f"--workdir={given.format(folder=tmp_path)}"]
-    subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True)
-    lines = calls.read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ["run", "evaluate", "evaluate", "stats", "compare"]
-    assert [line.split()[1] for line in lines[1:3]] == [
-        f"--model={model}",
-        f"--model={run}/iteration_10/model",
+    return os.environ | {
+        "VENV": str(venv),
+        "PYTHONPATH": str(ROOT),
+        "STE_INSTALLED": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def test_the_quickstart_runs(environment: dict[str, str], smollm2_path: Path, tmp_path: Path) -> None:
+    flags = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    command = ["bash", str(SCRIPT), "--workdir=~/run", *flags]
+    home = environment | {"HOME": str(tmp_path), "STE_TEST_MODEL": str(smollm2_path)}
+    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    workdir = tmp_path / "run"
+    models = json.loads((workdir / "summary.json").read_text())["models"]
+    assert [model["iteration"] for model in models] == [0, 1]
+    assert "quickstart" in (workdir / "report.html").read_text()
+    for name, model in (("seed", smollm2_path.stem), ("trained", None)):
+        result = workdir / f"starter_pairs-{name}.jsonl"
+        header = json.loads(result.read_text().splitlines()[0])
+        assert model in (None, header["run"]["model"]["name"])
+    (log,) = (workdir / "logs").glob("*-process0.log")
+    text = log.read_text()
+    for line in ("command: ", "versions: ", "config: ", "process 0 of 1: "):
+        assert line in text
+
+
+def test_the_wheel_holds_the_package_and_its_configurations(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    copy = ["git", "-C", str(ROOT), "checkout-index", "--all", f"--prefix={source}/"]
+    subprocess.run(copy, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        str(source),
     ]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path)], check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("ste_jax-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(p.relative_to(source)) for p in (source / "ste_jax").rglob("*") if p.is_file()}
+    configs = {f"ste_jax/configs/{p.name}" for p in (source / "configs").glob("*.py")}
+    assert modules | configs <= names
+    assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"ste_jax"}
+
+
+@pytest.mark.pods
+def test_the_installed_core_runs_the_quickstart_from_any_folder(tmp_path: Path) -> None:
+    """A fresh environment with the core alone, which fetches the model: minutes, and a gigabyte from PyPI."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    programs = tmp_path / "venv" / "bin"
+    subprocess.run([programs / "pip", "install", "--quiet", str(ROOT)], check=True, timeout=1800)
+    home = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "STE_TEST_MODEL")}
+    home |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    flags = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    command = [programs / "ste", "run", "--config=quickstart", "--workdir=run", *flags]
+    done = subprocess.run(command, env=home, capture_output=True, text=True, cwd=tmp_path, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    assert list((tmp_path / "cache" / "ste_jax").glob("*.gguf"))

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.sharding import AnyMesh
+
+_log = logging.getLogger(__name__)
 
 PyTree = Any
 # Orbax writes this file last, on every kind of file system; a folder without it is incomplete.
@@ -91,6 +94,7 @@ class TrainCheckpoints:
         self._remove_incomplete()
         process.on_process_zero(lambda: self._try_space(state))
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        begin = time.monotonic()
         with _writing(self._folder):
             saved = self._manager.save(step, args=items)
         if not saved:
@@ -99,6 +103,7 @@ class TrainCheckpoints:
                 f"{self._folder}: step {step} does not come after the saved steps {self.steps()}; "
                 "resume from the newest one, or train into another folder",
             )
+        _log.info("saved step %d in %.1f s", step, time.monotonic() - begin)
 
     def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Returns the state and meta of `step`, placed as `abstract_state` specifies, on any mesh.

@@ -1,9 +1,12 @@
 """State that the stages of a run share: configuration, folders, models, and the current engine."""
 
+import logging
+import math
 from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -14,10 +17,13 @@ from ste_jax.decode.engine import Engine
 from ste_jax.errors import SteError
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, check_prompt
-from ste_jax.models.llama import Llama, check_divisible
+from ste_jax.logs import log_mesh
+from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.success import read_success
+
+_log = logging.getLogger(__name__)
 
 
 class Context:
@@ -36,12 +42,16 @@ class Context:
     @cached_property
     def mesh(self) -> jax.sharding.Mesh:
         """Mesh for decoding. With several processes, each replica group has its own."""
-        return decode_mesh(self.config.mesh)
+        mesh = decode_mesh(self.config.mesh)
+        log_mesh("decode", mesh)
+        return mesh
 
     @cached_property
     def train_mesh(self) -> jax.sharding.Mesh:
         """Mesh for training, over the devices of all processes."""
-        return make_mesh(self.config.train_mesh or self.config.mesh)
+        mesh = make_mesh(self.config.train_mesh or self.config.mesh)
+        log_mesh("train", mesh)
+        return mesh
 
     @cached_property
     def prompt(self) -> JudgePrompt:
@@ -118,6 +128,9 @@ class Context:
             self._engine = None
             dtype = self.config.decode.dtype
             model = source.load(DECODE, self.mesh, param_dtype=dtype, dtype=dtype)
+            count = sum(math.prod(p.shape) for p in parameter_table(source.architecture).values())
+            size = count * jnp.dtype(dtype).itemsize
+            _log.info("loaded %s: %d parameters, %d bytes in %s", source.name, count, size, dtype)
             self._engine = digest, self.engine_of(model, source)
         return self._engine[1]
 

@@ -13,12 +13,13 @@ from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.config_field import values_affecting
 from ste_jax.distributed import monitor, preemption
 from ste_jax.errors import SteError
-from ste_jax.models.llama import Llama, LlamaConfig
+from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
 from ste_jax.sharding import Rules
 from ste_jax.training.batch import Batches
 from ste_jax.training.lora import replace_trainable, trainable
 from ste_jax.training.metrics import MetricsLog
 from ste_jax.training.settings import TrainSettings
+from ste_jax.training.speed import log_step
 from ste_jax.training.step import (
     TrainState,
     abstract_state,
@@ -127,6 +128,7 @@ def train(
             evaluations.append((step, _evaluate(evaluate, state.model, step, metrics)))
         if resumed_from is not None and best_step(evaluations, total) == step:
             save_best(state.model, step)  # the process may have ended between the checkpoint and the model
+        parameters = sum(math.prod(p.shape) for p in parameter_table(cfg).values())
         arrays = batches.batch(step) if step < total else {}
 
         ended = step == total or _out_of_patience(evaluations, settings.patience)
@@ -154,7 +156,9 @@ def train(
                     f"{values['param_norm']} at step {step} (examples: {ids}); last good checkpoint: {good}; "
                     "lower learning_rate or look at these examples",
                 )
-            metrics.log(step, **values, tokens=tokens, seconds=time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            metrics.log(step, **values, tokens=tokens, seconds=seconds)
+            log_step(step, total, tokens=tokens, seconds=seconds, parameters=parameters, mesh=mesh)
             progress.advance(records=1, tokens=tokens)
 
             # ---- evaluation: before the checkpoint, which stores it --------------------------------------
