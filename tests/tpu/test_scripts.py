@@ -48,7 +48,7 @@ def cloud(tmp_path: Path) -> Cloud:
             ["bash", str(ROOT / "tpu" / f"{script}.sh"), "--name=pod", *flags],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             cwd=tmp_path,
             env={
                 **os.environ,
