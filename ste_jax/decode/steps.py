@@ -6,7 +6,7 @@ see `cache` and `packing` for the axes of their arrays.
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama
 
 Array = jax.Array
-HostOrDevice = np.ndarray | jax.Array
+# The host passes NumPy arrays, the programs see JAX arrays; static checks allow both everywhere.
+HostOrDevice = Any if TYPE_CHECKING else np.ndarray | jax.Array
 
 RUNNING, STOPPED, EXHAUSTED, CHOSEN = range(4)
 NOT_FORCED = -1
