@@ -40,7 +40,11 @@ def test_rank_and_score_write_what_python_returns(ste: Any, model: Path, tmp_pat
     text = _run(ste, "judge", "rank", f"--model={model}", data, f"--out={out}", *SETTINGS)
     assert "2 rankings: 6 comparisons" in text
     for record, row, result in zip(iter_output(out), rankings, judge.rank_many(rankings), strict=True):
-        assert record == {"id": row["id"], "city": 1} | json.loads(json.dumps(result.to_dict()))
+        expected = {"id": row["id"], "city": 1} | json.loads(json.dumps(result.to_dict()))
+        # The command has one device, this process eight: the last bits differ.
+        for name in ("strengths", "win_probabilities"):
+            assert record.pop(name) == pytest.approx(expected.pop(name), abs=1e-5)
+        assert record == expected
     scorings = [
         {"instruction": X, "response": ANSWERS[0], "baseline": ANSWERS[1]},
         {"instruction": X, "response": ""},
@@ -50,7 +54,9 @@ def test_rank_and_score_write_what_python_returns(ste: Any, model: Path, tmp_pat
     assert "1 against a baseline, 1 on a scale" in text
     records = list(iter_output(out))
     results = judge.score_many(scorings, scale=(0, 3))
-    assert [record["value"] for record in records] == [result.value for result in results]
+    assert [record["value"] for record in records] == pytest.approx(
+        [result.value for result in results], abs=1e-4
+    )
 
 
 def test_a_broken_row_is_named_before_the_model_is_loaded(ste: Any, tmp_path: Path):
