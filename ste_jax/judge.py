@@ -5,68 +5,36 @@ import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, cast
 
 from ste_jax.data.comparisons import comparison_from_row, comparisons_from_rows
-from ste_jax.decode.protocol import GREEDY, Sampling
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.errors import SteError
 from ste_jax.judging.calibration import Calibration, read_calibration
-from ste_jax.judging.decision import DecisionRule, decide, order_result, undecided
+from ste_jax.judging.compare import (
+    CompareSettings,
+    OnFlip,
+    Orders,
+    content_hash,
+    content_key,
+    result_of,
+    source_settings,
+)
+from ste_jax.judging.decision import DecisionRule, undecided
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
 from ste_jax.judging.uses import JudgeUses
-from ste_jax.judging.verdict import PARSER
 from ste_jax.model import SMALL, Model
 from ste_jax.progress import Progress
-from ste_jax.records import ORDERS, Comparison, ComparisonResult, Order
-from ste_jax.storage.files import digest
+from ste_jax.records import Comparison, ComparisonResult, Order
 from ste_jax.storage.jsonl_output import JsonlOutput
 from ste_jax.versions import versions
 
-VOTES = Sampling(temperature=0.7, top_p=0.9)
 SCHEMA = "ste-verdicts"
-Orders = Literal["both", "one"]
-OnFlip = Literal["probability", "abstain"]
 # Budgets up to this end within two polls of the engine, so more prompts are read at once.
 _SHORT = 32
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareSettings:
-    """How one call of `compare` or `compare_many` judges.
-
-    Attributes:
-      votes: samples of each order; 1 is one greedy judgment.
-      orders: "both" orders, or "one": as given only.
-      on_flip: "abstain" to abstain where the verdicts of the orders disagree.
-    """
-
-    votes: int = 1
-    orders: Orders = "both"
-    on_flip: OnFlip = "probability"
-
-    def __post_init__(self):
-        if isinstance(self.votes, bool) or not isinstance(self.votes, int) or self.votes < 1:
-            raise SteError(
-                "argument_invalid", f"votes must be a whole number of 1 or more, not {self.votes!r}"
-            )
-        for name, kind in (("orders", Orders), ("on_flip", OnFlip)):
-            if getattr(self, name) not in get_args(kind):
-                choices = " or ".join(map(repr, get_args(kind)))
-                raise SteError("argument_invalid", f"{name} must be {choices}, not {getattr(self, name)!r}")
-
-    @property
-    def shown(self) -> tuple[Order, ...]:
-        """The orders to judge."""
-        return ORDERS if self.orders == "both" else ORDERS[:1]
-
-    @property
-    def sampling(self) -> Sampling:
-        """Greedy for a single judgment, that of the paper for votes."""
-        return GREEDY if self.votes == 1 else VOTES
 
 
 class Judge(JudgeUses):
@@ -225,6 +193,7 @@ class Judge(JudgeUses):
             "reference": reference,
         }
         comparison = comparison_from_row(row, "compare", default_id="compare")
+        self.settings.prompt.check_reference(comparison.reference)
         (result,) = list(self._results([comparison], settings, self.protocol(rubric)))
         return result
 
@@ -261,7 +230,7 @@ class Judge(JudgeUses):
             if out is None:
                 found = {r.id: r for r in self._results(comparisons, settings, protocol, bar)}
                 return [found[comparison.id] for comparison in comparisons]
-            run = self.run_settings(protocol, settings) | {"pairs": _content(comparisons)}
+            run = self.run_settings(protocol, settings) | {"pairs": content_hash(comparisons)}
             with JsonlOutput(out, run, schema=SCHEMA) as output:
                 if not output.finished:
                     self._judge_into(output, comparisons, settings, protocol, bar)
@@ -289,30 +258,14 @@ class Judge(JudgeUses):
 
     def run_settings(self, protocol: JudgingProtocol, settings: CompareSettings) -> dict[str, Any]:
         """Returns everything that the results of a call depend on, as a JSON-ready dict."""
-        source, judging = self.model.source, protocol.settings
-        calibration = self.calibration
         return {
-            "model": {
-                "name": source.name,
-                "hash": source.digest(),
-                "parent": source.card.parent if source.card else None,
-                "parameters": source.architecture.parameter_count,
-            },
-            "tokenizer_hash": source.tokenizer.fingerprint(),
-            "template_hash": digest(source.tokenizer.chat_template),
-            "stop_ids": list(source.tokenizer.stop_ids),
-            "prompt": judging.prompt.to_json(),
-            "prompt_hash": judging.prompt.digest(),
-            "parser": PARSER,
-            "max_new_tokens": judging.max_new_tokens,
-            "force_verdict": judging.force_verdict,
-            "seed": judging.seed,
+            **source_settings(self.model.source, protocol.settings),
             "samples": settings.votes,
             "sampling": dataclasses.asdict(settings.sampling),
             "orders": list(settings.shown),
             "on_flip": settings.on_flip,
-            "temperature": calibration.temperature if calibration else 1.0,
-            "threshold": calibration.threshold if calibration else 0.0,
+            "temperature": self.calibration.temperature if self.calibration else 1.0,
+            "threshold": self.calibration.threshold if self.calibration else 0.0,
             # Bits may differ between programs of other shapes, and between versions.
             "decode": {**dataclasses.asdict(self.model.settings), "mesh": list(self.model.mesh_shape)},
             "versions": versions(),
@@ -339,8 +292,12 @@ class Judge(JudgeUses):
             )
         items = list(pairs)
         if items and all(isinstance(item, Comparison) for item in items):
-            return items  # type: ignore[return-value]
-        return list(comparisons_from_rows(items))  # type: ignore[arg-type]
+            comparisons = cast(list[Comparison], items)
+        else:
+            comparisons = list(comparisons_from_rows(cast(list[Mapping[str, Any]], items)))
+        for comparison in comparisons:
+            self.settings.prompt.check_reference(comparison.reference)
+        return comparisons
 
     def judge(
         self,
@@ -367,7 +324,7 @@ class Judge(JudgeUses):
             samples=settings.votes,
             sampling=settings.sampling,
             orders=settings.shown,
-            key_of=_content_key,
+            key_of=content_key,
         )
         with self.model.lock:
             engine = self.model.engine
@@ -396,12 +353,14 @@ class Judge(JudgeUses):
         is_done: Callable[[str], bool] = lambda _: False,
     ) -> Iterator[ComparisonResult]:
         """Yields the results of comparisons as they end; identical responses are not judged."""
-        rule, prompt = self._rule(settings), protocol.settings.prompt.digest()
+        rule, prompt = self._rule(settings), protocol.settings.prompt
         identical = [c for c in comparisons if c.response_a == c.response_b]
         different = [c for c in comparisons if c.response_a != c.response_b]
         if bar:
             bar.advance(records=len(identical) + sum(is_done(c.id) for c in different))
-        yield from (undecided(c, "tie", prompt_digest=prompt) for c in identical)
+        for comparison in identical:
+            digest_ = prompt.digest(with_reference=comparison.reference is not None)
+            yield undecided(comparison, "tie", prompt_digest=digest_)
         if not different:
             return
         on_tokens = (lambda tokens: bar.advance(tokens=tokens)) if bar else None
@@ -412,7 +371,8 @@ class Judge(JudgeUses):
             if len(found[id_]) == len(settings.shown):
                 if bar:
                     bar.advance(records=1)
-                yield _result(found.pop(id_), rule, prompt)
+                digest_ = prompt.digest(with_reference=item.comparison.reference is not None)
+                yield result_of(found.pop(id_), rule, digest_)
 
     def _rule(self, settings: CompareSettings) -> DecisionRule:
         calibration = self.calibration
@@ -424,44 +384,12 @@ class Judge(JudgeUses):
         )
 
 
-def _result(found: Mapping[Order, Judged], rule: DecisionRule, prompt_digest: str) -> ComparisonResult:
-    """Returns the decision from the judgments of all orders of a comparison."""
-    items = [found[order] for order in ORDERS if order in found]
-    comparison = items[0].comparison
-    if any(item.skipped for item in items):
-        return undecided(comparison, "too_long", prompt_digest=prompt_digest)
-    if errors := [item.error for item in items if item.error is not None]:
-        return undecided(comparison, "no_verdict", prompt_digest=prompt_digest, error=str(errors[0]))
-    prompt_tokens = sum(item.prompt_tokens for item in items)
-    completion_tokens = sum(item.completion_tokens for item in items)
-    usage = {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-    orders = [
-        order_result(_content_key(comparison, item.order), item.order, item.judgments, seed=rule.seed)
-        for item in items
-    ]
-    return decide(comparison, orders, rule, usage=usage, prompt_digest=prompt_digest)
-
-
-def _content_key(comparison: Comparison, order: Order) -> str:
-    """Returns the name that the random draws of a prompt belong to: exchanging the responses keeps it."""
-    return digest([comparison.instruction, *comparison.shown(order), comparison.reference])
-
-
-def _content(comparisons: Sequence[Comparison]) -> str:
-    """Returns the sha256 of comparisons, computed over the hash of each."""
-    return digest([digest(comparison.to_json()) for comparison in comparisons])
+def _first(*values: Any) -> Any:
+    """Returns the first value that is not None."""
+    return next(value for value in values if value is not None)
 
 
 @functools.lru_cache(maxsize=4)
 def _reopened(arguments: tuple[tuple[str, Any], ...]) -> Judge:
     """Returns the judge that `Judge.load` opens with these arguments."""
     return Judge.load(**dict(arguments))
-
-
-def _first(*values: Any) -> Any:
-    """Returns the first value that is not None."""
-    return next(value for value in values if value is not None)

@@ -106,6 +106,24 @@ def test_bad_arguments_raise_before_any_compute(smollm2_path: Path, arguments: A
     assert fresh.model._engine is None
 
 
+def test_a_reference_is_shown_or_refused(judge: Judge, tmp_path: Path) -> None:
+    shown = judge.compare(X, GOOD, BAD, reference="The Elbe.")
+    assert shown.prompt_digest != judge.compare(X, GOOD, BAD).prompt_digest
+    ids = judge.protocol().prompt_ids(shown.comparison, "as_given")
+    assert "The Elbe." in judge.model.source.tokenizer.decode(ids)
+    template = tmp_path / "own.toml"
+    texts = "\n".join(f"# {name}\n{{{name}}}\n# end" for name in ("instruction", "response_a", "response_b"))
+    template.write_text(f'user = """{texts}\nSay [[A]] or [[B]]."""')
+    fresh = Judge.load(judge.model.source.path, prompt=str(template))
+    for call in (
+        lambda: fresh.compare(X, GOOD, BAD, reference="The Elbe."),
+        lambda: fresh.compare_many([PAIRS[0], PAIRS[1] | {"reference": "The Elbe."}]),
+    ):
+        with raises("prompt_no_reference"):
+            call()
+    assert fresh.model._engine is None
+
+
 def test_pairs_are_checked_before_the_first_is_judged(smollm2_path: Path) -> None:
     fresh = Judge.load(smollm2_path)
     with raises("data_invalid", "pairs[1]"):

@@ -13,7 +13,8 @@ from ste_jax.benchmarks.catalogue import load
 from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import SCHEMA, Result, read_result, to_record
-from ste_jax.judge import CompareSettings, Judge
+from ste_jax.judge import Judge
+from ste_jax.judging.compare import CompareSettings
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import Judged
 from ste_jax.metrics.stats import WRONG, Policy
