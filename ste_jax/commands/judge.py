@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 from absl import app, flags
 
@@ -17,7 +18,8 @@ from ste_jax.distributed import preemption, process
 from ste_jax.distributed.rendezvous import session
 from ste_jax.errors import SteError
 from ste_jax.judge import Judge
-from ste_jax.judging.ranking import RankResult, schedule_of
+from ste_jax.judging.compare import OnFlip, Orders
+from ste_jax.judging.ranking import Method, RankResult, schedule_of
 from ste_jax.judging.scoring import ScoreResult
 from ste_jax.records import ORDERS, Comparison, ComparisonResult
 
@@ -81,8 +83,8 @@ def _compare() -> None:
             comparisons,
             out=out,
             votes=_VOTES.value,
-            orders=_ORDERS.value,
-            on_flip=_ON_FLIP.value,
+            orders=cast(Orders, _ORDERS.value),
+            on_flip=cast(OnFlip, _ON_FLIP.value),
             progress=True,
         )
         if process.is_process_zero():
@@ -95,8 +97,9 @@ def _rank() -> None:
         raise app.UsageError("--out is needed")
     out = output_path(_OUT.value)
     rows = read_rankings(_DATA.value or "", reference_column=_REFERENCE.value)
+    method = cast(Method | None, _METHOD.value)
     for row in rows:
-        schedule_of(row.responses, 0, _METHOD.value, _MAX_COMPARISONS.value)
+        schedule_of(row.responses, 0, method, _MAX_COMPARISONS.value)
     with session(out.parent, {"data": _DATA.value or ""}):
         preemption.install_handler()
         judge, started = load_judge(), time.monotonic()
@@ -104,7 +107,7 @@ def _rank() -> None:
             rows,
             out=out,
             votes=_VOTES.value,
-            method=_METHOD.value,
+            method=method,
             max_comparisons=_MAX_COMPARISONS.value,
             progress=True,
         )

@@ -50,8 +50,8 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
         )
     sides = [[side[id_] for id_ in kept] for side in (judged_a, judged_b)]
     clusters = [result.comparison.cluster for result in sides[0]]
-    single = [np.nanmean(_scores(side, policy), axis=1) for side in sides]
-    pooled = [np.array([pooled_score(result, policy) for result in side]) for side in sides]
+    single_a, single_b = (np.nanmean(_scores(side, policy), axis=1) for side in sides)
+    pooled_a, pooled_b = (np.array([pooled_score(result, policy) for result in side]) for side in sides)
     return {
         "a": _summary(a),
         "b": _summary(b),
@@ -61,8 +61,8 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
         "only_in_a": len(judged_a) - len(common),
         "only_in_b": len(judged_b) - len(common),
         "settings_differ": [name for name in _SETTINGS if a.run[name] != b.run[name]],
-        "difference": _difference(*single, clusters, seed=a.run["seed"]),
-        "difference_pooled": _difference(*pooled, clusters, seed=a.run["seed"]),
+        "difference": _difference(single_a, single_b, clusters, seed=a.run["seed"]),
+        "difference_pooled": _difference(pooled_a, pooled_b, clusters, seed=a.run["seed"]),
         "mcnemar": {
             "as_given": _mcnemar(scores_a[:, 0], scores_b[:, 0]),
             "swapped": _mcnemar(scores_a[:, 1], scores_b[:, 1]),

@@ -115,7 +115,9 @@ def order_result(
       read: reads the verdict of a judgment.
     """
     read_samples = [(judgment, read(judgment)) for judgment in judgments]
-    with_verdict = [(judgment, verdict.label) for judgment, verdict in read_samples if verdict.label]
+    with_verdict: list[tuple[Judgment, Label]] = [
+        (judgment, verdict.label) for judgment, verdict in read_samples if verdict.label
+    ]
     label = majority([verdict.label for _, verdict in read_samples], seed_key=(seed, key))
     shown, verdict = next((pair for pair in read_samples if pair[1].label == label), read_samples[0])
     reason = Counter(v.status for _, v in read_samples).most_common(1)[0][0]
@@ -193,15 +195,17 @@ def undecided(
     comparison: Comparison, reason: Abstention, *, prompt_digest: str = "", error: str | None = None
 ) -> ComparisonResult:
     """Returns the result of a comparison that was not judged. A tie has probability 0.5, others have none."""
-    numbers = {"probability_a": 0.5, "log_odds": 0.0, "confidence": 0.5} if reason == "tie" else {}
+    is_tie = reason == "tie"
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     return ComparisonResult(
         comparison=comparison,
+        probability_a=0.5 if is_tie else None,
+        log_odds=0.0 if is_tie else None,
+        confidence=0.5 if is_tie else None,
         abstained=reason,
         usage=usage,
         prompt_digest=prompt_digest,
         error=error,
-        **numbers,
     )
 
 
@@ -253,7 +257,7 @@ def votes_by_example(
         samples[f"{judgment.pair_id}/{judgment.order}"].append(judgment)
     labels, verdicts = {}, {}
     for comparison in comparisons:
-        keys = {order: f"{comparison.id}/{order}" for order in ORDERS}
+        keys: dict[Order, str] = {order: f"{comparison.id}/{order}" for order in ORDERS}
         if comparison.label not in ("A", "B") or not all(key in samples for key in keys.values()):
             continue
         for order, key in keys.items():

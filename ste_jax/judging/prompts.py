@@ -144,8 +144,9 @@ class JudgePrompt:
           SteError: "prompt_invalid" if a field is missing, unknown or has the wrong type, "schema_newer" if
             the sanitizer is not known.
         """
+        fields: dict[str, Any] = {"sanitizer": 1, **value}
         try:
-            return cls(**{"sanitizer": 1} | value)
+            return cls(**fields)
         except TypeError as error:
             raise SteError("prompt_invalid", f"prompt: a field is missing or unknown ({error})") from error
 
@@ -212,9 +213,11 @@ def load_prompt(spec: str, rubric: str = "") -> JudgePrompt:
         raise SteError(
             "prompt_invalid", f"prompt file {spec}: {problem}; expected the fields {', '.join(_FIELDS)}"
         )
-    fields = {"system": "", "name": Path(spec).stem} | fields | ({"rubric": rubric} if rubric else {})
+    values: dict[str, Any] = {"system": "", "name": Path(spec).stem, **fields}
+    if rubric:
+        values["rubric"] = rubric
     try:
-        return JudgePrompt(**fields)
+        return JudgePrompt(**values)
     except SteError as error:
         raise SteError(error.code, f"prompt file {spec}: {error}") from error
 

@@ -108,7 +108,9 @@ class JudgingProtocol:
         self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS
     ) -> dict[Order, tuple[int, ...]] | None:
         """Returns the prompt ids by order, or None if one of them does not fit with its judgment."""
-        prompts = {order: self.prompt_ids(comparison, order) for order in orders}
+        prompts: dict[Order, tuple[int, ...]] = {
+            order: self.prompt_ids(comparison, order) for order in orders
+        }
         if any(limits.refusal(len(prompt), self.room) for prompt in prompts.values()):
             return None
         return prompts

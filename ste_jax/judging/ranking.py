@@ -70,8 +70,9 @@ class RankResult:
     def from_dict(cls, value: dict[str, Any]) -> Self:
         """Builds the result of a dict that `to_dict` made; other keys are ignored."""
         fields = {field.name for field in dataclasses.fields(cls)}
-        known = {name: item for name, item in value.items() if name in fields}
-        return cls(**known | {"cycles": [tuple(cycle) for cycle in value["cycles"]]})
+        known: dict[str, Any] = {name: item for name, item in value.items() if name in fields}
+        known["cycles"] = [tuple(cycle) for cycle in value["cycles"]]
+        return cls(**known)
 
 
 def rank_responses(
@@ -270,7 +271,7 @@ def _swiss(games: _Games, budget: int) -> Iterator[list[tuple[int, int]]]:
                 pairs.append((int(i), int(opponent)))
         if not pairs:
             # Only pairs of the response that sat out, or of the last ones of the order, are left.
-            pairs = [tuple(map(int, pair)) for pair in np.argwhere(np.triu(~games.played, 1))[:1]]
+            pairs = [(int(i), int(j)) for i, j in np.argwhere(np.triu(~games.played, 1))[:1]]
         yield pairs[: budget - games.comparisons]
 
 
@@ -322,7 +323,7 @@ def _cycles(games: _Games, indices: Sequence[int]) -> list[tuple[int, int, int]]
     beats = games.played & (games.wins > 0.5)
     found = []
     for i, j in np.argwhere(beats):
-        for k in np.flatnonzero(beats[j] & beats[:, i]):
+        for k in map(int, np.flatnonzero(beats[j] & beats[:, i])):
             triple = indices[i], indices[j], indices[k]
             if triple[0] == min(triple):
                 found.append(triple)

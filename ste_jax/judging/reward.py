@@ -253,8 +253,9 @@ def _verl_batch(
     if missing:
         raise SteError("data_invalid", f"reward: extra_info[{missing[0]}] has no key {instruction!r}")
     columns: dict[str, Any] = {}
-    for name in {reward.baseline, reward.reference} - {None, "ground_truth"}:
-        columns[str(name)] = [info.get(name) for info in extra_infos]
+    for name in (reward.baseline, reward.reference):
+        if name is not None:
+            columns[name] = [info.get(name) for info in extra_infos]
     columns["ground_truth"] = list(ground_truths)
     return reward([info[instruction] for info in extra_infos], list(solution_strs), **columns)
 

@@ -47,7 +47,9 @@ def select_for_training(
     """
     judgments = _as_sequence(judgments)
     correct = _Candidates()
-    verdicts = {pair.id: [pair.correct_verdict(order) for order in ORDERS] for pair in pairs}
+    verdicts: dict[str, list[Label | None]] = {
+        pair.id: [pair.correct_verdict(order) for order in ORDERS] for pair in pairs
+    }
     for index, judgment in enumerate(judgments):
         _check(judgment, verdicts)
         if judgment.correct:

@@ -114,7 +114,7 @@ def judge_stream(
                 yield from (Judged(comparison, order, skipped="too_long") for order in settings.orders)
                 continue
             # By content, so that exchanging the responses gives the engine the same batch.
-            for order in sorted(prompts, key=lambda order: prompts[order]):
+            for order in sorted(prompts, key=prompts.__getitem__):
                 requests.append(_request(protocol, comparison, order, prompts[order], settings))
                 by_request[requests[-1].id] = comparison, order
         for part in _rounds(requests):

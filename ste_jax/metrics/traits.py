@@ -77,5 +77,5 @@ def without_texts(comparison: Comparison) -> dict[str, Any]:
 def from_stored(value: dict[str, Any]) -> Comparison:
     """Builds the comparison of a dict that `without_texts` made; its texts are empty."""
     fields = {name: item for name, item in value.items() if name != _KEY}
-    texts = {"instruction": "", "response_a": "", "response_b": ""}
-    return Comparison(**fields, **texts, metadata={_KEY: value[_KEY]})
+    metadata = {_KEY: value[_KEY]}
+    return Comparison(**fields, instruction="", response_a="", response_b="", metadata=metadata)

@@ -123,7 +123,8 @@ def build_within_parts(
     """
     ranked = sorted(ids, key=lambda id_: _rank(seed, id_))
     parts: dict[Part, list[Comparison]] = {}
-    for part, minimum in (("test", held_out.test), ("validation", held_out.validation)):
+    minimums: tuple[tuple[Part, int], ...] = (("test", held_out.test), ("validation", held_out.validation))
+    for part, minimum in minimums:
         count = max(2, math.ceil(minimum / pairs_per_instruction)) if minimum else 0
         made = build(ranked[:count])
         while len(made) < minimum and count < len(ranked):

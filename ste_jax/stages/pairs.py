@@ -109,7 +109,7 @@ def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Coun
     def build(ids: Sequence[str]) -> list[Comparison]:
         within = inputs.restricted_to(ids)
         candidates = fixed | {mode: KINDS[mode](within) for mode in modes if mode in across}
-        built = {
+        built: dict[tuple[PairMode, str], Comparison | str] = {
             (mode, instruction.id): _pair(context, instruction, mode, inputs.answers, candidates[mode])
             for mode in modes
             for instruction in within.instructions
