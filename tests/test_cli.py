@@ -227,9 +227,9 @@ def test_an_unexpected_error_is_one_line_and_a_log_file(
         ("odd_mesh", "ste: --mesh takes three whole numbers, such as 1,-1,8, not 1,one,8"),
         ("no_workdir", "ste: --config and --workdir are required"),
         ("hyphens", "ste: --price_per_chip_hour takes numbers: could not convert string to float: 'dear'"),
-        ("no_benchmark", "ste: evaluate wants either --benchmark or --data"),
-        ("both_kinds", "ste: evaluate wants either --benchmark or --data"),
-        ("no_out", "ste: evaluate wants --model and --out (or --config and --workdir)"),
+        ("no_benchmark", "ste: evaluate needs either --benchmark or --data"),
+        ("both_kinds", "ste: evaluate needs either --benchmark or --data"),
+        ("no_out", "ste: evaluate needs --model and --out (or --config and --workdir)"),
     ],
 )
 def test_a_wrong_call_shows_the_usage(

@@ -56,7 +56,7 @@ def test_the_quickstart_runs(environment: dict[str, str], smollm2_path: Path, tm
     for name, model in (("seed", smollm2_path.stem), ("trained", None)):
         result = workdir / f"starter_pairs-{name}.jsonl"
         header = json.loads(result.read_text().splitlines()[0])
-        assert model in (None, header["run"]["model"]["name"])
+        assert model in (None, header["settings"]["model"]["name"])
     (log,) = (workdir / "logs").glob("*-process0.log")
     text = log.read_text()
     for line in ("command: ", "versions: ", "config: ", "process 0 of 1: "):

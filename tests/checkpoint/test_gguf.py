@@ -193,7 +193,7 @@ def test_unknown_rope_factors_are_refused(tmp_path: Path) -> None:
         ({"llama.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is None"),
         ({"llama.block_count": 3}, r"tensor blk\.2\.attn_norm\.weight is missing"),
         ({"llama.block_count": 1}, r"tensor blk\.1\.\S+ does not belong to a Llama"),
-        ({"llama.feed_forward_length": 96}, r"ffn_gate\.weight has shape \(64, 32\).*wants \(96, 32\)"),
+        ({"llama.feed_forward_length": 96}, r"ffn_gate\.weight has shape \(64, 32\).*needs \(96, 32\)"),
     ],
     ids=str,
 )
