@@ -113,7 +113,7 @@ class PairsConfig:
     """Construction of response pairs.
 
     Attributes:
-      mode: How the rejected response y_l is made. Several modes make one pair each per instruction.
+      mode: Kind of the rejected response y_l. Several modes make one pair each per instruction.
         "modified": an answer to a modified instruction x', in two calls. "modified_one_call": the same in one
         call, as in the paper. "degraded": a deliberately worse answer to x, the ablation of the paper.
         "high_temperature": one more answer to x, sampled with `high_temperature`. Without further calls:
@@ -164,8 +164,8 @@ class AnnotateConfig:
       samples: Maximum number of judgments per pair and order.
       stop_when_correct: Stops sampling an example once this many of its judgments are correct. 0: takes all
         samples.
-      max_new_tokens: Maximum length of a judgment in tokens, in annotation and in evaluation. 0, which needs
-        `force_verdict`: the verdict without reasoning.
+      max_new_tokens: Maximum number of tokens of a judgment, in annotation and in evaluation. 0: the verdict
+        without reasoning; requires `force_verdict`.
       sampling: Sampling of the judgments.
       force_verdict: If a judgment ends without a verdict, append the beginning of one and let the model
         choose the letter.

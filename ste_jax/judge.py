@@ -1,4 +1,4 @@
-"""The public `Judge`: which of two responses is better, with what probability, and what follows from that."""
+"""The public `Judge`: compares two responses, and ranks, scores and rewards responses by comparisons."""
 
 import dataclasses
 import functools
@@ -317,7 +317,7 @@ class Judge(JudgeUses):
           on_tokens: called with the number of new tokens as they are made.
 
         Raises:
-          StopRequested: the process was asked to stop.
+          StopRequested: a stop of the process was requested.
         """
         stream = StreamSettings(
             stage="compare",

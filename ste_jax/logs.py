@@ -69,7 +69,7 @@ def write_error(error: BaseException, folder: Path | None, process: int) -> Path
     """Logs an error with its traceback and returns the file; None if no folder can be written.
 
     Args:
-      error: what ended the command.
+      error: exception that ended the command.
       folder: folder of the log files. If it is None or cannot be written: `ste-logs` in the current folder,
         else in the temporary folder.
       process: index of this process.

@@ -83,7 +83,7 @@ class Model:
         Args:
           model: a model folder of a run, a Hugging Face folder or hub name, or a GGUF file.
           dtype: "float32" or "bfloat16", of weights and caches. Default: that of the model's training if it
-            is a judge of ours, else float32 below one billion parameters and bfloat16 above.
+            was trained by ste_jax, else float32 below one billion parameters and bfloat16 above.
           mesh: sizes of the mesh axes data, fsdp and tensor; -1 takes the remaining devices.
           sequences: samples in flight.
           prefill_tokens: prompt positions of one prefill call.
@@ -128,7 +128,7 @@ class Model:
     ) -> list[list[Sample]]:
         """Returns n samples of every prompt, in order.
 
-        A sample depends on the seed, the prompt and its number alone, whatever else is generated beside it.
+        A sample depends on the seed, the prompt and its number only, not on the other prompts of the call.
 
         Args:
           prompts: texts, each a user turn, or conversations as lists of {"role", "content"}.

@@ -29,11 +29,11 @@ class Progress:
     """A progress bar on stderr: redrawn on a terminal, a line every 30 seconds in a log.
 
     Args:
-      label: name of what is done.
+      label: name of the task.
       total: number of all requests.
       done: number of requests that were finished before.
-      unit: short name of what is counted.
-      disable: whether to print nothing.
+      unit: short name of the counted items.
+      disable: print nothing.
 
     Attributes:
       tokens: number of tokens generated so far.

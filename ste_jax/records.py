@@ -1,7 +1,7 @@
-"""The records that stages exchange: the only shapes that cross a stage's border.
+"""The records that stages exchange.
 
 Every record is a frozen dataclass of plain JSON values with an `id` that is unique in its record set.
-Generated text is kept beside the token ids that it was decoded from.
+Generated text is stored together with the token ids that it was decoded from.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ def opposite(label: Label) -> Label:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """Base of all records: JSON in, JSON out."""
+    """Base class of all records, with conversion to and from JSON."""
 
     id: str
 
@@ -57,7 +57,7 @@ def _field_names(cls: type) -> tuple[frozenset[str], frozenset[str]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Instruction(Record):
-    """An unlabelled instruction, and what the selecting model said of it (None: unparsable or not asked)."""
+    """An unlabelled instruction with the labels of the selecting model (None: not parsed or labelled)."""
 
     text: str
     source: str
@@ -145,7 +145,7 @@ class Judgment(Record):
       text: completion, forced tokens included.
       tokens: ids of the completion, the end-of-turn id excluded.
       verdict: letter of the preferred response as shown, or None.
-      status: how the verdict was read (see `judging.verdict`).
+      status: outcome of the verdict parser (see `judging.verdict`).
       forced: True if the verdict opening was appended to the completion.
       correct: True if the verdict agrees with the label; None if the comparison has no better response.
       finish: "length" if the token budget ended the completion.
@@ -176,7 +176,7 @@ class OrderResult:
       log_odds: logit of `probability_first`, or None without a verdict.
       probability_first: probability that the response shown first is better, or None without a verdict.
       text: completion of the first sample with that verdict.
-      status: how that verdict was read; without a verdict, the most frequent reason.
+      status: outcome of the verdict parser; without a verdict, the most frequent reason.
       finish_reason: why that completion ended: "stop" or "length".
       forced: share of the samples whose verdict was forced.
       samples: number of samples.

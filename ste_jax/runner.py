@@ -38,7 +38,7 @@ def run_requests(
       to_records: returns the records of the completions of one request.
       label: name of the progress bar.
       only: ids of the requests to run; None runs all.
-      show_progress: whether to print a progress bar.
+      show_progress: print a progress bar.
       suffix: tokens forced onto samples without an answer, see the engine.
       stop_request_when: ends a request early, see the engine.
 

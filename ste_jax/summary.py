@@ -25,13 +25,13 @@ _SHOWN_JUDGMENTS = 10
 
 
 def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
-    """Writes summary.json and report.html of what is finished, and returns the summary.
+    """Writes summary.json and report.html of the finished stages, and returns the summary.
 
-    No model is opened: what a run left can be read where its models are not.
+    No model is opened, so the files can be written where the models of the run are missing.
 
     Args:
       context: the run.
-      folders: of all its stages, in order.
+      folders: folders of all stages, in order.
     """
     splits = None
     if _success(context, "pairs"):

@@ -27,7 +27,7 @@ class ModelCard:
       judge_prompt: JSON of the `JudgePrompt` that the model was trained with (None: not a judge).
       parser: Name of the verdict parser that belongs to the prompt (None: not a judge).
       max_new_tokens: Maximum number of new tokens per judgment in training (None: unknown).
-      force_verdict: Whether a missing verdict was forced in training (None: unknown).
+      force_verdict: True if a missing verdict was forced in training (None: unknown).
       dtype: Dtype in which the judgments of training were computed (None: unknown).
       calibration: JSON written by `ste calibrate`: temperature, threshold and how they were fitted (None:
         not calibrated).

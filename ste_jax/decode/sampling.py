@@ -68,7 +68,7 @@ class _Round(NamedTuple):
       floor: Only tokens with a larger mass are still drawn, float32 [B, T].
       sums: Mass of these tokens in each block, float32 [B, T, n].
       index: Id drawn last, int32 [B, T].
-      accepted: Whether that id was accepted, bool [B, T].
+      accepted: True where the id was accepted, bool [B, T].
     """
 
     number: Array

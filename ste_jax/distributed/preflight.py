@@ -1,6 +1,6 @@
 """Checks of `ste preflight`: faults of a pod that can be found before the first step.
 
-First the workers meet in files of the shared workdir, then JAX joins their processes and asks for devices.
+First the workers meet in files of the shared workdir, then JAX joins their processes and requests devices.
 """
 
 import dataclasses

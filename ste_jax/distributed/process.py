@@ -131,7 +131,7 @@ def barrier(*, stoppable: bool = False) -> None:
     barrier are deleted at the next one, so the service holds those of two barriers at most.
 
     Args:
-      stoppable: Whether a stop requested meanwhile ends the wait, in all processes or in none.
+      stoppable: True if a stop requested meanwhile ends the wait, in all processes or in none.
 
     Raises:
       StopRequested: A stop was requested; see `stoppable`.

@@ -60,7 +60,7 @@ class FilterSettings:
       near_duplicate_threshold: Jaccard similarity of character 5-grams at which the later of two instructions
         is removed (1: only if equal).
       max_chars: maximum number of characters of an instruction.
-      personal_data: whether to remove instructions with e-mail addresses, phone or card numbers.
+      personal_data: removes instructions with e-mail addresses, phone or card numbers.
     """
 
     languages: tuple[str, ...] = config_field(("en",), affects=INHERITED)
@@ -104,7 +104,7 @@ def filter_instructions(
 
     Args:
       instructions: the instructions to filter.
-      settings: which filters to apply.
+      settings: the filters to apply and their thresholds.
 
     Returns:
       The remaining instructions, and the counts of each filter.

@@ -98,19 +98,19 @@ def fit_calibration(
     settings: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> Calibration:
-    """Fits the temperature by maximum likelihood and the threshold for a wanted agreement.
+    """Fits the temperature by maximum likelihood and the threshold for a required agreement.
 
     Args:
       log_odds: uncalibrated log-odds that response A is better, None where the judge abstained.
       a_is_better: True where the label of the pair is A, False for B; ties have to be left out.
       prompts: prompt of each pair. Pairs of one prompt stay in one half of the split.
-      agreement: wanted share of decisions that agree with the labels, or None for no threshold.
-      settings: stored with the calibration.
-      seed: of the split and the bootstrap.
+      agreement: required share of decisions that agree with the labels, or None for no threshold.
+      settings: settings of the judge, stored with the calibration.
+      seed: seed of the split and the bootstrap.
 
     Raises:
       SteError: if there are fewer than `MIN_PAIRS` pairs with log-odds or `MIN_PROMPTS` prompts, or no
-        threshold reaches the wanted agreement.
+        threshold reaches the required agreement.
     """
     check_agreement(agreement)
     given = [x is not None for x in log_odds]
@@ -145,7 +145,7 @@ def fit_calibration(
 
 
 def check_agreement(agreement: float | None) -> None:
-    """Raises SteError "argument_invalid" unless a wanted agreement is within 0.5 and 1, or None."""
+    """Raises SteError "argument_invalid" unless a required agreement is within 0.5 and 1, or None."""
     if agreement is not None and not 0.5 < agreement < 1.0:
         raise SteError("argument_invalid", f"calibrate: agreement={agreement} must be within 0.5 and 1")
 

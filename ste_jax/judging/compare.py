@@ -21,7 +21,7 @@ OnFlip = Literal["probability", "abstain"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareSettings:
-    """How one call of `compare` or `compare_many` judges.
+    """Settings of one call of `compare` or `compare_many`.
 
     Attributes:
       votes: samples of each order; 1 is one greedy judgment.

@@ -1,11 +1,11 @@
-"""From judgments to decisions: samples are pooled within an order, and the two orders into one probability.
+"""Decisions of comparisons: samples are pooled within an order, and the two orders into one probability.
 
 The decision of a comparison is half the difference of the log-odds of its two orders,
 
     l = (logit P(first wins | A first) - logit P(first wins | B first)) / 2,
 
-so an additive preference for a position cancels, and exchanging the responses changes only the sign of l.
-Letters are shown; distributions decide.
+so an additive preference for a position cancels, and exchanging the responses changes only the sign of l. The
+letters of the verdicts are reported but do not decide.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ Reader = Callable[[Judgment], Verdict]
 
 @dataclasses.dataclass(frozen=True)
 class DecisionRule:
-    """How judgments become a decision.
+    """Settings of the step from judgments to a decision.
 
     Attributes:
       temperature: calibration temperature T in probability_a = sigmoid(log_odds / T).
@@ -108,10 +108,10 @@ def order_result(
     """Returns the result of one order from its samples.
 
     Args:
-      key: id of the comparison and order, from which a tie between verdicts is decided.
+      key: id of the comparison and order; the draw between equally frequent verdicts depends on it.
       order: the order.
       judgments: samples of the order, at least one.
-      seed: seed of that draw.
+      seed: seed of the draw.
       read: reads the verdict of a judgment.
     """
     read_samples = [(judgment, read(judgment)) for judgment in judgments]

@@ -28,7 +28,7 @@ _LETTERS: tuple[Label, Label] = ("A", "B")
 
 @dataclasses.dataclass(frozen=True)
 class JudgeSettings:
-    """How judgments are made.
+    """Settings of the judgments of a judge.
 
     Attributes:
       prompt: the judge prompt.
@@ -65,7 +65,7 @@ class JudgingProtocol:
     """Turns comparisons into prompts and completions into judgments.
 
     Args:
-      settings: how judgments are made.
+      settings: prompt, token budget, verdict forcing and seed.
       tokenizer: tokenizer of the judge.
 
     Attributes:

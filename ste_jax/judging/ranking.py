@@ -89,7 +89,7 @@ def rank_responses(
       responses: texts; identical ones tie and are compared once.
       win_probabilities: function of a list of index pairs (i, j) that returns, for each, the probability that
         response i beats response j, or None for an abstention. It is called once per round.
-      seed: of the bracket, which also depends on the texts.
+      seed: seed of the bracket, which also depends on the texts.
       method: "round_robin" compares all pairs, "swiss" pairs responses of similar strength in rounds,
         "knockout" compares winners only. Default: round robin up to 4 distinct responses, Swiss above; under
         `max_comparisons` the most thorough of the three that fits.
@@ -144,7 +144,7 @@ def _rounds(
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """What a ranking will compare.
+    """Plan of the comparisons of a ranking.
 
     Attributes:
       indices: first index of each distinct response, in the order of the bracket.

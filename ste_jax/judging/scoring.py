@@ -138,7 +138,7 @@ class ScaleScorer:
         self.suffix = level_suffix(tokenizer.encode_plain, self.levels)
 
     def messages(self, instruction: str, response: str, reference: str | None = None) -> list[Message]:
-        """Returns the prompt that asks for the level of a response."""
+        """Returns the prompt that requests the level of a response."""
         texts = {"instruction": instruction, "response": response}
         if reference:
             texts["reference"] = reference

@@ -67,7 +67,7 @@ def select_for_training(
 
 
 class _Outline(NamedTuple):
-    """What the draws need of a judgment, and its index."""
+    """Fields of a judgment that the draws depend on, and its index."""
 
     id: str
     verdict: str | None

@@ -28,7 +28,7 @@ _ROUND_ENDS = (512, 2048, 8192)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamSettings:
-    """How comparisons are judged.
+    """Settings of the judgments of a stream of comparisons.
 
     Attributes:
       stage: name that the random draws belong to.
@@ -97,8 +97,8 @@ def judge_stream(
     Args:
       protocol: prompt and parser.
       backend: engine.
-      comparisons: any number of them.
-      settings: how they are judged.
+      comparisons: the comparisons to judge.
+      settings: samples, sampling and orders.
       is_done: returns True for the ids of requests that were finished before.
       on_tokens: called with the number of new tokens as they are made; an exception ends the stream.
     """

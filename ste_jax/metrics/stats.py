@@ -71,7 +71,7 @@ def pooled_score(result: ComparisonResult, policy: Policy) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics of one judge on one set of comparisons. A share of nothing is None.
+    """Metrics of one judge on one set of comparisons. A share over no judgments is None.
 
     Attributes:
       n: number of comparisons that have a better response.
@@ -80,9 +80,9 @@ class Evaluation:
       accuracy: mean score of all verdicts.
       interval95: interval of `accuracy`; bootstrap over prompts (both orders go together).
       accuracy_pooled: accuracy of the pooled decision, the sign of `ComparisonResult.log_odds`.
-      pooled_interval95: its interval, likewise.
+      pooled_interval95: interval of `accuracy_pooled`; bootstrap over prompts.
       consistent_accuracy: share of comparisons whose verdicts are right in both orders.
-      consistent_interval95: its interval, likewise.
+      consistent_interval95: interval of `consistent_accuracy`; bootstrap over prompts.
       flip_rate: share of comparisons whose two verdicts prefer different responses, among those with both.
       first_preference: share of verdicts that say "A".
       unparsed: number of the 2n judgments without a verdict, by status.
@@ -197,8 +197,8 @@ def bootstrap_interval(
 
     Args:
       values: [pairs] or [pairs, orders], within 0 and 1; NaN does not count.
-      clusters: of each pair; None: each is its own.
-      seed: of the draw.
+      clusters: cluster of each pair; None: every pair is a cluster.
+      seed: seed of the draw.
 
     Returns:
       (low, high), or None if no value counts.
@@ -216,8 +216,7 @@ def difference_interval(
 ) -> tuple[float, float] | None:
     """Returns the same interval for differences [pairs] of two judges.
 
-    None where all clusters differ alike (not at all, for one): resampling shows no spread, and says nothing
-    of how far off so many of them may be.
+    None if all clusters have the same difference, such as 0: resampling then shows no spread.
     """
     sums, counts = cluster_sums(differences, clusters)
     if np.ptp(sums / counts) == 0:
@@ -249,7 +248,7 @@ def _bootstrap(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -
 
 
 def wilson_interval(successes: float, n: int) -> tuple[float, float]:
-    """Returns the 95% Wilson interval of a share; half a success widens it to the whole numbers around."""
+    """Returns the 95% Wilson interval of a share; a fractional number of successes is rounded outwards."""
     successes = round(successes, 6)  # a weighted mean times n is a whole number but for the last bits
     low = stats.binomtest(math.floor(successes), n).proportion_ci(method="wilson").low
     high = stats.binomtest(math.ceil(successes), n).proportion_ci(method="wilson").high
@@ -261,10 +260,10 @@ class PairedTest:
     """A sign-flip permutation test of the accuracies of two judges on the same pairs.
 
     Attributes:
-      n: pairs; both orders of a pair go together, and so do all pairs of a prompt.
-      better: pairs on which the second judge is right more often than the first.
-      worse: pairs on which it is right less often.
-      p_value: two-sided, of the mean difference; 1 if they never differ.
+      n: number of pairs; both orders of a pair go together, and so do all pairs of a prompt.
+      better: number of pairs on which the second judge is right more often than the first.
+      worse: number of pairs on which it is right less often.
+      p_value: two-sided p-value of the mean difference; 1 if the judges never differ.
     """
 
     n: int
@@ -303,11 +302,11 @@ def paired_test(first: Evaluation, second: Evaluation, *, seed: int) -> PairedTe
 def sign_flip_test(differences: np.ndarray, clusters: Sequence[str] | None = None, *, seed: int) -> float:
     """Returns the two-sided p-value of the mean of `differences` [pairs]; 1 if there are none.
 
-    Under the null hypothesis the sign of each pair's difference is a coin, one for all pairs of a cluster;
-    with few of them all signs are enumerated, else 9,999 draws are made.
+    Under the null hypothesis the sign of each cluster's difference is random. With few clusters all signs are
+    enumerated, otherwise 9,999 are drawn.
     """
     sums, _ = cluster_sums(differences, clusters)
-    # A single coin says nothing: both of its sides are as extreme.
+    # With a single cluster both signs are equally extreme.
     if len(sums) < 2 or not np.any(sums):
         return 1.0
     test = stats.permutation_test(

@@ -23,7 +23,7 @@ def traits(response: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """What metrics need to know about the texts of a comparison.
+    """Lengths and traits of the texts of a comparison, which the metrics of bias use.
 
     Attributes:
       length_a, length_b: characters of the responses.

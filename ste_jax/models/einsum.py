@@ -26,7 +26,7 @@ def einsum_vjp(spec: str, x: Array, w: Array, out_sharding: Any = None, *, saved
       x: Activations.
       w: Weight of the same dtype.
       out_sharding: Sharding of the result; None infers it.
-      saved: Whether rematerialization policies find the result under the name `SAVED`.
+      saved: Names the result `SAVED` for rematerialization policies.
     """
     y = cast(Array, _einsum(spec, x, w, out_sharding))
     return checkpoint_name(y, SAVED) if saved else y

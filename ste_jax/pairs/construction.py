@@ -173,8 +173,8 @@ class PairChecks:
       max_modified_similarity: maximum similarity of x' and x, from 0 to 1 (see `similarity`).
       max_response_similarity: maximum similarity of the two responses.
       max_length_ratio: maximum ratio of the lengths of the two responses in characters.
-      drop_refusals: whether to drop pairs with a response that begins with a refusal. False where refusing is
-        the right answer.
+      drop_refusals: drops pairs with a response that begins with a refusal. Set False where refusing is the
+        right answer.
     """
 
     max_modified_similarity: float = config_field(0.8, affects=INHERITED)

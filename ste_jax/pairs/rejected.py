@@ -1,4 +1,4 @@
-"""What every kind of pair gets and gives: inputs, the sampler of responses, and the candidate for y_l.
+"""Interface of the kinds of pairs: their inputs, the sampler of responses, and the candidate for y_l.
 
 A pair has a better response y_w, the answer to an instruction x, and a worse response y_l. Each module of a
 kind makes the candidates for y_l in its own way, without labels (the paper, section 3.2).
@@ -31,7 +31,7 @@ class RejectedCandidate:
 
 
 class ResponseSampler(Protocol):
-    """Samples one response to each of some conversations."""
+    """Samples one response to each of several conversations."""
 
     def sample(
         self,

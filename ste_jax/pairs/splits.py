@@ -87,7 +87,7 @@ def split_pairs(seed: int, pairs: Sequence[Comparison], held_out: HeldOut, label
 
 
 class _Outline(NamedTuple):
-    """What dividing needs of a pair, and its index."""
+    """Fields of a pair that the split depends on, and its index."""
 
     id: str
     prompt_id: str

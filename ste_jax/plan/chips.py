@@ -63,8 +63,8 @@ def _solid(most: int) -> dict[int, str]:
 
 
 # Figures and shapes: the TPU pages of docs.cloud.google.com (v4, v5e, v5p, v6e, tpu7x), September 2025. The
-# pages say that full cubes of further sizes exist; those here are the ones that they and MaxText list.
-# Network along an axis: "How to Scale Your Model", chapter TPUs; tpu7x: 1,200 GB/s a chip, a third an axis.
+# pages mention full cubes of further sizes; the table has those that the pages and MaxText list.
+# Network along an axis: "How to Scale Your Model", chapter TPUs; tpu7x: 1,200 GB/s per chip on three axes.
 CHIPS = {
     "v4": Chip(275e12, 1228e9, 90e9, 30.75 * _GIB, "v4", 1, 2, _solid(4096)),
     "v5e": Chip(197e12, 819e9, 90e9, 15.75 * _GIB, "v5e", 1, 1, _FLAT),

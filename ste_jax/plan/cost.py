@@ -1,6 +1,6 @@
-"""Cost of a program by counting, and published shares of such counts that were measured on TPUs.
+"""Counted FLOPs and bytes of a program, and published efficiencies that were measured on TPUs.
 
-The cost analysis of the compiler is not used: it counts a loop over layers once, and no communication.
+The cost analysis of the compiler is not used: it counts a loop over layers once and no communication.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _HOST_NETWORK, _HOST_CHIPS = 25e9, 4
 
 @dataclasses.dataclass(frozen=True)
 class Efficiency:
-    """Published share of a roofline that was reached on a TPU, and its source."""
+    """Share of a roofline that was reached on a TPU, as published, and its source."""
 
     value: float
     source: str
@@ -58,7 +58,7 @@ class Cost:
 
 
 # Shares of the arithmetic peak in training, without recomputed FLOPs, and the part of the forward pass that
-# the published recipe recomputes (0 where it is not stated, which makes the expectation lower).
+# the published recipe recomputes (0 where it is not stated, which lowers the expectation).
 _TRAINING: dict[str, tuple[float, float, str]] = {
     "v4": (0.56, 0.0, "MaxText, 52B on v4-384"),
     "v5e": (0.599, 0.0, "MaxText, 64B on v5e-256"),
@@ -79,30 +79,30 @@ def training_efficiency(chip: Chip) -> Efficiency:
 
 
 def matrix_parameters(cfg: LlamaConfig) -> int:
-    """Returns the parameters that every token is multiplied with; embedding and unembedding left out."""
+    """Returns the number of parameters of the layers' matrices, without embedding and unembedding."""
     tables = 1 if cfg.tie_embeddings else 2
     return cfg.parameter_count - tables * cfg.vocab_size * cfg.hidden_size
 
 
 def trained_parameters(cfg: LlamaConfig, settings: TrainSettings) -> int:
-    """Returns how many parameters have gradients and moments."""
+    """Returns the number of parameters that have gradients and moments."""
     if not settings.lora_rank:
         return cfg.parameter_count
     return sum(p.size for p in adapter_table(cfg, settings.lora_rank).values())
 
 
 def attention_flops(cfg: LlamaConfig, length: float) -> float:
-    """Returns the FLOPs of causal attention, a token of a row of `length`: scores and weighted sum."""
+    """Returns the FLOPs of causal attention per token of a row of `length`: scores and weighted sum."""
     return 4.0 * cfg.num_layers * cfg.num_heads * cfg.head_dim * length / 2
 
 
 def tensor_sums(cfg: LlamaConfig, tokens: float, tensor: int) -> float:
-    """Returns the bytes that a device receives for the two sums a layer over `tensor`, in bfloat16."""
+    """Returns the bytes that a device receives for the two sums per layer over `tensor`, in bfloat16."""
     return 2 * cfg.num_layers * tokens * cfg.hidden_size * 2.0 * 2 * (tensor - 1) / tensor
 
 
 def _activation_traffic(cfg: LlamaConfig, tensor: int) -> float:
-    """Returns the bytes a token that the layers write and read between products, in bfloat16."""
+    """Returns the bytes per token that the layers write and read between products, in bfloat16."""
     wide = (3 * cfg.intermediate_size + 2 * cfg.num_heads * cfg.head_dim) / tensor
     return cfg.num_layers * 2 * 2.0 * (4 * cfg.hidden_size + wide)
 
@@ -110,29 +110,29 @@ def _activation_traffic(cfg: LlamaConfig, tensor: int) -> float:
 def train_cost(
     cfg: LlamaConfig, topology: Topology, mesh: Mapping[str, int], settings: TrainSettings, targets: float
 ) -> Cost:
-    """Costs an optimizer step.
+    """Returns the cost of an optimizer step.
 
-    One on preferences costs what its rows do, which hold both judgments of a pair: what the starting model
-    says of them was computed before, by a pass of its own.
+    A row of preferences holds both judgments of a pair. The log-probabilities of the starting model are
+    computed before, in a separate pass, and are not included.
 
     Args:
       cfg: the model.
-      topology: published figures.
+      topology: slice, with its published figures.
       mesh: sizes of data, fsdp and tensor.
       settings: rows, precision and recomputation.
-      targets: share of the tokens that are trained on, whose logits are made.
+      targets: share of the tokens that are trained on; logits are computed for these only.
     """
     tokens = settings.batch_rows * settings.row_length
     matrices, attention = 2.0 * matrix_parameters(cfg), attention_flops(cfg, settings.row_length)
     logits = 2.0 * cfg.vocab_size * cfg.hidden_size * targets
     again = 1.0 if settings.remat == "full" else 0.0
-    # Scores are never kept; recomputing a layer makes them once more.
+    # Attention scores are never saved; recomputing a layer computes them once more.
     scores_again = 1.0 if settings.remat == "none" else 2.0
-    # Forward, back to the activations, back to the weights; a frozen model lacks the last.
+    # Forward, gradient of the activations, gradient of the weights; a frozen model lacks the last.
     passes = 2 if settings.lora_rank else 3
     adapters = 3 * 2.0 * trained_parameters(cfg, settings) if settings.lora_rank else 0.0
     useful = tokens * (passes * (matrices + logits) + 3 * attention + adapters)
-    # Fine-tuning makes the gradient beside the logits; preferences know it only when all losses are known.
+    # Fine-tuning computes the gradient together with the logits; DPO needs all losses before the gradient.
     logits_again = 1.0 if settings.method == "dpo" else 0.0
     flops = useful + tokens * (again * matrices + scores_again * attention + logits_again * logits)
     devices = math.prod(mesh.values())
@@ -152,7 +152,7 @@ def train_cost(
 def _train_traffic(
     cfg: LlamaConfig, settings: TrainSettings, mesh: Mapping[str, int], passes: float
 ) -> float:
-    """A device's HBM bytes of a step: the optimizer's arrays once, weights and activations once a pass."""
+    """Returns the HBM bytes per device and step: optimizer state once, weights and activations per pass."""
     shards = mesh["fsdp"] * mesh["tensor"]
     size = {"float32": 4, "bfloat16": 2}
     state = 3 * size[settings.param_dtype] + size[settings.moment_dtype] + 4  # gradients in float32
@@ -166,7 +166,7 @@ def _train_traffic(
 def _train_network(
     cfg: LlamaConfig, settings: TrainSettings, mesh: Mapping[str, int], passes: float
 ) -> float:
-    """Bytes that a device receives in its slice: weights gathered, gradients scattered, layers' sums."""
+    """Returns the bytes that a device receives in its slice: weights, gradients, and sums of the layers."""
     fsdp, tensor = mesh["fsdp"], mesh["tensor"]
     weights = 2.0 * cfg.parameter_count / tensor * (fsdp - 1) / fsdp
     rows = settings.batch_rows / (mesh["data"] * fsdp)
@@ -177,7 +177,7 @@ def _train_network(
 
 
 def _slice_network(gradients: int, mesh: Mapping[str, int], topology: Topology) -> float:
-    """Seconds to sum the gradients, in float32, over the network between slices."""
+    """Returns the seconds to sum the gradients, in float32, over the network between slices."""
     if topology.slices == 1:
         return 0.0
     share = 4.0 * gradients / (mesh["fsdp"] * mesh["tensor"])
@@ -188,7 +188,7 @@ def _slice_network(gradients: int, mesh: Mapping[str, int], topology: Topology) 
 def prefill_cost(
     cfg: LlamaConfig, topology: Topology, mesh: Mapping[str, int], rows: int, length: int
 ) -> Cost:
-    """Costs reading `rows` prompts of `length` tokens, which the mesh's data and fsdp axes share."""
+    """Returns the cost of prefilling `rows` prompts of `length` tokens, divided over data and fsdp."""
     tokens, replicas, tensor = rows * length, mesh["data"] * mesh["fsdp"], mesh["tensor"]
     flops = tokens * (2.0 * matrix_parameters(cfg) + attention_flops(cfg, length))
     activations = tokens / replicas * _activation_traffic(cfg, tensor)

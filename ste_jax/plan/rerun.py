@@ -1,4 +1,4 @@
-"""What a whole run costs: the chip-hours of each stage, from the configuration's counts and mean lengths."""
+"""Cost of a whole run: chip-hours of each stage, from the counts of the configuration and mean lengths."""
 
 import dataclasses
 import math
@@ -16,9 +16,9 @@ from ste_jax.training.settings import TrainSettings
 
 @dataclasses.dataclass(frozen=True)
 class StageHours:
-    """Chip-hours of a stage, all iterations together, and what it reads and writes.
+    """Chip-hours, prompts, samples and tokens of a stage, summed over all iterations.
 
-    Loading, compiling, saving and idle slots at the end of a bucket are not in it.
+    Loading, compiling, saving and idle slots at the end of a bucket are not included.
     """
 
     stage: str
@@ -34,12 +34,12 @@ def stage_hours(
     """Returns the stages of a run in order.
 
     Args:
-      config: of the run; an unbounded `select.pool` is taken as `select.size`.
+      config: configuration of the run; an unbounded `select.pool` counts as `select.size`.
       cfg: the model.
-      topology: all stages run on it.
-      lengths: mean tokens.
-      kept: share of the pairs and orders that give an example to train on, of preferences too: each with a
-        wrong judgment.
+      topology: slice that all stages run on.
+      lengths: mean numbers of tokens.
+      kept: share of the pairs and orders that give a training example. The same share is assumed to give a
+        preference, which also needs a wrong judgment.
     """
     mesh = phase_mesh("decode", config, topology)
     size, models = config.select.size, config.iterations + 1
@@ -56,11 +56,11 @@ def stage_hours(
             config, cfg, topology, mesh, StageHours(stage, 0.0, prompts, samples, tokens), prompt
         )
 
-    plain, asked = lengths.instruction, lengths.template + lengths.instruction
-    # Of every call its prompt's and its answer's tokens.
-    answer, worse = (plain, lengths.response), (asked + lengths.response, lengths.response)
+    plain, templated = lengths.instruction, lengths.template + lengths.instruction
+    # (tokens of the prompt, tokens of the answer) of every call.
+    answer, worse = (plain, lengths.response), (templated + lengths.response, lengths.response)
     calls: dict[PairMode, list[tuple[int, int]]] = {
-        "modified": [(asked, lengths.instruction), answer],
+        "modified": [(templated, lengths.instruction), answer],
         "modified_one_call": [(worse[0], lengths.instruction + lengths.response)],
         "degraded": [worse],
         "high_temperature": [answer],
@@ -69,7 +69,7 @@ def stage_hours(
         "truncated": [],
     }
     made = [answer, *(call for mode in config.pairs.modes for call in calls[mode])]
-    stages = [generate("select", pool, 1, asked, config.select.max_new_tokens)]
+    stages = [generate("select", pool, 1, templated, config.select.max_new_tokens)]
     stages += [generate("pairs", size, 1, *call) for call in made]
     stages += [
         generate("annotate", config.iterations * pairs * 2, config.annotate.samples, judged, new),

@@ -1,1 +1,1 @@
-"""What a run shows of itself: a page for people, a table for the terminal."""
+"""Reports of a run: an HTML page and a table for the terminal."""

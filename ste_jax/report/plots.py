@@ -24,7 +24,7 @@ def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
     """Returns the figures by name, without those whose numbers do not exist yet."""
     models, yields, training = summary["models"], summary["yields"], summary["training"]
     evaluated = [row for row in training if row["evaluations"]]
-    wanted: list[tuple[str, Callable[[Figure, Rows], str], Rows, float]] = [
+    figures: list[tuple[str, Callable[[Figure, Rows], str], Rows, float]] = [
         ("accuracy", _accuracy, models, _HEIGHT),
         ("consistency", _consistency, models, _HEIGHT),
         ("position", _position, models, _HEIGHT),
@@ -38,7 +38,7 @@ def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
     ]
     return {
         name: render(name, height, lambda figure, draw=draw, rows=rows: draw(figure, rows))
-        for name, draw, rows, height in wanted
+        for name, draw, rows, height in figures
         if rows
     }
 
@@ -49,12 +49,12 @@ def _floats(rows: Rows, key: str) -> np.ndarray:
 
 
 def _iteration_axis(axes: Axes, models: Rows) -> np.ndarray:
-    places = np.arange(len(models))
-    axes.set_xticks(places, ["seed" if m["iteration"] == 0 else str(m["iteration"]) for m in models])
+    positions = np.arange(len(models))
+    axes.set_xticks(positions, ["seed" if m["iteration"] == 0 else str(m["iteration"]) for m in models])
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_xlabel("iteration")
     axes.tick_params(axis="both", length=0)
-    return places
+    return positions
 
 
 def _percent_axis(axes: Axes, low: float = 0.0, high: float = 1.0) -> None:
@@ -85,50 +85,52 @@ def _words(models: Rows, key: str) -> str:
 # ---- Models by iteration ----
 
 
-def _interval_dots(axes: Axes, places: np.ndarray, models: Rows, key: str, bounds: str, label: str) -> None:
+def _interval_dots(
+    axes: Axes, positions: np.ndarray, models: Rows, key: str, bounds: str, label: str
+) -> None:
     values = _floats(models, key)
     low, high = np.array([model[bounds] for model in models], dtype=float).T
-    axes.vlines(places, low, high, color=ACCENT, alpha=0.3, linewidth=7, label="95% interval")
-    axes.plot(places, values, color=ACCENT, alpha=0.45, linewidth=1)
-    axes.plot(places, values, "o", color=ACCENT, markersize=6, label=label)
-    for place, value in zip(places, values, strict=True):
+    axes.vlines(positions, low, high, color=ACCENT, alpha=0.3, linewidth=7, label="95% interval")
+    axes.plot(positions, values, color=ACCENT, alpha=0.45, linewidth=1)
+    axes.plot(positions, values, "o", color=ACCENT, markersize=6, label=label)
+    for position, value in zip(positions, values, strict=True):
         near = {"xytext": (5, 2), "textcoords": "offset points"}
-        axes.annotate(percent(value), (place, value), weight="bold", **near)
+        axes.annotate(percent(value), (position, value), weight="bold", **near)
 
 
 def _majority_dots(axes: Axes, models: Rows) -> None:
     """Marks majority votes to the left of the greedy dots."""
-    voted = [place for place, model in enumerate(models) if model["majority"]]
+    voted = [position for position, model in enumerate(models) if model["majority"]]
     if voted:
-        votes = [models[place]["majority"] for place in voted]
-        places = [place - 0.16 for place in voted]
+        votes = [models[position]["majority"] for position in voted]
+        positions = [position - 0.16 for position in voted]
         low, high = np.array([vote["interval95"] for vote in votes], dtype=float).T
-        axes.vlines(places, low, high, color=MUTED, linewidth=1)
+        axes.vlines(positions, low, high, color=MUTED, linewidth=1)
         label = f"majority of {votes[0]['k']}"
-        axes.plot(places, _floats(votes, "accuracy"), "D", color=MUTED, markersize=4, label=label)
+        axes.plot(positions, _floats(votes, "accuracy"), "D", color=MUTED, markersize=4, label=label)
 
 
 def _accuracy(figure: Figure, models: Rows) -> str:
     axes = figure.add_subplot()
-    places = _iteration_axis(axes, models)
-    _interval_dots(axes, places, models, "accuracy", "interval95", "greedy")
+    positions = _iteration_axis(axes, models)
+    _interval_dots(axes, positions, models, "accuracy", "interval95", "greedy")
     _majority_dots(axes, models)
     bounds = [edge for m in models for edge in (*m["interval95"], *(m["majority"] or m)["interval95"])]
     axes.axhline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.text(len(models) - 0.52, 0.505, "chance", color=MUTED, ha="right", va="bottom")
     _percent_axis(axes, max(0.0, min(0.45, *bounds) - 0.05), min(1.0, max(0.55, *bounds) + 0.05))
     _legend(axes)
-    told = [
+    texts = [
         f"{model_name(m['iteration'])} {percent(m['accuracy'])} ({interval(m['interval95'])})" for m in models
     ]
-    return f"Accuracy with 95% interval by iteration: {', '.join(told)}. Chance is 50%."
+    return f"Accuracy with 95% interval by iteration: {', '.join(texts)}. Chance is 50%."
 
 
 def _consistency(figure: Figure, models: Rows) -> str:
     axes = figure.add_subplot()
-    places = _iteration_axis(axes, models)
+    positions = _iteration_axis(axes, models)
     key = "consistent_accuracy"
-    _interval_dots(axes, places, models, key, "consistent_interval95", "right in both orders")
+    _interval_dots(axes, positions, models, key, "consistent_interval95", "right in both orders")
     _percent_axis(axes)
     _legend(axes)
     return f"Share of pairs judged right in both orders, by iteration: {_words(models, key)}."
@@ -137,10 +139,10 @@ def _consistency(figure: Figure, models: Rows) -> str:
 def _two_lines(figure: Figure, models: Rows, first: tuple[str, str], second: tuple[str, str]) -> Axes:
     """Draws two shares by iteration, which differ in color, marker and line style."""
     axes = figure.add_subplot()
-    places = _iteration_axis(axes, models)
-    axes.plot(places, _floats(models, first[0]), "o-", color=ACCENT, label=first[1], clip_on=False)
+    positions = _iteration_axis(axes, models)
+    axes.plot(positions, _floats(models, first[0]), "o-", color=ACCENT, label=first[1], clip_on=False)
     dashes = {"linestyle": (0, (2, 2)), "marker": "s", "markerfacecolor": PAPER}
-    axes.plot(places, _floats(models, second[0]), color=INK, label=second[1], clip_on=False, **dashes)
+    axes.plot(positions, _floats(models, second[0]), color=INK, label=second[1], clip_on=False, **dashes)
     _percent_axis(axes)
     _legend(axes)
     return axes
@@ -177,21 +179,21 @@ def _length(figure: Figure, models: Rows) -> str:
 # ---- Yield of the annotation ----
 
 
-def _stacked(axes: Axes, place: float, parts: Sequence[tuple[float, dict[str, Any], str]]) -> None:
+def _stacked(axes: Axes, position: float, parts: Sequence[tuple[float, dict[str, Any], str]]) -> None:
     """Draws a horizontal bar of (width, style, text) parts; parts that are too narrow have no text."""
     total = sum(width for width, _, _ in parts)
     left = 0.0
     for width, style, text in parts:
-        axes.barh(place, width, left=left, height=0.72, edgecolor=PAPER, linewidth=0.8, **style)
+        axes.barh(position, width, left=left, height=0.72, edgecolor=PAPER, linewidth=0.8, **style)
         if width > 0.012 * total * len(text) + 0.02 * total:
             solid = style.get("alpha", 1.0) == 1.0
             color = PAPER if solid else INK
-            axes.text(left + width / 2, place, text, ha="center", va="center_baseline", color=color)
+            axes.text(left + width / 2, position, text, ha="center", va="center_baseline", color=color)
         left += width
 
 
-def _plain_rows(axes: Axes, places: Sequence[float], labels: Sequence[str]) -> None:
-    axes.set_yticks(places, labels)
+def _plain_rows(axes: Axes, positions: Sequence[float], labels: Sequence[str]) -> None:
+    axes.set_yticks(positions, labels)
     axes.invert_yaxis()
     axes.grid(False)
     axes.tick_params(axis="both", length=0)
@@ -222,8 +224,8 @@ _YIELD_STYLES = {
 def _yield(figure: Figure, yields: Rows) -> str:
     axes = figure.add_subplot()
     rows = [_yield_parts(row) for row in yields]
-    for place, parts in enumerate(rows):
-        _stacked(axes, place, [(n, _YIELD_STYLES[part], f"{n:,}") for part, n in parts.items()])
+    for position, parts in enumerate(rows):
+        _stacked(axes, position, [(n, _YIELD_STYLES[part], f"{n:,}") for part, n in parts.items()])
     for part in (part for part in _YIELD_STYLES if any(parts[part] for parts in rows)):
         axes.barh(0, 0, label=part, **_YIELD_STYLES[part])
     _plain_rows(axes, range(len(yields)), [str(row["iteration"]) for row in yields])
@@ -231,33 +233,33 @@ def _yield(figure: Figure, yields: Rows) -> str:
     axes.set_xlabel("examples (a pair in one order)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _legend(axes, columns=4)
-    told = (
+    texts = (
         f"iteration {row['iteration']}: " + ", ".join(f"{n} {part}" for part, n in parts.items() if n)
         for row, parts in zip(yields, rows, strict=True)
     )
-    return f"What became of the examples. {'; '.join(told)}."
+    return f"Use of the examples. {'; '.join(texts)}."
 
 
 def _balance(figure: Figure, yields: Rows) -> str:
     axes = figure.add_subplot()
     stages = (("sampled", "verdicts"), ("correct", "kept_before_balance"), ("kept", "kept_verdicts"))
-    places, labels, told = [], [], []
+    positions, labels, texts = [], [], []
     for (index, row), (step, (label, key)) in itertools.product(enumerate(yields), enumerate(stages)):
         total = row[key]["A"] + row[key]["B"]
         share = row[key]["A"] / total if total else None
-        places.append(3.6 * index + step)
+        positions.append(3.6 * index + step)
         labels.append(f"{row['iteration']} · {label}")
-        told.append(f"{row['iteration']} {label} {percent(share)}")
+        texts.append(f"{row['iteration']} {label} {percent(share)}")
         if share is not None:
             first = (share, {"color": ACCENT}, f"A {share:.0%}")
             second = (1 - share, {"color": ACCENT, "alpha": 0.3}, f"B {1 - share:.0%}")
-            _stacked(axes, places[-1], (first, second))
+            _stacked(axes, positions[-1], (first, second))
     axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    _plain_rows(axes, places, labels)
+    _plain_rows(axes, positions, labels)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_xlabel("share of verdicts")
-    return f"Share of A verdicts by iteration and step: {', '.join(told)}."
+    return f"Share of A verdicts by iteration and step: {', '.join(texts)}."
 
 
 def _correct(figure: Figure, yields: Rows) -> str:
@@ -266,10 +268,10 @@ def _correct(figure: Figure, yields: Rows) -> str:
         histogram = row["correct_histogram"]
         colors = [BAD, *[ACCENT] * (len(histogram) - 1)]
         bars = axes.bar(range(len(histogram)), histogram, color=colors, width=0.8)
-        # Beyond eight bars their numbers would touch: the two ends matter most.
+        # Labels of more than eight bars would overlap, so only those at both ends are written.
         ends = (0, len(histogram) - 1)
-        told = [f"{n:,}" if len(histogram) <= 8 or i in ends else "" for i, n in enumerate(histogram)]
-        axes.bar_label(bars, told, color=MUTED, padding=1)
+        bar_labels = [f"{n:,}" if len(histogram) <= 8 or i in ends else "" for i, n in enumerate(histogram)]
+        axes.bar_label(bars, bar_labels, color=MUTED, padding=1)
         axes.set_ylabel(f"iteration {row['iteration']}")
         axes.set_yticks([])
         axes.margins(y=0.25)
@@ -278,10 +280,10 @@ def _correct(figure: Figure, yields: Rows) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     longest = max(len(row["correct_histogram"]) for row in yields) - 1
     panels[-1].set_xlabel(f"correct judgments of {longest}")
-    told = [
+    texts = [
         f"iteration {row['iteration']}: {', '.join(map(str, row['correct_histogram']))}" for row in yields
     ]
-    return f"Examples by number of correct judgments, from 0 to {longest}. {'; '.join(told)}."
+    return f"Examples by number of correct judgments, from 0 to {longest}. {'; '.join(texts)}."
 
 
 # ---- Training ----
@@ -321,22 +323,22 @@ def _preference(figure: Figure, training: Rows) -> str:
 
 def _losses(figure: Figure, training: Rows, unit: str, what: str) -> str:
     axes = figure.add_subplot()
-    told = []
+    texts = []
     for row, strength in _strengths(training):
         losses = {step["step"]: step["loss"] for step in row["steps"]}
         label = model_name(row["iteration"])
         axes.plot(list(losses), list(losses.values()), color=ACCENT, alpha=strength, label=label)
         evaluations = [e for e in row["evaluations"] if e["step"] in losses]
         _checkpoints(axes, [(e["step"], losses[e["step"]], e["chosen"]) for e in evaluations], strength)
-        told.append(f"{label} from {row['steps'][0]['loss']:.2f} to {row['steps'][-1]['loss']:.2f}")
+        texts.append(f"{label} from {row['steps'][0]['loss']:.2f} to {row['steps'][-1]['loss']:.2f}")
     axes.set_ylabel(unit)
     _finish_training(axes, training)
-    return f"{what}: {', '.join(told)}."
+    return f"{what}: {', '.join(texts)}."
 
 
 def _validation(figure: Figure, training: Rows) -> str:
     axes = figure.add_subplot()
-    told = []
+    texts = []
     for row, strength in _strengths(training):
         points = [(e["step"], e["accuracy"], e["chosen"]) for e in row["evaluations"]]
         steps, values, _ = zip(*points, strict=True)
@@ -345,8 +347,8 @@ def _validation(figure: Figure, training: Rows) -> str:
         axes.plot(steps, values, color=ACCENT, alpha=strength, label=label, linestyle=line)
         _checkpoints(axes, points, strength)
         chosen = next((f"step {step} at {percent(value)}" for step, value, best in points if best), NOTHING)
-        told.append(f"{label} {chosen}")
+        texts.append(f"{label} {chosen}")
     axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     _finish_training(axes, training)
-    return f"Validation accuracy of the checkpoints. Chosen: {', '.join(told)}."
+    return f"Validation accuracy of the checkpoints. Chosen: {', '.join(texts)}."

@@ -1,5 +1,5 @@
 """Stage 5, `ste evaluate`: a model judges the held-out pairs greedily in both orders, and by majority vote
-if asked.
+if `evaluate.votes` is set.
 
 Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate` and `iteration_k/votes` (records:
 Judgment).

@@ -43,8 +43,8 @@ def run(context: Context) -> list[Instruction]:
     kept, funnel = filter_instructions(read, settings.filters)
     kept = _drop_long(kept, source, settings.max_tokens, funnel)
     kept = _draw_pool(kept, settings.pool, config.seed, funnel)
-    asked = kept if settings.categories else []
-    conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in asked}
+    to_label = kept if settings.categories else []
+    conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in to_label}
     answers, _ = generate_texts(
         context,
         source,
@@ -68,8 +68,8 @@ def run(context: Context) -> list[Instruction]:
     records.work = _add_work(records, folder)
     for instruction in chosen:
         records.add(instruction.id, [instruction])
-    # The name of the seed model, for those who read the run without opening its models.
-    summary = {"model": source.name, **_summary(len(read), len(asked), funnel, labelled, selection)}
+    # The name of the seed model, for readers of the run that do not open its models.
+    summary = {"model": source.name, **_summary(len(read), len(to_label), funnel, labelled, selection)}
     records.finish([i.id for i in chosen], summary)
     return chosen
 
@@ -108,12 +108,12 @@ def _labelled(instruction: Instruction, answer: Generation | None, settings: Sel
 
 
 def _summary(
-    read: int, asked: int, funnel: list[FunnelStep], labelled: list[Instruction], selection: Selection
+    read: int, requested: int, funnel: list[FunnelStep], labelled: list[Instruction], selection: Selection
 ) -> dict:
     return {
         "funnel": [{"name": "read", "removed": 0, "left": read}, *map(dataclasses.asdict, funnel)],
         "labels": {
-            "asked": asked,
+            "asked": requested,
             "parsed_category": sum(i.category is not None for i in labelled),
             "parsed_complexity": sum(i.complexity is not None for i in labelled),
             "parsed_length": sum(i.length is not None for i in labelled),

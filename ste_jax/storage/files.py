@@ -88,7 +88,7 @@ def read_json(path: PurePath, hint: str) -> dict[str, Any]:
 
     Args:
       path: the file.
-      hint: how to repair or replace a broken file, for the error message.
+      hint: remedy for a broken file, for the error message.
 
     Raises:
       SteError: "file_not_found" or "data_invalid".

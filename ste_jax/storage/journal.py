@@ -51,8 +51,8 @@ class Journal:
     """The journal files in a folder.
 
     Args:
-      folder: where they are; it is made with the first file.
-      writes: whether this process writes; otherwise it only remembers which requests were appended.
+      folder: folder of the files, created with the first file.
+      writes: True if this process writes; otherwise it only remembers which requests were appended.
     """
 
     def __init__(self, folder: epath.Path, *, writes: bool):

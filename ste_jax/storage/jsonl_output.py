@@ -46,7 +46,7 @@ class JsonlOutput(JournaledSink):
       schema: name of the kind of records, such as "comparisons".
 
     Attributes:
-      finished: whether the file is complete, so that there is nothing to do but to read it.
+      finished: True if the file is complete, so that it only has to be read.
 
     Raises:
       SteError: "output_mismatch" if the file, or its interrupted beginning, was made with another schema or
@@ -220,7 +220,7 @@ def _lock(folder: epath.Path) -> int:
             continue  # another process has just finished and removed the folder
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Of a file that was removed meanwhile, the lock excludes nobody.
+            # A lock on a file that was removed meanwhile excludes no other process.
             if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         except BlockingIOError as error:

@@ -49,7 +49,7 @@ def migrate_journal(folder: epath.Path, kind: str, hint: str) -> None:
     Args:
       folder: folder of the journal.
       kind: name of the record class.
-      hint: what to do about a broken line, for the error message.
+      hint: remedy for a broken line, for the error message.
     """
     paths = matching(folder, "*.jsonl")
     if not paths:

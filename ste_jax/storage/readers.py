@@ -29,12 +29,12 @@ def iter_records(folder: epath.Path, kind: type[R]) -> Iterator[R]:
 
 
 class IndexedRecords(Sequence[R]):
-    """The records of a finished set as a sequence that reads from disk whatever is used.
+    """The records of a finished set as a sequence that reads records from disk when they are used.
 
     It holds eight bytes for each record once one is used by its index; iterating streams.
 
     Args:
-      folder: of the record set.
+      folder: folder of the record set.
       kind: the record class.
       success: description of the set; read from the folder by default.
 
@@ -93,11 +93,11 @@ class IndexedRecords(Sequence[R]):
 
 
 class PickedRecords(Sequence[R]):
-    """Some records of a sequence, in an order of their own, each taken from it when it is used.
+    """Selected records of a sequence in a given order, each read when it is used.
 
     Args:
       records: a sequence, such as `IndexedRecords`.
-      indices: of the picked records.
+      indices: indices of the picked records.
     """
 
     def __init__(self, records: Sequence[R], indices: Iterable[int]):
@@ -192,7 +192,7 @@ def parse_record(line: bytes, where: str, kind: type[R], version: int, hint: str
       where: file and line, for the error message.
       kind: the record class.
       version: schema version that the line was written in.
-      hint: what to do about a broken line, for the error message.
+      hint: remedy for a broken line, for the error message.
 
     Raises:
       SteError: "data_invalid".

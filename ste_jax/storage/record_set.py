@@ -114,10 +114,10 @@ class RecordSet(JournaledSink, Generic[R]):
     """A record set that is being written. All processes open and finish it together.
 
     Args:
-      folder: where it is.
+      folder: folder of the record set.
       kind: the record class.
-      fingerprint: what it is made from (configuration and hashes of the inputs); see `check_fingerprint`.
-      divided: whether each process adds records of its own. Otherwise all add the same records, and process
+      fingerprint: configuration and hashes of the inputs; see `check_fingerprint`.
+      divided: True if each process adds records of its own. Otherwise all add the same records, and process
         zero writes them.
 
     Raises:

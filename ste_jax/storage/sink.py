@@ -89,7 +89,7 @@ class JournaledSink:
 
     Args:
       journal: folder of the journal.
-      writes: whether this process writes.
+      writes: True if this process writes.
     """
 
     def __init__(self, journal: epath.Path, *, writes: bool):

@@ -29,8 +29,8 @@ class MetricsLog:
         """Keeps the lines up to `step` and opens the files for more; only process zero writes.
 
         Args:
-          step: Last step that is done.
-          evaluated: Whether the evaluation of `step`, if it has one, is done too.
+          step: Last finished step.
+          evaluated: True if the evaluation of `step`, if it has one, is finished too.
         """
         if not self._writes:
             return
