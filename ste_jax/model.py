@@ -4,10 +4,10 @@ import dataclasses
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ste_jax.checkpoint.source import ModelSource, open_model
-from ste_jax.data.messages import flatten_messages
+from ste_jax.data.messages import flat_turns
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Group, Request, Sampling
 from ste_jax.decode.settings import DecodeSettings
@@ -15,7 +15,7 @@ from ste_jax.errors import SteError
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh
 from ste_jax.storage.files import digest
-from ste_jax.text.chat import Message, encode_chat
+from ste_jax.text.chat import Message, Role, encode_chat
 
 # Models below this number of parameters follow no judge format by themselves and are computed in float32.
 SMALL = 1_000_000_000
@@ -170,5 +170,4 @@ class Model:
 def _messages(prompt: str | Sequence[dict[str, Any]], where: str) -> list[Message]:
     if isinstance(prompt, str):
         return [Message("user", prompt)]
-    flatten_messages(prompt, where)  # checks the shape of every message
-    return [Message(turn["role"], turn["content"]) for turn in prompt]
+    return [Message(cast(Role, role), content) for role, content in flat_turns(prompt, where)]

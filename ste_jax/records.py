@@ -14,6 +14,8 @@ Label = Literal["A", "B"]
 Outcome = Literal["A", "B", "tie"]
 Order = Literal["as_given", "swapped"]
 ORDERS: tuple[Order, Order] = ("as_given", "swapped")
+# Key of `Comparison.metadata` for what a result file stores in place of the texts (see metrics.traits).
+SURFACE_KEY = "__surface__"
 
 
 def opposite(label: Label) -> Label:
@@ -92,7 +94,9 @@ class Comparison(Record):
       subset: subset of a benchmark, or the kind of a constructed pair ("": none).
       category: category of the instruction, if it was labelled.
       votes: number of people who preferred A, B and neither, where single votes are known.
-      metadata: anything else that belongs to the comparison, as JSON values.
+      metadata: anything else that belongs to the comparison, as JSON values. "__surface__" is reserved.
+      columns: the optional fields as the input spelled them, by column, which results pass through; None for
+        a comparison that was not read from a row. They are not stored and do not count in comparisons.
     """
 
     instruction: str
@@ -105,6 +109,22 @@ class Comparison(Record):
     category: str | None = None
     votes: dict[str, int] = dataclasses.field(default_factory=dict)
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    columns: dict[str, str] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dict, without `columns`."""
+        value = super().to_json()
+        del value["columns"]
+        return value
+
+    @property
+    def passed_through(self) -> dict[str, Any]:
+        """What a result repeats of the input, by column: the optional fields that are set, and metadata."""
+        given = self.columns
+        if given is None:
+            names = ("label", "prompt_id", "reference", "subset", "category")
+            given = {name: value for name in names if (value := getattr(self, name))}
+        return given | {name: value for name, value in self.metadata.items() if name != SURFACE_KEY}
 
     @property
     def cluster(self) -> str:
@@ -270,7 +290,7 @@ class ComparisonResult:
             "prompt_digest": self.prompt_digest,
             "error": self.error,
         }
-        columns = {k: v for k, v in self.comparison.metadata.items() if k != "surface"}
+        columns = self.comparison.passed_through
         renamed = {f"input_{k}" if k in decision or k == "id" else k: v for k, v in columns.items()}
         return {"id": self.id, **renamed, **decision}
 

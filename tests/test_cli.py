@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from errors import raises
 
@@ -300,3 +301,15 @@ def test_flags_have_one_spelling(given: list[str], normalized: list[str]) -> Non
 def test_a_renamed_flag_is_refused() -> None:
     with raises("flag_renamed", "--acceptance_rate"):
         normalize(["ste", "plan", "--kept=0.5"])
+
+
+def test_a_report_is_written_while_a_run_holds_its_workdir(ste: Any, tmp_path: Path) -> None:
+    with filelock.FileLock(tmp_path / ".lock"):
+        end = ste.run("report", tmp_path)
+    assert end.code == 0, end.err
+    assert "tiny" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "summary.json").read_text())["title"] == "tiny"
+    missing = ste.run("report", tmp_path / "absent")
+    assert (missing.code, missing.err.count("\n")) == (1, 1)
+    assert str(tmp_path / "absent") in missing.err
+    assert not (tmp_path / "absent").exists()

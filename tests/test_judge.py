@@ -248,6 +248,9 @@ def test_samples_depend_on_seed_prompt_and_number_alone(judge: Judge) -> None:
     assert model.generate(["Say a word."], n=2, max_new_tokens=6, seed=4)[0] != both[0]
     turns = [[{"role": "user", "content": "Say two words."}]]
     assert model.generate(turns, n=2, max_new_tokens=6, seed=3)[0] == alone
+    parts = [{"type": "text", "text": text} for text in ("Say two", " words.")]
+    in_parts = [[{"role": "user", "content": parts}]]
+    assert model.generate(in_parts, n=2, max_new_tokens=6, seed=3)[0] == alone
     (failed,) = model.generate(["word " * 50_000], max_new_tokens=4)
     assert (failed[0].text, failed[0].finish_reason) == ("", "error")
     assert failed[0].error

@@ -57,9 +57,12 @@ def _status(context: "Context", command: str) -> None:
 
 def _report(context: "Context", command: str) -> None:
     from ste_jax import pipeline
+    from ste_jax.errors import SteError
 
-    with pipeline.exclusive(context.workdir):
-        _show(context, pipeline.report(context))
+    if not context.workdir.is_dir():
+        raise SteError("file_not_found", f"--workdir {context.workdir}: no such folder")
+    # Without the lock: finished stages are read and files replaced atomically, also while a run works here.
+    _show(context, pipeline.report(context))
 
 
 def _work(context: "Context", command: str) -> None:

@@ -21,7 +21,7 @@ from ste_jax.data.fields import (
 )
 from ste_jax.data.rows import Row, read_rows
 from ste_jax.errors import SteError
-from ste_jax.records import Comparison, Outcome
+from ste_jax.records import SURFACE_KEY, Comparison, Outcome
 
 Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
@@ -101,17 +101,23 @@ def comparison_from_row(
     if label not in ("A", "B", "tie") and (label is not None or labels == "required"):
         found = "missing" if label is None else repr(label)
         raise SteError("data_invalid", f"{where}: the label is {found}, expected 'A', 'B' or 'tie'")
+    if SURFACE_KEY in row:
+        raise SteError("data_invalid", f"{where}: the column name {SURFACE_KEY} is reserved; rename it")
+    optional = {name: optional_name(row, name, where) for name in ("prompt_id", "subset", "category")}
+    reference = _reference(row, where, reference_column)
+    columns = {"label": label, **optional, reference_column or "reference": reference}
     return Comparison(
         id=optional_name(row, "id", where) or default_id,
-        prompt_id=optional_name(row, "prompt_id", where) or "",
+        prompt_id=optional["prompt_id"] or "",
         instruction=conversation_text(row, "instruction", where).strip(),
         response_a=required_text(row, "response_a", where),
         response_b=required_text(row, "response_b", where),
         label=cast(Outcome | None, label),
-        reference=_reference(row, where, reference_column),
-        subset=optional_name(row, "subset", where) or "",
-        category=optional_name(row, "category", where),
+        reference=reference,
+        subset=optional["subset"] or "",
+        category=optional["category"],
         metadata=extra_columns(row, _known(_COMPARISON, reference_column)),
+        columns={name: value for name, value in columns.items() if value},
     )
 
 

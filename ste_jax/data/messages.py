@@ -21,12 +21,17 @@ def flatten_messages(messages: Sequence[Any], where: str = "messages") -> str:
     Raises:
       SteError: "data_invalid", if there is no message, or one has no role or no text content.
     """
-    if not messages:
-        raise SteError("data_invalid", f"{where}: the conversation has no messages")
-    turns = [_turn(message, f"{where}, message {number}") for number, message in enumerate(messages, 1)]
+    turns = flat_turns(messages, where)
     if len(turns) == 1:
         return turns[0][1]
     return "\n\n".join(f"{role.capitalize()}:\n{content}" for role, content in turns)
+
+
+def flat_turns(messages: Sequence[Any], where: str = "messages") -> list[tuple[str, str]]:
+    """Returns the role and the text of every message; see `flatten_messages`."""
+    if not messages:
+        raise SteError("data_invalid", f"{where}: the conversation has no messages")
+    return [_turn(message, f"{where}, message {number}") for number, message in enumerate(messages, 1)]
 
 
 def _turn(message: Any, where: str) -> tuple[str, str]:

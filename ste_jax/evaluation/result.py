@@ -16,7 +16,7 @@ from etils import epath
 from ste_jax.errors import SteError
 from ste_jax.judging.verdict import PARSER
 from ste_jax.metrics.traits import Surface, from_stored, without_texts
-from ste_jax.records import Comparison, Judgment
+from ste_jax.records import SURFACE_KEY, Comparison, Judgment
 from ste_jax.storage.jsonl_output import iter_output, read_header
 
 SCHEMA = "ste-evaluation"
@@ -133,7 +133,7 @@ def _row_of_format_1(item: dict[str, Any], by_pair: dict[str, dict[str, Any]]) -
     names = [field.name for field in dataclasses.fields(Surface) if field.name in item]
     surface = {name: item.pop(name) for name in names}
     return item | {
-        "surface": surface,
+        SURFACE_KEY: surface,
         _TOO_LONG: judgments is None,
         _JUDGMENTS: list((judgments or {}).values()),
     }

@@ -157,18 +157,6 @@ class RewardFunction:
             )
 
 
-def make_reward_function(
-    judge: Comparer,
-    *,
-    baseline: str | None = None,
-    reference: str | None = None,
-    on_abstain: float = 0.5,
-    **options: Any,
-) -> RewardFunction:
-    """Returns the reward function of a judge; see `RewardFunction` for the arguments."""
-    return RewardFunction(judge, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
-
-
 # A comparison: instruction, response A, response B, reference ("": none).
 _Game = tuple[str, str, str, str]
 

@@ -4,13 +4,14 @@ import dataclasses
 import re
 from typing import Any
 
-from ste_jax.records import Comparison, Label
+from ste_jax.records import SURFACE_KEY, Comparison, Label
 from ste_jax.storage.files import digest
 
 _LIST = re.compile(r"^[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S", re.M)
 _MARKDOWN = re.compile(r"^#{1,6} \S|^[ \t]*```|\*\*[^*\n]+\*\*|^\|.*\|[ \t]*$", re.M)
 TRAITS = ("list", "markdown")
-_KEY = "surface"
+# Key of the surface in result files written before the key was reserved.
+_OLD_KEY = "surface"
 
 
 def traits(response: str) -> list[str]:
@@ -54,7 +55,7 @@ class Surface:
 
 def surface_of(comparison: Comparison) -> Surface:
     """Returns the surface of a comparison, also of one whose texts were left out of a result file."""
-    stored = comparison.metadata.get(_KEY)
+    stored = comparison.metadata.get(SURFACE_KEY)
     if stored is not None:
         return Surface(**stored)
     return Surface(
@@ -71,11 +72,12 @@ def without_texts(comparison: Comparison) -> dict[str, Any]:
     value = comparison.to_json()
     for name in ("instruction", "response_a", "response_b", "reference", "metadata"):
         del value[name]
-    return value | {_KEY: dataclasses.asdict(surface_of(comparison))}
+    return value | {SURFACE_KEY: dataclasses.asdict(surface_of(comparison))}
 
 
 def from_stored(value: dict[str, Any]) -> Comparison:
     """Builds the comparison of a dict that `without_texts` made; its texts are empty."""
-    fields = {name: item for name, item in value.items() if name != _KEY}
-    metadata = {_KEY: value[_KEY]}
+    key = SURFACE_KEY if SURFACE_KEY in value else _OLD_KEY
+    fields = {name: item for name, item in value.items() if name != key}
+    metadata = {SURFACE_KEY: value[key]}
     return Comparison(**fields, instruction="", response_a="", response_b="", metadata=metadata)

@@ -5,6 +5,7 @@ contain no such text, are markup. A content security policy in the page forbids 
 """
 
 import importlib.util
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: e
     """
     page = _render(summary, samples)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
+    # Of its own, since a run and `ste report` may write at the same time.
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     # Generated text may contain lone surrogates, which UTF-8 cannot encode.
     temporary.write_bytes(page.encode("utf-8", errors="replace"))
     temporary.replace(out)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.decode.protocol import GREEDY, Sampling
+from ste_jax.errors import SteError
 from ste_jax.judging.decision import results_of, votes_by_example
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
@@ -37,9 +38,10 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
     seed, folder = context.config.seed, context.iteration(iteration)
     success = require_success(folder / "evaluate")
     if success.fingerprint["inputs"]["pairs"] != _digest_of([*splits.test, *splits.labelled]):
-        raise ValueError(
+        raise SteError(
+            "stage_stale",
             f"{folder / 'evaluate'} judged other pairs than the configuration's: seed, pairs.test or "
-            f"labelled_pairs were changed; set them back, or pass --redo={folder.name}/evaluate"
+            f"labelled_pairs were changed; set them back, or pass --redo={folder.name}/evaluate",
         )
     judgments = read_records(folder / "evaluate", Judgment)
     result = _evaluation_of(splits.test, judgments, seed).to_json()

@@ -19,6 +19,7 @@ from ste_jax.data.comparisons import (
     read_scorings,
 )
 from ste_jax.data.sources import read_instructions
+from ste_jax.records import Comparison, ComparisonResult
 
 PAIR = {"instruction": "Add 2 and 3.", "response_a": "5", "response_b": "6", "label": "A"}
 UNLABELLED = {name: value for name, value in PAIR.items() if name != "label"}
@@ -281,3 +282,26 @@ def test_a_csv_error_names_the_first_line_of_its_row(tmp_path):
     path = _csv(tmp_path / "p.csv", PAIR, PAIR | {"instruction": "", "response_a": "1\n2\n3"})
     with raises("data_invalid", "p.csv, line 3", "instruction"):
         read_comparisons(path, labels="optional")
+
+
+def test_results_repeat_the_columns_that_the_input_sets(tmp_path):
+    given = {
+        "label": "A",
+        "subset": "s",
+        "category": "c",
+        "prompt_id": "q",
+        "reference": "five",
+        "model": "m",
+    }
+    with_all, plain = comparisons_from_rows([PAIR | given, UNLABELLED])
+    assert ComparisonResult(comparison=with_all).to_dict().items() >= given.items()
+    assert not given.keys() & ComparisonResult(comparison=plain).to_dict().keys()
+    assert plain.prompt_id == plain.id
+    path = _jsonl(tmp_path / "p.jsonl", PAIR | {"solution": "five", "reference": "a page"})
+    (named,) = read_comparisons(path, labels="optional", reference_column="solution")
+    value = ComparisonResult(comparison=named).to_dict()
+    assert (value["solution"], value["reference"]) == ("five", "a page")
+    assert "columns" not in with_all.to_json()
+    stored = Comparison.from_json(with_all.to_json())
+    assert (stored, stored.columns) == (with_all, None)
+    assert ComparisonResult(comparison=stored).to_dict() == ComparisonResult(comparison=with_all).to_dict()

@@ -7,9 +7,10 @@ import pytest
 from errors import raises
 from evaluation_cases import item, result, right, run_of
 
+from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.evaluation.result import SCHEMA, read_result, to_record
 from ste_jax.metrics.traits import surface_of
-from ste_jax.records import ORDERS
+from ste_jax.records import ORDERS, ComparisonResult
 from ste_jax.storage.jsonl_output import JsonlOutput
 
 ITEMS = [item(i, "AB"[i % 2], response_a="- one\n- two") for i in range(4)]
@@ -86,3 +87,27 @@ def test_an_unfinished_file_of_format_1_is_refused(tmp_path, cut):
 def test_orders_cover_both(tmp_path):
     orders = {judgment.order for judgment in rights(tmp_path / "r.jsonl").judgments}
     assert orders == set(ORDERS)
+
+
+def test_a_column_named_surface_is_a_column_like_any_other(tmp_path):
+    row = {"instruction": "q", "response_a": "long", "response_b": "b", "label": "A", "surface": "matt"}
+    one = comparison_from_row(row, "row", default_id="x")
+    assert ComparisonResult(comparison=one).to_dict()["surface"] == "matt"
+    assert surface_of(one).length_a == 4
+    made = result(tmp_path / "r.jsonl", [one], lambda one, order, i: right(one, order))
+    assert surface_of(made.comparisons[0]) == surface_of(one)
+    assert "surface" not in ComparisonResult(comparison=made.comparisons[0]).to_dict()
+    with raises("data_invalid", "__surface__"):
+        comparison_from_row(row | {"__surface__": 1}, "row")
+
+
+def test_files_with_the_surface_under_its_old_key_are_read(tmp_path):
+    new = rights(tmp_path / "r.jsonl")
+    text = new.path.read_text()
+    assert '"__surface__"' in text
+    with JsonlOutput(tmp_path / "old.jsonl", run_of(), schema=SCHEMA) as output:
+        for row in map(json.loads, text.splitlines()[1:]):
+            row["surface"] = row.pop("__surface__")
+            output.add(row["id"], [row])
+        output.finish([one.id for one in ITEMS])
+    assert read_result(tmp_path / "old.jsonl").comparisons == new.comparisons

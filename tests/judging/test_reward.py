@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ste_jax.judging.reward import RewardFunction, make_reward_function
+from ste_jax.judging.reward import RewardFunction
 from tests.errors import raises
 
 _CALLS: list[list[dict]] = []
@@ -45,7 +45,7 @@ def _assistant(text):
 
 
 def test_with_a_baseline_it_is_the_probability_to_beat_it(calls):
-    reward = make_reward_function(LongerWins(), baseline="answer")
+    reward = RewardFunction(LongerWins(), baseline="answer")
     rewards = reward(["q1", "q2"], ["aaaa", "b"], answer=["aa", "bb"], trainer_state=object(), other=[1, 2])
     assert rewards == pytest.approx([_p(2), _p(-1)])
     assert all(type(r) is float for r in rewards)
@@ -54,7 +54,7 @@ def test_with_a_baseline_it_is_the_probability_to_beat_it(calls):
 
 
 def test_without_a_baseline_it_is_the_mean_over_the_group(calls):
-    reward = make_reward_function(LongerWins())
+    reward = RewardFunction(LongerWins())
     rewards = reward(["q", "r", "q", "q"], ["a", "alone", "aaa", "aa"])
     assert rewards == pytest.approx([(_p(-2) + _p(-1)) / 2, 0.5, (_p(2) + _p(1)) / 2, 0.5])
     assert len(calls) == 1
@@ -62,7 +62,7 @@ def test_without_a_baseline_it_is_the_mean_over_the_group(calls):
 
 
 def test_group_rewards_do_not_depend_on_the_order_of_the_batch():
-    reward = make_reward_function(LongerWins())
+    reward = RewardFunction(LongerWins())
     prompts, completions = ["q", "r", "q", "r", "q"], ["a", "aaa", "aaaaa", "aa", ""]
     expected = reward(prompts, completions)
     for order in np.random.default_rng(0).permuted(np.tile(np.arange(5), (5, 1)), axis=1):
@@ -72,14 +72,14 @@ def test_group_rewards_do_not_depend_on_the_order_of_the_batch():
 
 
 def test_identical_completions_and_comparisons_are_judged_once(calls):
-    reward = make_reward_function(LongerWins())
+    reward = RewardFunction(LongerWins())
     assert reward(["q"] * 4, ["x", "x", "yy", "yy"]) == pytest.approx(
         [(0.5 + 2 * _p(-1)) / 3] * 2 + [(0.5 + 2 * _p(1)) / 3] * 2
     )
     assert len(calls[0]) == 1
     assert reward(["q"] * 3, ["x"] * 3) == [0.5] * 3
     assert len(calls) == 1
-    baseline = make_reward_function(LongerWins(), baseline="b")
+    baseline = RewardFunction(LongerWins(), baseline="b")
     assert baseline(["q"] * 3, ["x", "yy", "x"], b=["yy", "x", "yy"]) == pytest.approx(
         [_p(-1), _p(1), _p(-1)]
     )
@@ -87,7 +87,7 @@ def test_identical_completions_and_comparisons_are_judged_once(calls):
 
 
 def test_turns_and_texts_give_the_same_rewards(calls):
-    reward = make_reward_function(LongerWins(), baseline="answer")
+    reward = RewardFunction(LongerWins(), baseline="answer")
     plain = reward(["q", "q"], ["aa", "b"], answer=["b", "b"])
     turns = reward([_user("q")] * 2, [_assistant("aa"), _assistant("b")], answer=[_assistant("b"), "b"])
     assert plain == turns
@@ -97,7 +97,7 @@ def test_turns_and_texts_give_the_same_rewards(calls):
 
 
 def test_a_reference_is_shown_to_the_judge_and_separates_groups(calls):
-    reward = make_reward_function(LongerWins(), reference="solution")
+    reward = RewardFunction(LongerWins(), reference="solution")
     reward(["q", "q", "q", "q"], ["a", "bb", "c", "dd"], solution=["1", "1", "2", "2"])
     assert sorted((row["reference"], row["response_a"], row["response_b"]) for row in calls[0]) == [
         ("1", "a", "bb"),
@@ -106,14 +106,14 @@ def test_a_reference_is_shown_to_the_judge_and_separates_groups(calls):
 
 
 def test_abstentions_become_numbers_and_are_logged():
-    reward = make_reward_function(LongerWins(), baseline="b", on_abstain=0.25)
+    reward = RewardFunction(LongerWins(), baseline="b", on_abstain=0.25)
     logged = {}
     assert reward(["q", "q"], ["?", "a"], b=["x", "a"], log_metric=logged.__setitem__) == [0.25, 0.5]
     assert logged == {"judge_against_b/abstained": 0.5}
-    group = make_reward_function(LongerWins(), on_abstain=0.25)
+    group = RewardFunction(LongerWins(), on_abstain=0.25)
     assert group(["q"] * 3, ["?", "a", "bb"])[0] == 0.25
     assert group(["q"], ["a"]) == [0.25]
-    assert make_reward_function(LongerWins())(["q"], ["a"]) == [0.5]
+    assert RewardFunction(LongerWins())(["q"], ["a"]) == [0.5]
 
 
 def test_options_reach_the_judge():
@@ -124,22 +124,22 @@ def test_options_reach_the_judge():
             seen.update(options)
             return [SimpleNamespace(probability_a=0.5) for _ in pairs]
 
-    make_reward_function(Judge(), votes=3, rubric="brevity")(["q", "q"], ["a", "b"])
+    RewardFunction(Judge(), votes=3, rubric="brevity")(["q", "q"], ["a", "b"])
     assert seen == {"votes": 3, "rubric": "brevity"}
 
 
 def test_trainers_find_what_they_look_for():
-    reward = make_reward_function(LongerWins())
+    reward = RewardFunction(LongerWins())
     # TRL and tunix log under it: two functions of one run must differ.
     assert reward.__name__ == "judge_within_group"
-    assert make_reward_function(LongerWins(), baseline="b").__name__ == "judge_against_b"
+    assert RewardFunction(LongerWins(), baseline="b").__name__ == "judge_against_b"
     assert set(inspect.signature(reward).parameters) == {"prompts", "completions", "columns"}  # tunix
     assert reward(prompts=np.array(["q", "q"]), completions=["a", "b"]) == [0.5, 0.5]
     assert reward([], []) == []
 
 
 def test_bad_batches_are_refused(calls):
-    reward = make_reward_function(LongerWins(), baseline="answer", reference="solution")
+    reward = RewardFunction(LongerWins(), baseline="answer", reference="solution")
     good = {"answer": ["a"], "solution": ["s"]}
     with raises("data_invalid", "answer"):
         reward(["q"], ["a"], solution=["s"])
@@ -157,31 +157,31 @@ def test_bad_batches_are_refused(calls):
 
 
 def test_verl_signatures():
-    reward = make_reward_function(LongerWins(), baseline="ground_truth")
+    reward = RewardFunction(LongerWins(), baseline="ground_truth")
     score = reward.for_verl()
     info = {"question": "q", "index": 3}
     one = score(data_source="gsm8k", solution_str="aaa", ground_truth="a", extra_info=info)
     assert one == pytest.approx(_p(2))
     router = {"reward_router_address": None, "reward_model_tokenizer": None}
     assert score("gsm8k", "aaa", "a", info, **router) == one
-    batch = make_reward_function(LongerWins()).for_verl(instruction="prompt", batch=True)
+    batch = RewardFunction(LongerWins()).for_verl(instruction="prompt", batch=True)
     fields = {"data_sources": ["x"] * 2, "solution_strs": ["aa", "a"], "ground_truths": [None] * 2}
     assert batch(**fields, extra_infos=[{"prompt": "q"}] * 2) == pytest.approx([_p(1), _p(-1)])
-    column = make_reward_function(LongerWins(), baseline="old").for_verl()
+    column = RewardFunction(LongerWins(), baseline="old").for_verl()
     assert column("x", "aa", None, {"question": "q", "old": "a"}) == pytest.approx(_p(1))
     with raises("data_invalid", "question"):
         score("gsm8k", "a", "b", {})
     with raises("argument_invalid", "baseline"):
-        make_reward_function(LongerWins()).for_verl()
+        RewardFunction(LongerWins()).for_verl()
 
 
 def test_areal_signature_survives_its_process_pool():
-    reward = make_reward_function(LongerWins(), baseline="answer", on_abstain=0.0)
+    reward = RewardFunction(LongerWins(), baseline="answer", on_abstain=0.0)
     function = pickle.loads(pickle.dumps(reward.for_areal()))
     assert function("q", "aaa", [1], [2, 3], answer="a", task_id=7) == pytest.approx(_p(2))
     assert function("q", "?", [1], [2, 3], answer="a") == 0.0
     with raises("argument_invalid", "baseline"):
-        make_reward_function(LongerWins()).for_areal()
+        RewardFunction(LongerWins()).for_areal()
 
 
 def test_threads_are_served_in_turn():

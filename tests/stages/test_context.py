@@ -5,7 +5,11 @@ import pytest
 from errors import raises
 
 from ste_jax import pipeline
+from ste_jax.pairs.splits import Splits
+from ste_jax.records import Judgment
+from ste_jax.stages import evaluate
 from ste_jax.stages.context import Context
+from ste_jax.storage.record_set import RecordSet
 
 MakeContext = Callable[..., Context]
 
@@ -35,3 +39,11 @@ def test_labelled_pairs_are_read_before_any_stage(
 def test_the_model_of_an_iteration_that_was_not_trained(make_context: MakeContext) -> None:
     with raises("stage_unfinished", "iteration_1", "ste train --iteration=1"):
         make_context().model(1)
+
+
+def test_an_evaluation_of_other_pairs_is_stale(make_context: MakeContext) -> None:
+    context = make_context()
+    fingerprint = context.fingerprint("evaluate", pairs="those of another seed")
+    RecordSet(context.iteration(0) / "evaluate", Judgment, fingerprint).finish([], {"too_long": []})
+    with raises("stage_stale", "--redo=iteration_0/evaluate"):
+        evaluate.finished(context, 0, Splits([], [], [], []))
