@@ -1,10 +1,10 @@
-"""Measures what saving and restoring a training state takes of a host's memory, beside the state itself.
+"""Measures the host memory that saving and restoring a training state takes in addition to the state.
 
   python scripts/bench_checkpoint.py --folder=/tmp/bench --gigabytes=4
 
 A Llama of that size (float32 parameters and both moments of AdamW, random) is saved three times and restored;
-each line says how much the process held before and at its peak. On a CPU the state lies in the same memory;
-on a TPU only what is beside it counts for the host.
+each line gives the memory of the process before and at its peak. On a CPU the state is in the same memory; on
+a TPU only the additional memory is that of the host.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ste_jax.training.settings import TrainSettings
 from ste_jax.training.step import TrainState, abstract_state, init_state, make_optimizer
 
 GB = 1e9
-BYTES_A_PARAMETER = 12  # the parameter and two moments
+BYTES_PER_PARAMETER = 12  # the parameter and two moments
 SETTINGS = TrainSettings(
     batch_rows=1, micro_rows=1, learning_rate=1e-5, param_dtype="float32", dtype="bfloat16"
 )
@@ -32,8 +32,8 @@ SAVES = 3
 def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="made here and deleted at the end")
-    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--folder", type=Path, required=True, help="folder to create; deleted at the end")
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the training state")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
     try:
@@ -43,30 +43,30 @@ def main() -> None:
 
 
 def measure(folder: Path, cfg: LlamaConfig) -> None:
-    """Prints a line for each save and for the restoring."""
+    """Prints a line for each save and for the restore."""
     mesh = make_mesh((1, 1, 1))
-    print(f"state: {BYTES_A_PARAMETER * cfg.parameter_count / GB:.2f} GB", flush=True)
+    print(f"state: {BYTES_PER_PARAMETER * cfg.parameter_count / GB:.2f} GB", flush=True)
     with jax.set_mesh(mesh):
         state = random_state(cfg)
         checkpoints = TrainCheckpoints(folder, keep=1)
         for step in range(1, SAVES + 1):
-            begin = watch()
+            begin = start()
             checkpoints.save(step, state, {})
-            say(f"save {step}", begin)
+            report(f"save {step}", begin)
         target = on_mesh(abstract_state(cfg, TRAIN, SETTINGS, 1), mesh)
         del state
         gc.collect()
-        begin = watch()
+        begin = start()
         state, _ = checkpoints.restore(SAVES, target)
         jax.block_until_ready(state)
-        say("restore", begin)
+        report("restore", begin)
         checkpoints.close()
 
 
 def architecture(gigabytes: float) -> LlamaConfig:
-    """Returns a Llama whose training state has about so many gigabytes."""
+    """Returns a Llama whose training state has about this many gigabytes."""
     layer = 4 * 2048 * 2048 + 3 * 2048 * 8192
-    layers = max(1, round((gigabytes * GB / BYTES_A_PARAMETER - 2 * 16_000 * 2048) / layer))
+    layers = max(1, round((gigabytes * GB / BYTES_PER_PARAMETER - 2 * 16_000 * 2048) / layer))
     return LlamaConfig(
         vocab_size=16_000,
         hidden_size=2048,
@@ -91,14 +91,14 @@ def memory(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
-def watch() -> tuple[float, float]:
-    """Forgets the peak so far; returns the memory in use and the time."""
+def start() -> tuple[float, float]:
+    """Resets the peak; returns the memory in use and the time."""
     Path("/proc/self/clear_refs").write_text("5")
     return memory("VmRSS"), time.monotonic()
 
 
-def say(what: str, begin: tuple[float, float]) -> None:
-    """Prints what happened since."""
+def report(what: str, begin: tuple[float, float]) -> None:
+    """Prints the memory and time since `begin`."""
     before, at = begin
     peak = memory("VmHWM")
     print(

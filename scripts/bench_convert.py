@@ -1,4 +1,4 @@
-"""Measures `ste convert` both ways on a synthetic Llama: peak memory, speed, and that not a bit is lost.
+"""Measures `ste convert` both ways on a synthetic Llama: peak memory, speed, and equality of all bits.
 
   python scripts/bench_convert.py --folder=/tmp/bench --gigabytes=8
 
@@ -51,10 +51,10 @@ print(f"save_model: {before / 1e9:.2f} GB before, peak {memory('VmHWM') / 1e9:.2
 def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="made here and deleted at the end")
+    parser.add_argument("--folder", type=Path, required=True, help="folder to create; deleted at the end")
     parser.add_argument("--gigabytes", type=float, default=8.0)
     parser.add_argument(
-        "--tokenizer", default=os.environ.get("STE_TEST_MODEL"), help="any model's, to go along"
+        "--tokenizer", default=os.environ.get("STE_TEST_MODEL"), help="folder or file with any tokenizer"
     )
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)

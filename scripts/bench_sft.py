@@ -2,17 +2,17 @@
 
   python scripts/bench_sft.py --model=MODEL --batch=2 --length=1024 --target-fraction=0.25 --steps=5 --json
 
-The last share of each row is its target. The first step compiles and is reported apart; `tokens_per_s` counts
-all tokens of the batch over the median of the steps after it. `limit_tokens_per_s` is what must be multiplied
-(no recomputation, vocabulary for targets only), at the speed of one float32 product of this model's sizes
-that is timed just before.
+The last part of each row is its target. The first step compiles and is reported separately; `tokens_per_s` is
+the number of tokens of the batch over the median time of the later steps. `limit_tokens_per_s` counts the needed
+products (no recomputation, vocabulary for targets only), at the speed of one float32 product of this model's
+sizes, which is timed just before.
 
 `--peer=PYTHON` runs `bench_sft_peer.py`, torch and transformers, in that environment with the same model, a
-GGUF file, --batch, --length, --target-fraction and --steps, and itself, by turns, `--rounds` times, each in a
-process of its own, and prints a table of the medians.
+GGUF file, --batch, --length, --target-fraction and --steps, in alternation with itself, `--rounds` times, each in
+a separate process, and prints a table of the medians.
 
-`--remat-table` runs itself once for every way of recomputing, each in a process of its own, and prints time
-against memory.
+`--remat-table` runs itself once for every value of `--remat`, each in a separate process, and prints time and
+memory.
 """
 
 import argparse
@@ -136,15 +136,19 @@ def main() -> None:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--micro", type=int, help="rows at once; as many as --batch if not given")
+    parser.add_argument("--micro", type=int, help="rows of a micro-batch; default: --batch")
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--target-fraction", type=float, default=0.25)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--remat", choices=get_args(Remat), default="dots")
     parser.add_argument("--loss-chunk", type=int, default=256)
-    parser.add_argument("--peer", metavar="PYTHON", help="Python with torch, to measure the peer too")
-    parser.add_argument("--rounds", type=int, default=3, help="of --peer")
-    parser.add_argument("--remat-table", action="store_true", help="print time and memory of every --remat")
+    parser.add_argument(
+        "--peer", metavar="PYTHON", help="Python of an environment with torch; also measures the peer"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of --peer")
+    parser.add_argument(
+        "--remat-table", action="store_true", help="print time and memory for every value of --remat"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     a = parser.parse_args()
 

@@ -2,8 +2,8 @@
 
   .peers/bin/python scripts/bench_sft_peer.py --model=MODEL.gguf --batch=2 --length=1024 --steps=5
 
-Arguments and output are those of `bench_sft.py`, which runs it by `--peer=PYTHON`; the weights are a GGUF
-file. float32, AdamW after clipping, cross-entropy of the targets alone. Needs
+Arguments and output are those of `bench_sft.py`, which runs it for `--peer=PYTHON`; the weights are a GGUF
+file. float32, AdamW after clipping, cross-entropy of the targets only. Requires
 `pip install torch==2.13.0 transformers gguf accelerate`.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-NO_TARGET = -100  # what transformers leaves out of the loss
+NO_TARGET = -100  # label that transformers excludes from the loss
 
 
 def make_batch(rows: int, length: int, target_fraction: float, vocabulary: int) -> dict[str, torch.Tensor]:

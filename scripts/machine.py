@@ -1,4 +1,4 @@
-"""What this machine can multiply: the limit that the benchmarks hold their programs against."""
+"""Speed of matrix products on this machine: the limit that the benchmarks compare programs with."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def product_speed(rows: int, inner: int, columns: int, repeats: int = 20) -> float:
-    """Returns the FLOPs a second of one float32 product [rows, inner] x [inner, columns]: the median."""
+    """Returns the median FLOP/s of a float32 product [rows, inner] x [inner, columns]."""
     x, w = jnp.ones((rows, inner), jnp.float32), jnp.ones((inner, columns), jnp.float32)
     multiply, seconds = jax.jit(jnp.matmul), []
     jax.block_until_ready(multiply(x, w))

@@ -1,9 +1,9 @@
-"""Measures what docs/SCALE.md multiplies: bytes per record and index entry, and peak memory of record sets.
+"""Measures the figures of docs/SCALE.md: bytes per record and index entry, and peak memory of record sets.
 
   python scripts/measure_scale.py [--requests=2000] [--folder=/tmp]
 
 It uses the real classes on synthetic judgments of the mean lengths of plan/phases.py (1,650 prompt tokens,
-700 tokens per judgment, 500 per response) and needs no model. Each measurement runs in a process of its own.
+700 tokens per judgment, 500 per response) and needs no model. Each measurement runs in a separate process.
 """
 
 import argparse
@@ -214,7 +214,7 @@ def main() -> None:
         "--requests", type=int, default=2000, help="requests of 15 judgments in the larger set"
     )
     parser.add_argument(
-        "--folder", type=Path, default=None, help="where the record sets are made and deleted"
+        "--folder", type=Path, default=None, help="folder in which the record sets are created and deleted"
     )
     parser.add_argument("--measure", choices=MEASUREMENTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

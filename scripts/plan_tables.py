@@ -2,9 +2,8 @@
 
   python scripts/plan_tables.py --rows=plan_rows.jsonl
 
-Needs the TPU compiler (`pip install -e '.[plan]'`), no TPU: about half an hour and 6 GB on two cores. Rows
-that the file holds already are not compiled again; `--only=v5p` keeps to slices with that in their name,
-`--phase=sft` to one of the programs.
+Requires the TPU compiler (`pip install -e '.[plan]'`) but no TPU; about half an hour and 6 GB on two cores. Rows that are already in the file are not compiled again. `--only=v5p` selects slices whose name contains v5p,
+`--phase=sft` one of the programs.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from ste_jax.plan.phases import phases_of, plan_phase
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GIB = 2**30
-BIG = "llama3.1_405b"  # only trained: decoding wants its weights over more devices than key/value heads
+BIG = "llama3.1_405b"  # training only: its weights need more devices than there are key/value heads to decode
 _HEAD = (
     "| model | slice | mesh | {} | peak GiB | limit GiB | fits | roofline {} | bound by | "
     "expected tokens/s/chip | compiled in s |\n" + "|---" * 11 + "|"
@@ -45,7 +44,7 @@ RUNS = [
 
 
 def load(name: str, argument: str) -> tuple[RunConfig, LlamaConfig]:
-    """Returns a shipped configuration and its architecture; 405B is the 70B's training on 256 chips."""
+    """Returns a shipped configuration and its architecture; for 405B that of 70B, on 256 chips."""
     path = CONFIGS / f"{'llama3_70b' if name == BIG else name}.py"
     config = read_config(runpy.run_path(str(path))["get_config"](argument).to_dict())
     if name == BIG:
@@ -55,7 +54,7 @@ def load(name: str, argument: str) -> tuple[RunConfig, LlamaConfig]:
 
 
 def main() -> None:
-    """Compiles what the file lacks and prints the tables."""
+    """Compiles the rows that are missing in the file and prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""Does the method improve the judge? Runs configs/small_judge.py with several seeds, asks every model about
-sets of labelled pairs, and prints the tables of docs/RESULTS.md.
+"""Runs configs/small_judge.py with several seeds, evaluates every model on sets of labelled pairs, and prints
+the tables of docs/RESULTS.md.
 
   python scripts/study.py --workdir=study --model=MODEL --seeds=0,1,2 \\
       --pairs=pandalm.jsonl,mtbench.jsonl -- --config.instructions=prompts.jsonl
 
-What follows `--` goes to `ste run`. Everything is resumable: the same command goes on where it was. With
-`--tables` nothing is run, and what is there is put into tables.
+Arguments after `--` are passed to `ste run`. An interrupted command continues when it is repeated. With
+`--tables` nothing is run, and the tables of the existing results are printed.
 """
 
 import argparse
@@ -41,26 +41,26 @@ SEED_MODEL = "seed"
 
 
 def main() -> None:
-    """Runs what is missing, and prints the tables."""
+    """Runs the missing parts and prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--model", help="the seed model, as it is given to the runs")
+    parser.add_argument("--model", help="seed model: value of --config.model")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--iterations", default="1,2,3", help="of which the models are asked about the pairs")
-    parser.add_argument("--pairs", default="", help="files of labelled pairs, by commas")
+    parser.add_argument("--iterations", default="1,2,3", help="iterations whose models are evaluated")
+    parser.add_argument("--pairs", default="", help="files of labelled pairs, separated by commas")
     parser.add_argument(
-        "--limit", type=int, default=0, help="comparisons of each file, drawn by prompts; 0: all"
+        "--limit", type=int, default=0, help="comparisons of each file, drawn by prompt; 0: all"
     )
-    parser.add_argument("--tables", action="store_true", help="runs nothing")
-    parser.add_argument("flags", nargs="*", help="for ste run")
+    parser.add_argument("--tables", action="store_true", help="print the tables only")
+    parser.add_argument("flags", nargs="*", help="flags of ste run")
     a = parser.parse_args()
     seeds, iterations = ([int(n) for n in text.split(",")] for text in (a.seeds, a.iterations))
     files = [Path(name) for name in a.pairs.split(",") if name]
     if not a.tables:
         if not a.model:
-            parser.error("--model is missing: the seed model is asked about the pairs too")
+            parser.error("--model is missing: the seed model is evaluated, too")
         run(a, seeds, iterations, files)
     held_out = [json.loads(path.read_text()) for s in seeds if (path := summary(a.workdir, s)).exists()]
     print_held_out(held_out)
@@ -72,19 +72,19 @@ def main() -> None:
 
 
 def summary(workdir: Path, seed: int) -> Path:
-    """Returns where the run of a seed leaves its numbers."""
+    """Returns the path of the summary of the run of a seed."""
     return workdir / f"seed{seed}" / "summary.json"
 
 
 def result(workdir: Path, file: Path, model: str) -> Path:
-    """Returns where the judgments of a model on a file of pairs are."""
+    """Returns the path of the result file of a model on a file of pairs."""
     return workdir / "outside" / file.stem / f"{model}.jsonl"
 
 
 def run(
     a: argparse.Namespace, seeds: Sequence[int], iterations: Sequence[int], files: Sequence[Path]
 ) -> None:
-    """Trains with every seed, and asks every model about every file; ends with the first failure."""
+    """Trains with every seed, and evaluates every model on every file; stops at the first failure."""
     for seed in seeds:
         workdir = a.workdir / f"seed{seed}"
         flags = [f"--config={CONFIG}", f"--workdir={workdir}", f"--config.seed={seed}"]
@@ -96,13 +96,13 @@ def run(
         for name, model in models.items():
             out = result(a.workdir, file, name)
             out.parent.mkdir(parents=True, exist_ok=True)
-            asked = ["--prompt=verdict", "--max_new_tokens=0", "--force_verdict", f"--limit={a.limit}"]
-            flags = [f"--model={model}", f"--data={file}", f"--out={out}", *asked]
+            options = ["--prompt=verdict", "--max_new_tokens=0", "--force_verdict", f"--limit={a.limit}"]
+            flags = [f"--model={model}", f"--data={file}", f"--out={out}", *options]
             subprocess.run([*STE, "evaluate", *flags], check=True)
 
 
 def print_held_out(summaries: Sequence[dict[str, Any]]) -> None:
-    """Prints a row a seed and model: the pairs that were made beside those trained on."""
+    """Prints a row per seed and model with its numbers on the held-out pairs."""
     head = (
         "seed",
         "model",
@@ -116,7 +116,7 @@ def print_held_out(summaries: Sequence[dict[str, Any]]) -> None:
     )
     rows = [
         (
-            one["seed"],
+            summary_["seed"],
             model_name(m["iteration"]),
             m["n"],
             f"{percent(m['accuracy'])} {interval(m['interval95'])}",
@@ -126,14 +126,14 @@ def print_held_out(summaries: Sequence[dict[str, Any]]) -> None:
             m["kept"] or "",
             p_value(m["p_value_vs_seed"]),
         )
-        for one in summaries
-        for m in one["models"]
+        for summary_ in summaries
+        for m in summary_["models"]
     ]
     print_table(head, rows)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints Markdown."""
+    """Prints a Markdown table."""
     print(
         "", *("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)), sep="\n"
     )
@@ -142,10 +142,10 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 def read_outside(
     workdir: Path, file: Path, seeds: Sequence[int], iterations: Sequence[int]
 ) -> dict[str, Any] | None:
-    """Returns the numbers of a file: of the seed model, and of each iteration over all seeds.
+    """Returns the numbers of a file for the seed model, and for each iteration over all seeds.
 
-    None if nobody has been asked about it. An iteration's score of a pair is the mean over its models, one a
-    seed.
+    None if there is no result of the seed model. The score of a pair in an iteration is the mean over the
+    models of all seeds.
     """
     first = result(workdir, file, SEED_MODEL)
     if not first.exists():
@@ -167,14 +167,17 @@ def against(
     """Returns accuracies, and the paired difference to the seed model, over prompts."""
     ids = sorted(before)
     scores = np.array(
-        [[scores_of(one[id_], WRONG) for id_ in ids] for one in after]
+        [[scores_of(results[id_], WRONG) for id_ in ids] for results in after]
     )  # [models, pairs, orders]
     consistent = (scores.min(axis=2) == 1.0).mean(axis=0)  # [pairs]
     old = np.array([scores_of(before[id_], WRONG) for id_ in ids])
     clusters = [before[id_].comparison.cluster for id_ in ids]
     change = scores.mean(axis=(0, 2)) - old.mean(axis=1)
     both = consistent - (old.min(axis=1) == 1.0)
-    longer = [evaluate_judgments([one[id_] for id_ in ids], seed=0).longer_preference or 0.0 for one in after]
+    longer = [
+        evaluate_judgments([results[id_] for id_ in ids], seed=0).longer_preference or 0.0
+        for results in after
+    ]
     return {
         "accuracy": scores.mean(),
         "interval95": bootstrap_interval(scores.mean(axis=(0, 2)), clusters, seed=0),
@@ -189,16 +192,16 @@ def against(
 
 
 def print_outside(outside: Sequence[dict[str, Any]], iterations: Sequence[int]) -> None:
-    """Prints a row a file; change and tests are those of the last iteration against the seed model."""
+    """Prints a row per file; change and tests compare the last iteration with the seed model."""
     head = ["set", "pairs", "longer wins", SEED_MODEL, *map(model_name, iterations), "change", "p"]
     head += ["both orders, seed", "last", "p", "prefers the longer, last"]
     rows = []
-    for one in outside:
-        seed, after = one["seed"], one["iterations"]
+    for row in outside:
+        seed, after = row["seed"], row["iterations"]
         last = after[max(after)]
         rows.append(
             [
-                *(one["name"], seed.n, percent(seed.longer_correct), percent(seed.accuracy)),
+                *(row["name"], seed.n, percent(seed.longer_correct), percent(seed.accuracy)),
                 *(percent(after[k]["accuracy"]) if k in after else "" for k in iterations),
                 *(f"{signed(100 * last['change'])} {interval(last['interval'])}", p_value(last["p"])),
                 *(percent(seed.consistent_accuracy), percent(last["consistent_accuracy"])),
@@ -209,9 +212,11 @@ def print_outside(outside: Sequence[dict[str, Any]], iterations: Sequence[int]) 
 
 
 def draw(held_out: Sequence[dict[str, Any]], outside: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plots how the judges learned and what they are right in, with the intervals of the tables."""
-    rows = {f"held-out, seed {one['seed']}": {m["iteration"]: m for m in one["models"]} for one in held_out}
-    rows |= {one["name"]: {0: one["seed"].to_json(), **one["iterations"]} for one in outside}
+    """Plots validation accuracy during training, and accuracies with the intervals of the tables."""
+    rows = {
+        f"held-out, seed {run_['seed']}": {m["iteration"]: m for m in run_["models"]} for run_ in held_out
+    }
+    rows |= {row["name"]: {0: row["seed"].to_json(), **row["iterations"]} for row in outside}
     figure = Figure(figsize=(11, 0.5 * len(rows) + 2.5), layout="constrained")
     learning, accuracy, consistent = figure.subplots(1, 3)
     draw_learning(learning, held_out)
@@ -231,12 +236,12 @@ def draw(held_out: Sequence[dict[str, Any]], outside: Sequence[dict[str, Any]], 
 
 
 def draw_learning(axes: Axes, held_out: Sequence[dict[str, Any]]) -> None:
-    """Draws a line a seed and iteration."""
-    for one, line in zip(held_out, itertools.cycle(("-", "--", ":"))):
-        for training in one["training"]:
+    """Draws a line per seed and iteration."""
+    for run_, line in zip(held_out, itertools.cycle(("-", "--", ":"))):
+        for training in run_["training"]:
             steps, values = zip(*((e["step"], e["accuracy"]) for e in training["evaluations"]), strict=True)
             k = training["iteration"]
-            look = {"color": f"C{k}", "linestyle": line, "label": f"seed {one['seed']}, {model_name(k)}"}
+            look = {"color": f"C{k}", "linestyle": line, "label": f"seed {run_['seed']}, {model_name(k)}"}
             axes.plot(steps, values, marker=".", **look)
     axes.set_xlabel("training step")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -244,12 +249,12 @@ def draw_learning(axes: Axes, held_out: Sequence[dict[str, Any]]) -> None:
 
 
 def draw_shares(axes: Axes, rows: Sequence[dict[int, dict[str, Any]]], share: str, interval95: str) -> None:
-    """Draws a row a set, and in it a mark for every model, by iteration, with its interval."""
+    """Draws a row per set with a mark for the model of every iteration, with its interval."""
     for row, models in enumerate(rows):
         for k, numbers in sorted(models.items()):
-            place, color = row + 0.18 * k, f"C{k}" if k else "grey"
-            axes.plot(numbers[interval95], [place] * 2, color=color)
-            axes.plot(numbers[share], place, "o", color=color, markersize=4, label=model_name(k))
+            height, color = row + 0.18 * k, f"C{k}" if k else "grey"
+            axes.plot(numbers[interval95], [height] * 2, color=color)
+            axes.plot(numbers[share], height, "o", color=color, markersize=4, label=model_name(k))
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
