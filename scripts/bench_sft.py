@@ -2,17 +2,17 @@
 
   python scripts/bench_sft.py --model=MODEL --batch=2 --length=1024 --target-fraction=0.25 --steps=5 --json
 
-The last part of each row is its target. The first step compiles and is reported separately; `tokens_per_s` is
-the number of tokens of the batch over the median time of the later steps. `limit_tokens_per_s` counts the needed
-products (no recomputation, vocabulary for targets only), at the speed of one float32 product of this model's
-sizes, which is timed just before.
+The last part of each row is its target. The first step compiles and is reported separately; `tokens_per_s`
+is the number of tokens of the batch over the median time of the later steps. `limit_tokens_per_s` counts
+the needed products (no recomputation, vocabulary for targets only), at the speed of one float32 product of
+this model's sizes, which is timed just before.
 
 `--peer=PYTHON` runs `bench_sft_peer.py`, torch and transformers, in that environment with the same model, a
-GGUF file, --batch, --length, --target-fraction and --steps, in alternation with itself, `--rounds` times, each in
-a separate process, and prints a table of the medians.
+GGUF file, --batch, --length, --target-fraction and --steps, in alternation with itself, `--rounds` times,
+each in a separate process, and prints a table of the medians.
 
-`--remat-table` runs itself once for every value of `--remat`, each in a separate process, and prints time and
-memory.
+`--remat-table` runs itself once for every value of `--remat`, each in a separate process, and prints time
+and memory.
 """
 
 import argparse

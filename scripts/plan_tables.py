@@ -2,8 +2,9 @@
 
   python scripts/plan_tables.py --rows=plan_rows.jsonl
 
-Requires the TPU compiler (`pip install -e '.[plan]'`) but no TPU; about half an hour and 6 GB on two cores. Rows that are already in the file are not compiled again. `--only=v5p` selects slices whose name contains v5p,
-`--phase=sft` one of the programs.
+Requires the TPU compiler (`pip install -e '.[plan]'`) but no TPU; about half an hour and 6 GB on two cores.
+Rows that are already in the file are not compiled again. `--only=v5p` selects slices whose name contains
+v5p, `--phase=sft` one of the programs.
 """
 
 import argparse
