@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ste_jax.config import RENAMED, RENAMED_VALUES, RunConfig
+from ste_jax.config import RunConfig
 from ste_jax.config_field import INHERITED, STAGES
+from ste_jax.config_renames import RENAMED, RENAMED_VALUES
 
 PATH = Path(__file__).parents[1] / "docs" / "CONFIG.md"
 _INTRODUCTION = f"""# Configuration reference

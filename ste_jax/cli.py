@@ -188,7 +188,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _refuse_renamed(argv: list[str]) -> None:
     """Ends the program if an argument `--config.FIELD` is the old name of a renamed field."""
-    from ste_jax.config import renamed_field
+    from ste_jax.config_renames import renamed_field
 
     for argument in argv:
         field = argument.lstrip("-").removeprefix("config.").partition("=")[0]

@@ -11,6 +11,7 @@ from ste_jax.data.comparisons import comparison_from_row, comparisons_from_rows
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.errors import SteError
+from ste_jax.judge_uses import JudgeUses
 from ste_jax.judging.calibration import Calibration, read_calibration
 from ste_jax.judging.compare import (
     CompareSettings,
@@ -25,7 +26,6 @@ from ste_jax.judging.decision import DecisionRule, undecided
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
-from ste_jax.judging.uses import JudgeUses
 from ste_jax.model import SMALL, Model
 from ste_jax.progress import Progress
 from ste_jax.records import Comparison, ComparisonResult, Order

@@ -1,6 +1,7 @@
 """The order of stages and iterations of a run, and how stages are deleted to run again."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(config: str | Path | ConfigDict | RunConfig, workdir: str | Path) -> dic
     elif isinstance(config, ConfigDict):
         config = read_config(config.to_dict())
     context = Context(config, epath.Path(local_path(workdir, "workdir")))
-    with session(context.workdir, software(config)), exclusive(context.workdir):
+    with session(context.workdir, software(dataclasses.asdict(config))), exclusive(context.workdir):
         return run_stages(context)
 
 

@@ -1,5 +1,7 @@
 """`ste preflight`: checks all workers; started on each of them like the run itself."""
 
+import dataclasses
+
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -24,7 +26,7 @@ def main(argv: list[str]) -> None:
     from ste_jax.paths import local_path
 
     met = check(
-        read_config(_CONFIG.value.to_dict()),
+        dataclasses.asdict(read_config(_CONFIG.value.to_dict())),
         epath.Path(local_path(_WORKDIR.value, "--workdir")),
         wait=_WAIT.value,
         disk=_DISK.value,

@@ -71,7 +71,7 @@ def _work(context: "Context", command: str) -> None:
     from ste_jax.distributed.preflight import software
     from ste_jax.distributed.rendezvous import session
 
-    with session(context.workdir, software(context.config)):
+    with session(context.workdir, software(dataclasses.asdict(context.config))):
         preemption.install_handler()
         with pipeline.exclusive(context.workdir):
             _open_log(context)

@@ -3,7 +3,6 @@
 First the workers meet in files of the shared workdir, then JAX joins their processes and requests devices.
 """
 
-import dataclasses
 import os
 import shutil
 import socket
@@ -17,7 +16,6 @@ import jax
 from etils import epath
 
 import ste_jax
-from ste_jax.config import RunConfig
 from ste_jax.distributed import process
 from ste_jax.distributed.monitor import read_process_env
 from ste_jax.distributed.rendezvous import differences_between, rendezvous, session
@@ -30,7 +28,7 @@ _GB = 1e9
 
 
 def check(
-    config: RunConfig,
+    config: dict[str, Any],
     workdir: epath.Path,
     *,
     wait: float,
@@ -40,7 +38,7 @@ def check(
     """Returns the facts of all workers, if they agree.
 
     Args:
-      config: Configuration of the run.
+      config: Configuration of the run, as a dict.
       workdir: Folder of the run, shared by all workers.
       wait: Seconds to wait for the other workers, and then for the devices.
       disk: Required free space in the workdir, in GB.
@@ -89,11 +87,11 @@ def refuse(met: list[dict[str, Any]], disk: float, memory: float) -> None:
         raise SteError("workers_not_ready", "preflight: the workers are not ready:\n  " + "\n  ".join(lines))
 
 
-def software(config: RunConfig) -> dict[str, Any]:
+def software(config: dict[str, Any]) -> dict[str, Any]:
     """Returns what must be the same on all workers, because they run one program together."""
     return {
         "commit": commit_of(Path(ste_jax.__file__).parent),
-        "config": digest(dataclasses.asdict(config)),
+        "config": digest(config),
         "versions": versions(),
     }
 

@@ -2,7 +2,7 @@
 judgments, starting from the fine-tuned model of the iteration.
 
 Reads `iteration_k/annotate` and the fine-tuned model, which moves from `iteration_k/model` to
-`iteration_k/train/model`. Writes `iteration_k/prefer` (see `stages.train`) and `iteration_k/model`.
+`iteration_k/train/model`. Writes `iteration_k/prefer` (see `stages.fitting`) and `iteration_k/model`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import Judgment
-from ste_jax.stages import train
 from ste_jax.stages.context import Context
+from ste_jax.stages.fitting import Training, fit
 from ste_jax.storage.files import remove
 from ste_jax.storage.success import require_success
 
@@ -46,7 +46,7 @@ def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits:
         )
     process.on_process_zero(lambda: has_started(folder) or (folder / "model").rename(_start(folder)))
     source = context.opened(_start(folder))
-    train.fit(train.Training(context, iteration, "prefer", settings, source), judgments, splits)
+    fit(Training(context, iteration, "prefer", settings, source), judgments, splits)
 
 
 def has_started(folder: epath.Path) -> bool:

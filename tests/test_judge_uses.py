@@ -96,7 +96,7 @@ def test_bad_arguments_of_score(judge: Judge):
 def test_files_of_rankings_and_scores_are_resumed_and_read_back(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("ste_jax.judging.uses.CHUNK", 2)
+    monkeypatch.setattr("ste_jax.judge_uses.CHUNK", 2)
     rows = [
         {"instruction": f"{X} ({k})", "responses": ANSWERS[:3], "id": f"r{k}", "best": k, "topic": "cities"}
         for k in range(5)
