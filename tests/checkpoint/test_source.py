@@ -318,7 +318,7 @@ def test_a_broken_card_is_refused(own: Path) -> None:
 
 
 def test_a_mesh_that_does_not_fit_is_refused_before_reading(own: Path) -> None:
-    with pytest.raises(ValueError, match=r"blocks\.wq has 4 along 'kv_heads', which 8 devices"):
+    with raises("mesh_invalid", "blocks.wq", "'kv_heads'"):
         open_model(own).load(TRAIN, make_mesh((1, 1, 8)), param_dtype="float32", dtype="float32")
 
 
