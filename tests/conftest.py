@@ -35,7 +35,7 @@ _QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where programs are kept once compiled: for all tests of a run, and the processes that they start."""
+    """Folder of compiled programs, for all tests of a run and the processes that they start."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
 
@@ -166,7 +166,7 @@ class Ste:
 
 
 class Ended(NamedTuple):
-    """How a process ended."""
+    """Exit of a process."""
 
     code: int
     out: str

@@ -10,7 +10,7 @@ from ste_jax.errors import SteError
 
 @contextlib.contextmanager
 def raises(code: str, *places: str) -> Iterator[None]:
-    """Expects a `SteError` of this code whose message names each of the places (a file, row or field)."""
+    """Expects a `SteError` with this code whose message contains each of the names (a file, row or field)."""
     with pytest.raises(SteError) as caught:
         yield
     assert caught.value.code == code

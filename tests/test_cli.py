@@ -41,7 +41,7 @@ def written(path: Path, content: str | bytes) -> Path:
 
 
 def crashing_workdir(folder: Path) -> Path:
-    """Makes a workdir with a file in the place of a stage's folder, which no command expects."""
+    """Makes a workdir with a file instead of a stage's folder, which no command expects."""
     return written(folder / "odd" / "select", "").parent
 
 
@@ -75,7 +75,7 @@ HF_CONFIG = {
 
 
 def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
-    """Returns the arguments of every mistake, by its name."""
+    """Returns the arguments of every invalid call, by name."""
     base = ["run", f"--config={config}", f"--workdir={folder}/run"]
     with model.open("rb") as file:
         gguf = written(folder / "cut.gguf", file.read(2_000_000))

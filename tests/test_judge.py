@@ -160,7 +160,7 @@ def test_a_finished_file_is_read_and_not_judged_again(
 
 
 def test_an_interrupted_call_continues(judge: Judge, smollm2_path: Path, tmp_path: Path) -> None:
-    """Stops after the first result reached the disk, then ends with the bytes of an uninterrupted call."""
+    """A call that was stopped after its first result ends with the bytes of an uninterrupted call."""
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     judge.compare_many(PAIRS, out=whole)
     results = Judge._results

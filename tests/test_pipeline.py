@@ -43,7 +43,7 @@ def weights(workdir: Path) -> list[str]:
 
 
 def numbers(value: Any) -> Any:
-    """Returns a summary without what depends on the clock and the memory."""
+    """Returns a summary without the fields that depend on time and memory."""
     if isinstance(value, dict):
         return {name: numbers(inner) for name, inner in value.items() if name not in _SECONDS}
     return [numbers(inner) for inner in value] if isinstance(value, list) else value
@@ -75,7 +75,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 class Survivor(NamedTuple):
-    """A run that was killed again and again; what a second run and `ste status` said in between."""
+    """A run that was killed several times, and the output of a second run and of `ste status` in between."""
 
     workdir: Path
     refusal: Any
@@ -224,7 +224,7 @@ def test_what_is_kept_of_judgments_makes_training_stale_and_not_them(
 
 
 def test_the_model_of_an_unfinished_training_is_no_model(ste: Any, finished: Path, tmp_path: Path) -> None:
-    """It has its name after SUCCESS, by whoever comes next if a kill comes between."""
+    """The model is renamed after SUCCESS, by the next start if a kill comes between."""
     workdir = copied(finished, tmp_path / "run[1]")  # a pattern to some
     context, splits, judgments = opened(ste, workdir)
     success, made = workdir / "iteration_1/train/SUCCESS.json", weights(workdir)
@@ -244,7 +244,7 @@ def test_the_model_of_an_unfinished_training_is_no_model(ste: Any, finished: Pat
 def test_a_best_model_that_is_gone_is_asked_for(
     ste: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever goes back to a checkpoint by hand may have lost the model that it calls the best."""
+    """After a manual return to a checkpoint, the model that it names as the best may be missing."""
     workdir = copied(finished, tmp_path / "run", "iteration_1/train", "iteration_1/model")
     context, splits, judgments = opened(ste, workdir)
     ended = TrainResult(steps=4, resumed_from=2, loss=1.0, evaluations=((2, 0.5), (4, 0.1)), best_step=2)
@@ -277,7 +277,7 @@ def test_other_validation_pairs_make_training_stale(ste: Any, finished: Path, tm
 
 @pytest.fixture(scope="module")
 def starved(ste: Any, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A run whose judge never gives a verdict, and is not forced to."""
+    """A run whose judge gives no verdict and is not forced to."""
     workdir = tmp_path_factory.mktemp("starved") / "run"
     copied(finished, workdir, "iteration_0", "iteration_1", "iteration_2")
     return workdir, ste.run("run", workdir, "--config.annotate.force_verdict=False")
@@ -380,7 +380,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(ste: Any, finished: Pa
 def test_preferences_are_trained_with_the_starting_models_log_probabilities(
     ste: Any, finished: Path, tmp_path: Path
 ) -> None:
-    """By adapters, which are merged into the model that is left."""
+    """Trains adapters, which are merged into the final model."""
     workdir = copied(finished, tmp_path / "run")
     flags = ("--config.train.method=dpo", "--config.train.row_length=1280", "--config.train.lora_rank=4")
     made = ste.run("train", workdir, *flags, "--iteration=1", "--redo=iteration_1/train")

@@ -8,7 +8,7 @@ from ste_jax.progress import Progress
 
 
 class Stream(io.StringIO):
-    """Stands for stderr, a terminal or not."""
+    """Replaces stderr; a terminal or not."""
 
     def __init__(self, terminal: bool):
         super().__init__()
@@ -19,7 +19,7 @@ class Stream(io.StringIO):
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, disable: bool = False) -> str:
-    """Returns what 50 steps of 10 tokens print."""
+    """Returns the output of 50 steps of 10 tokens."""
     stream = Stream(terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     with Progress("annotate 1", 50, disable=disable) as bar:

@@ -1,4 +1,4 @@
-"""What the package requires: every import is declared, heavy libraries are extras, and never jetstream-pt.
+"""Requirements of the package: every import is declared, heavy libraries are extras, and never jetstream-pt.
 
 The name jetstream-pt on PyPI is a dummy that shows dependency confusion: nothing here may install it.
 """

@@ -20,7 +20,7 @@ ROWS = [
 ]
 FILES = {
     "validation.jsonl.gz": gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()),
-    "train.jsonl.gz": b"must not be asked for",
+    "train.jsonl.gz": b"must not be requested",
 }
 READ = """
 from ste_jax.benchmarks.catalogue import load
@@ -31,10 +31,10 @@ print(b.source, b.revision, item.response_a if item.label == "A" else item.respo
 
 
 class _Hub(BaseHTTPRequestHandler):
-    asked: list[str]
+    requested: list[str]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         path = self.path.partition("?")[0]
         file = FILES.get(path.rpartition("/")[2])
         if path == f"/api/datasets/{NAME}/revision/main":
@@ -74,12 +74,12 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[tuple[str, list[str]]]:
-    """The address of a running hub, and the paths that it is asked for."""
-    asked: list[str] = []
-    handler = type("Hub", (_Hub,), {"asked": asked})
+    """The address of a running hub, and the list of requested paths."""
+    requested: list[str] = []
+    handler = type("Hub", (_Hub,), {"requested": requested})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requested
         server.shutdown()
 
 
@@ -93,10 +93,10 @@ def read(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_a_data_set_of_the_hub_is_read_by_name(hub: tuple[str, list[str]], tmp_path: Path):
-    address, asked = hub
+    address, requested = hub
     first = read(tmp_path, HF_ENDPOINT=address)
     assert first.stdout == f"{NAME}|{COMMIT}|The Rhine.\n", first.stderr
-    assert not any("train" in path for path in asked)
+    assert not any("train" in path for path in requested)
     again = read(tmp_path, HF_HUB_OFFLINE="1")
     assert again.stdout == first.stdout, again.stderr
 

@@ -74,7 +74,7 @@ def write(
 
 
 def llama3_factors(head_dim: int, factor: float) -> np.ndarray:
-    """What llama.cpp's converter writes: by how much each frequency is divided."""
+    """Returns the divisor of each frequency, as the converter of llama.cpp writes it."""
     factors = []
     for i in range(0, head_dim, 2):
         wavelength = 2 * math.pi * 500_000.0 ** (i / head_dim)

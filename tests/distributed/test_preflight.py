@@ -57,7 +57,7 @@ def test_a_worker_that_did_not_start_is_named(tmp_path: Path) -> None:
 
 
 def meeting_of(folder: epath.Path, workers: int) -> list[list[dict]]:
-    """Lets workers meet; returns what each of them learned."""
+    """Runs the rendezvous of workers; returns the result of each."""
     with ThreadPoolExecutor(workers) as pool:
         met = [pool.submit(rendezvous, folder, i, workers, {"i": i}, 60.0) for i in range(workers)]
         return [future.result() for future in met]

@@ -41,7 +41,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(ste: Any, tiny_model: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(flags, result file, what was printed) of an uninterrupted evaluation of three votes."""
+    """(flags, result file, printed output) of an uninterrupted evaluation with three votes."""
     out = tmp_path_factory.mktemp("out") / "deep" / "result.jsonl"
     flags = ["evaluate", f"--model={tiny_model}", f"--data={pairs_file}", "--votes=3", "--max_new_tokens=4"]
     code, printed, err = ended(ste.start(*flags, f"--out={out}", "--json"))

@@ -1,4 +1,4 @@
-"""What `ste stats` shows of files that others wrote: names that are no mere text, values of no sense."""
+"""Output of `ste stats` for result files with unusual names and invalid values."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ NASTY = "riv\x1b[2Jers [/b]\x07\x9b1m\ud800"
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Callable[..., Path]:
-    """Returns what writes a result file in which `change` has edited every row."""
+    """Returns a function that writes a result file in which `change` has edited every row."""
 
     def write(change: Callable[[dict[str, Any]], None]) -> Path:
         items = [item(i, "AB"[i % 2], subset="rivers") for i in range(4)]

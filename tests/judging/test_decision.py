@@ -38,7 +38,7 @@ def order(name, *samples: Judgment) -> OrderResult:
 
 
 def decision(given: float | None, swapped: float | None, **rule) -> ComparisonResult:
-    """The decision from greedy judgments with these log-odds."""
+    """Returns the decision from greedy judgments with these log-odds."""
     orders = [
         order(name, sample(None if value is None else "A" if value >= 0 else "B", value, name))
         for name, value in (("as_given", given), ("swapped", swapped))

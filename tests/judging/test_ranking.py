@@ -11,7 +11,7 @@ from tests.errors import raises
 
 
 class Referee:
-    """Win probabilities of texts by planted strengths, and the rounds that it was called for."""
+    """Win probabilities of texts by planted strengths, with a list of the rounds."""
 
     def __init__(self, texts: Sequence[str], probabilities: np.ndarray):
         self.texts, self.rounds = list(texts), []

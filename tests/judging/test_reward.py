@@ -15,7 +15,7 @@ _CALLS: list[list[dict]] = []
 
 
 class LongerWins:
-    """A judge that prefers longer responses, and abstains where one says nothing at all."""
+    """A judge that prefers longer responses, and abstains where one is empty."""
 
     def compare_many(self, pairs: Iterable[dict], **options):
         rows = list(pairs)

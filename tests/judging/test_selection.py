@@ -178,7 +178,7 @@ def test_examples_that_stopped_early_can_be_too_easy():
 
 
 def test_judgments_on_disk_are_selected_without_being_held(annotation, tmp_path):
-    """The results are those of lists, and what is held of them at once is a part."""
+    """The results are those of lists, and only a part of the judgments is in memory at once."""
     pairs, _ = annotation
     judgments = [
         dataclasses.replace(judgment(p, order, s, verdict), text=f"{p.id} {verdict} " * 1000)

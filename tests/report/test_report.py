@@ -251,9 +251,15 @@ def test_iteration_without_evaluations_or_verdicts(summary):
 def test_preferences_after_fine_tuning_are_told_apart(summary, samples, tmp_path):
     first = summary["training"][0]
     evaluations = [{"step": 1, "accuracy": 0.25, "chosen": True}]
-    told = {"method": "dpo", "examples": 31, "without_wrong": 7, "unbalanced": 2, "evaluations": evaluations}
-    told["validation_too_long"] = 3
-    summary["training"].insert(1, first | told)
+    numbers = {
+        "method": "dpo",
+        "examples": 31,
+        "without_wrong": 7,
+        "unbalanced": 2,
+        "evaluations": evaluations,
+    }
+    numbers["validation_too_long"] = 3
+    summary["training"].insert(1, first | numbers)
     figures = draw_figures(summary)
     assert figures["loss"].alt.count("iteration 1 from") == 1
     assert figures["preference"].alt.startswith("Loss of the preference training: iteration 1 from")

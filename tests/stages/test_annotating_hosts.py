@@ -66,13 +66,13 @@ def work(workdir: Path) -> None:
 
 
 def journal(workdir: Path) -> int:
-    """The number of requests in the journals, which hold a line for each."""
+    """Returns the number of requests in the journals, which hold a line for each."""
     files = (workdir / FOLDER / "journal").glob("*.journal")
     return sum(file.read_bytes().count(b"\n") for file in files)
 
 
 class Story(NamedTuple):
-    """What happened to an annotation, and how many requests its hosts said that they had served."""
+    """Outcome of an annotation, and the number of requests that its hosts reported."""
 
     workdir: Path
     killed: list[Ended]

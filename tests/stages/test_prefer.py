@@ -38,7 +38,7 @@ def records(workdir: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def preferred(ste: Any, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of fine-tuning alone that went on by preferences."""
+    """A finished run of fine-tuning, continued with preferences."""
     workdir = copied(finished, tmp_path_factory.mktemp("preferred") / "run")
     made = ste.run("run", workdir, *FLAGS, "--redo=iteration_1/prefer")
     assert made.code == 0, made.err
@@ -84,7 +84,7 @@ def test_preferences_go_on_from_the_fine_tuned_model(finished: Path, preferred: 
 
 
 def test_a_kill_changes_nothing(ste: Any, finished: Path, preferred: Path, tmp_path: Path) -> None:
-    """Of fine-tuning `tests/test_pipeline.py` shows it; in between the models change places."""
+    """Kills between the moves of the models; `tests/test_pipeline.py` tests the same for fine-tuning."""
     workdir = copied(finished, tmp_path / "run")
     process = ste.begin("prefer", workdir, *FLAGS)
     deadline = time.monotonic() + 200
@@ -133,7 +133,7 @@ def test_log_probabilities_of_the_starting_model_are_made_once(
 
 
 class KilledError(Exception):
-    """Stands for a process that dies."""
+    """Simulates a process that dies."""
 
 
 def test_other_preferences_leave_the_fine_tuning_alone(ste: Any, preferred: Path, tmp_path: Path) -> None:

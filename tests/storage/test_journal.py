@@ -19,7 +19,7 @@ def opened(folder: Path) -> Journal:
 
 
 def written(folder: Path, ids: str = "abc") -> Path:
-    """Writes one request an id, and returns the file."""
+    """Writes one request per id, and returns the file."""
     journal = opened(folder)
     for id_ in ids:
         journal.append(id_, [NASTY, f'"{id_}"'])

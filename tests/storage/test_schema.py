@@ -97,7 +97,7 @@ def test_a_version_that_is_no_number_is_refused(tmp_path: Path, version: object)
 
 @pytest.mark.parametrize("change", [{"added": 1}, {"text": None}])
 def test_unknown_and_missing_fields_name_the_line(tmp_path: Path, change: dict) -> None:
-    """Before, these were raw TypeErrors."""
+    """Earlier versions raised TypeError."""
     folder = epath.Path(tmp_path / "select")
     records = RecordSet(folder, Generation, FINGERPRINT)
     value = Generation(id="b", text="", tokens=[], finish="stop")

@@ -48,7 +48,7 @@ def summarize(records: IndexedRecords[Generation]) -> dict[str, int]:
 
 
 def work(folder: Path, seconds: float) -> None:
-    """Makes a divided set, an undivided one and an output file, this process its share of the requests."""
+    """Writes this process's share of a divided set, an undivided set and an output file."""
     record_set._PART_RECORDS, sink._FLUSH_RECORDS = _PART_RECORDS, 1
     divided = RecordSet(epath.Path(folder / "divided"), Generation, {"seed": 0}, divided=True)
     for ids in (IDS[:20], IDS[20:]):
@@ -75,7 +75,7 @@ def work(folder: Path, seconds: float) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Returns what does not tell how often a run was started, by path."""
+    """Returns the contents, by path, that do not depend on the number of starts."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.name.startswith(("part-", "out"))}
 
@@ -87,7 +87,7 @@ def start(folder: Path, workers: int, seconds: float) -> Pod:
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What one process makes."""
+    """Output of a single process."""
     monkeypatch.setattr(record_set, "_PART_RECORDS", _PART_RECORDS)
     monkeypatch.setattr(sink, "_FLUSH_RECORDS", 1)
     work(tmp_path / "alone", 0.0)

@@ -141,5 +141,5 @@ def llama2(sentencepiece_folder: Path) -> Tokenizer:
 
 @pytest.fixture(params=["smollm2", "llama3", "llama2"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """Each of the three kinds in turn."""
+    """Name of each of the three kinds."""
     return request.getfixturevalue(request.param)

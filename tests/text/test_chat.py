@@ -64,7 +64,7 @@ INJECTIONS = [
 def reference(
     smollm2: Tokenizer, llama3_folder: Path, sentencepiece_folder: Path, tmp_path_factory
 ) -> dict[str, Any]:
-    """The tokenizers of transformers by name; for the GGUF with our backend (theirs has no digit rule)."""
+    """The tokenizers of transformers by name; the GGUF with the backend of ste_jax."""
     saved = tmp_path_factory.mktemp("smollm2")
     smollm2.save(saved)
     folders = {"smollm2": saved, "llama3": llama3_folder, "llama2": sentencepiece_folder}
@@ -73,7 +73,7 @@ def reference(
 
 @pytest.fixture(params=["smollm2", "llama3", "llama2"])
 def both(request: pytest.FixtureRequest, reference: dict[str, Any]) -> tuple[Tokenizer, Any]:
-    """Our tokenizer and that of transformers, of each kind in turn."""
+    """The tokenizers of ste_jax and of transformers, for each kind."""
     return request.getfixturevalue(request.param), reference[request.param]
 
 

@@ -26,7 +26,7 @@ class Result(NamedTuple):
 
     @property
     def billing(self) -> bool:
-        """Whether something was created after the last successful deletion."""
+        """True if something was created after the last successful deletion."""
         verbs = self.verbs("create", "delete")
         return "create" in verbs and verbs[-1] == "create"
 
@@ -36,7 +36,7 @@ Cloud = Callable[..., Result]
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Cloud:
-    """Runs a script of tpu/ in a cloud that plays `script`."""
+    """Runs a script of tpu/ in a simulated cloud that follows `script`."""
     (tmp_path / "bin").mkdir()
     shutil.copy(Path(__file__).with_name("gcloud"), tmp_path / "bin")
 

@@ -17,7 +17,7 @@ def example(name: str, prompt: int, target: int) -> TrainingExample:
 
 
 def unpack(batch: dict[str, np.ndarray]) -> Counter:
-    """The (all tokens, targets) of every segment, read from the arrays alone."""
+    """Returns (all tokens, targets) of every segment, read from the arrays only."""
     found: Counter = Counter()
     for row in range(len(batch["tokens"])):
         segments, weights = batch["segments"][row], batch["target_weights"][row]
@@ -85,7 +85,7 @@ _LENGTHS = """
 
 @pytest.mark.parametrize("seed", range(3))
 def test_examples_of_a_real_run_fill_their_rows(seed):
-    """As `configs/small_judge.py` packs them; a target is 9 tokens."""
+    """Packs as `configs/small_judge.py`; a target has 9 tokens."""
     sizes = [size for size, count in enumerate(map(int, _LENGTHS.split()), 78) for _ in range(count)]
     assert (len(sizes), max(sizes)) == (2104, 207)
     given = [example(str(i), size - 9, 9) for i, size in enumerate(sizes)]
@@ -94,7 +94,7 @@ def test_examples_of_a_real_run_fill_their_rows(seed):
 
 
 def sorted_list_best_fit(sizes: list[int], length: int) -> list[int]:
-    """The same rule with a list of all rows: the fullest one with room, of equals the oldest."""
+    """Applies the same rule to a list of all rows: the fullest row with room, the oldest of equal ones."""
     free: list[int] = []
     rows = []
     for size in sizes:

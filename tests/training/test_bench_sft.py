@@ -33,7 +33,7 @@ def test_it_prints_speed_memory_and_the_first_step(tiny_model: Path, compiled: P
 
 
 def test_a_peer_gets_the_same_task(tiny_model: Path, compiled: Path, tmp_path: Path) -> None:
-    """A stand-in for the other environment's Python tells what it was asked."""
+    """A stand-in for the other environment's Python prints its arguments."""
     python = tmp_path / "python"
     script = """#!/bin/sh
 echo '{"peer": "'"$*"'", "tokens_per_s": 1.0, "peak_rss_mib": 1, "first_step_s": 1.0}'

@@ -33,7 +33,7 @@ USUAL = settings(epochs=4, evaluate_every=2, checkpoint_every=3)
 
 
 class KilledError(Exception):
-    """Stands for a process that dies between two steps."""
+    """Simulates a process that dies between two steps."""
 
 
 def run(folder, chosen, *, mesh=None, given=None, evaluate=None, load=tiny_model, best=None, progress=None):
@@ -186,7 +186,7 @@ def test_a_stop_during_a_checkpoint_leaves_the_best_model_to_the_next_start(tmp_
 
 
 def test_adapters_are_kept_alone_and_resume_bit_for_bit(tmp_path):
-    """The frozen model is loaded again; what is kept of the best step is the merged model."""
+    """The frozen model is loaded again; the merged model of the best step is kept."""
     chosen = dataclasses.replace(USUAL, lora_rank=2, learning_rate=5e-2, epochs=12)
     how = {"given": examples(12), "load": lambda mesh: add_lora(tiny_model(mesh), chosen, jax.random.key(0))}
 
@@ -225,7 +225,7 @@ def test_the_best_evaluation_is_kept(tmp_path):
 
 
 def test_a_killed_run_keeps_the_step_that_it_names(tmp_path):
-    """Though it may not evaluate there again: it went on from what it knew when that model was kept."""
+    """The step is not evaluated again: the run continues from the state in which that model was kept."""
     kept: list = []
     values = {2: 0.8, 3: 0.1, 4: 0.9, 9: 0.3, 12: 0.2}
     with pytest.raises(KilledError):
@@ -299,13 +299,13 @@ def test_not_a_number_stops_the_run_and_names_step_examples_and_checkpoint(tmp_p
 
     # An infinite learning rate is refused; a huge one overflows the loss after the first update.
     wild = settings(learning_rate=1e15, warmup_steps=0, checkpoint_every=1, epochs=4)
-    with pytest.raises(DivergedError) as told:
+    with pytest.raises(DivergedError) as error:
         run(tmp_path / "wild", wild)
     step = json.loads((tmp_path / "wild/metrics/metrics.jsonl").read_text().splitlines()[-1])["step"] + 1
     ids = ", ".join(Batches(examples(40), wild, 0, 1).example_ids(step - 1))
     # The checkpoint of the step before holds the parameters that overflowed.
     good = f"step {step - 2}" if step > 2 else "there is none"
-    assert f"at step {step} (examples: {ids}); last good checkpoint: {good}" in str(told.value)
+    assert f"at step {step} (examples: {ids}); last good checkpoint: {good}" in str(error.value)
 
 
 def test_parameters_that_the_last_update_ruined_are_not_kept(tmp_path):

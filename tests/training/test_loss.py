@@ -43,7 +43,7 @@ def all_logits(model, tokens):
 
 
 def plain_loss(model, given):
-    """The summed negative log-probability of the targets, one example a row, in numpy's float64."""
+    """Returns the summed negative log-probability of the targets, one example per row, in float64."""
     tokens = np.zeros((len(given), max(len(e.prompt + e.target) for e in given)), np.int32)
     for row, example in zip(tokens, given, strict=True):
         row[: len(example.prompt + example.target)] = example.prompt + example.target
@@ -138,7 +138,7 @@ def test_the_sum_has_the_value_and_the_gradients_of_the_losses(sizes, tied, chun
 
 @pytest.mark.parametrize(("trained", "products"), [((0, 1), 3), ((1,), 2)])
 def test_a_frozen_unembedding_gets_no_gradient(trained, products):
-    """XLA would not take it out again; what is frozen while adapters are trained saves a product."""
+    """XLA does not remove an unused product; a frozen table saves one while adapters are trained."""
     mesh = one_device()
     batch = Batches(examples(30), settings(row_length=128), 0, 1).batch(0)
     with jax.set_mesh(mesh):

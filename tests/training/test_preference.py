@@ -43,7 +43,7 @@ def logits_of(model, tokens):
 
 
 def log_probs(model, example: PreferenceExample) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the tokens of the chosen and the rejected sequence, each alone in a row, in float64."""
+    """Returns the log-probabilities of the chosen and the rejected sequence, one per row, in float64."""
     found = []
     for target in (example.chosen, example.rejected):
         ids = example.prompt + target

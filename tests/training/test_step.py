@@ -59,7 +59,7 @@ def assert_same(one, other):
 
 
 def plain(**changes):
-    """Clipping is far away: first moments are the gradients times 1 - b1."""
+    """Without clipping, first moments are the gradients times 1 - b1."""
     return settings(**{"clip_norm": 1e9, "warmup_steps": 0, "learning_rate": 1e-3, **changes})
 
 
@@ -78,7 +78,7 @@ def test_remat_changes_no_value(remat):
 
 
 def test_a_step_with_the_pallas_kernel_is_the_same_step(monkeypatch):
-    """Interpreted, for want of a TPU."""
+    """Uses the interpreter, because there is no TPU."""
     kernel = functools.partial(step_module.splash_attention, interpret=True)
     monkeypatch.setattr(step_module, "splash_attention", kernel)
     chosen = plain(row_length=128, batch_rows=4, micro_rows=4)

@@ -45,7 +45,7 @@ def test_micro_rows_must_divide_the_batch():
 
 
 def test_second_moments_that_bfloat16_would_freeze_are_refused():
-    """Moving by (1 - b2) of itself at most, such a value is rounded back to itself."""
+    """A value that changes by at most (1 - b2) of itself is rounded back in bfloat16."""
     with raises("config_invalid", "param_dtype", "b2", "0.999"):
         settings(param_dtype="bfloat16", b2=0.999)
     settings(param_dtype="bfloat16", b2=0.99)

@@ -73,7 +73,7 @@ def steps_on_disk(folder: Path) -> list[int]:
 
 
 class Story(NamedTuple):
-    """What happened to a run of four processes that went on as two, and then as this one."""
+    """Outcome of a run of four processes that is continued by two, and then by this process."""
 
     folder: Path
     stopped: list[Ended]
