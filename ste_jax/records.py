@@ -119,7 +119,7 @@ class Comparison(Record):
 
     @property
     def passed_through(self) -> dict[str, Any]:
-        """What a result repeats of the input, by column: the optional fields that are set, and metadata."""
+        """Columns of the input that a result repeats: the optional fields that are set, and metadata."""
         given = self.columns
         if given is None:
             names = ("label", "prompt_id", "reference", "subset", "category")

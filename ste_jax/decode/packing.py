@@ -27,7 +27,7 @@ class Packed:
       positions: Position of each token in its prompts, int32 [b, R].
       gather_index: Index in the row of each position of each prompt, int32 [b, n, P]; positions after the
         end of a prompt hold any index.
-      scatter_index: For each token of a row, one prompt and position that it belongs to, as the flat index
+      scatter_index: A prompt and position that each token of a row belongs to, as the flat index
         prompt * P + position, int32 [b, R].
       length: Number of positions of each prompt, int32 [b, n].
       slots: Slot that each prompt is written to, int32 [b, n]; the number of slots drops the prompt.
