@@ -74,7 +74,8 @@ Tools:
                       a Hugging Face model or GGUF file to a model folder; a model folder to Hugging Face
 
 `ste COMMAND --help` lists the flags of a command; hyphens are accepted for underscores. `ste --version`
-prints the version. Log files are in WORKDIR/logs/.
+prints the version. Runs write log files to WORKDIR/logs/. Other commands write one only for an unexpected
+error: its traceback, in ste-logs/ of the current folder; the line on the terminal names the file.
 On several hosts each host runs the same command; except on TPUs, set STE_COORDINATOR=HOST:PORT of worker 0,
 STE_WORKERS, and STE_WORKER (from 0). docs/TPU.md describes what happens when a host is lost.
 """

@@ -5,9 +5,9 @@ import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from ste_jax.data.comparisons import comparison_from_row, comparisons_from_rows
+from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.errors import SteError
@@ -17,14 +17,16 @@ from ste_jax.judging.compare import (
     CompareSettings,
     OnFlip,
     Orders,
+    checked_comparisons,
     content_hash,
     content_key,
+    identical_result,
     result_of,
     source_settings,
 )
-from ste_jax.judging.decision import DecisionRule, undecided
+from ste_jax.judging.decision import DecisionRule
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt
+from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt, check_reference
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
 from ste_jax.model import SMALL, Model
 from ste_jax.progress import Progress
@@ -94,7 +96,7 @@ class Judge(JudgeUses):
           seed: seed of sampled votes.
           mesh: sizes of the mesh axes data, fsdp and tensor; -1 takes the remaining devices.
           sequences: judgments in flight.
-          allow_untrained_prompt: accept a prompt or rubric that the judge was not trained with.
+          allow_untrained_prompt: accept a prompt, rubric or reference that the judge was not trained with.
 
         Raises:
           SteError: the model cannot be opened, or the prompt is not that of its training.
@@ -193,7 +195,7 @@ class Judge(JudgeUses):
             "reference": reference,
         }
         comparison = comparison_from_row(row, "compare", default_id="compare")
-        self.settings.prompt.check_reference(comparison.reference)
+        self.check_reference(comparison.reference)
         (result,) = list(self._results([comparison], settings, self.protocol(rubric)))
         return result
 
@@ -286,18 +288,19 @@ class Judge(JudgeUses):
         return JudgingProtocol(settings, self.model.source.tokenizer)
 
     def _checked(self, pairs: Iterable[Mapping[str, Any] | Comparison]) -> list[Comparison]:
-        if isinstance(pairs, str | bytes | Mapping):
-            raise SteError(
-                "argument_invalid", "pairs must be an iterable of dicts; load a file by ste.load_pairs"
-            )
-        items = list(pairs)
-        if items and all(isinstance(item, Comparison) for item in items):
-            comparisons = cast(list[Comparison], items)
-        else:
-            comparisons = list(comparisons_from_rows(cast(list[Mapping[str, Any]], items)))
+        comparisons = checked_comparisons(pairs)
         for comparison in comparisons:
-            self.settings.prompt.check_reference(comparison.reference)
+            self.check_reference(comparison.reference)
         return comparisons
+
+    def check_reference(self, reference: str | None) -> None:
+        """Refuses a reference that the prompt cannot show, or that the judge was not trained to read.
+
+        Raises:
+          SteError: "prompt_no_reference", "reference_missing" or "untrained_prompt".
+        """
+        untrained = self._allow_untrained_prompt
+        check_reference(self.model.source, self.settings.prompt, reference, untrained=untrained)
 
     def judge(
         self,
@@ -359,8 +362,7 @@ class Judge(JudgeUses):
         if bar:
             bar.advance(records=len(identical) + sum(is_done(c.id) for c in different))
         for comparison in identical:
-            digest_ = prompt.digest(with_reference=comparison.reference is not None)
-            yield undecided(comparison, "tie", prompt_digest=digest_)
+            yield identical_result(comparison, protocol, self.model.limits, settings.shown)
         if not different:
             return
         on_tokens = (lambda tokens: bar.advance(tokens=tokens)) if bar else None

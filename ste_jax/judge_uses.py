@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ste_jax.data.comparisons import Ranking, Scoring, ranking_from_row, scoring_from_row
-from ste_jax.data.fields import unique_id
+from ste_jax.data.fields import check_unique, unique_id
 from ste_jax.errors import SteError
 from ste_jax.judging.batches import (
     CHUNK,
@@ -53,6 +53,10 @@ class JudgeUses:
 
     def compare_many(self, pairs: Any, **options: Any) -> list[ComparisonResult]:
         """Returns the results of many comparisons, in input order."""
+        raise NotImplementedError
+
+    def check_reference(self, reference: str | None) -> None:
+        """Refuses a reference that cannot be shown to this judge."""
         raise NotImplementedError
 
     def call_settings(self, rubric: str | None, votes: int) -> dict[str, Any]:
@@ -136,6 +140,7 @@ class JudgeUses:
             return result
         if not (opponents := _listed(anchors)) or not all(isinstance(anchor, str) for anchor in opponents):
             raise SteError("argument_invalid", "score: anchors must be a list of at least one text")
+        self.check_reference(scoring.reference)
         items = [Opponents(scoring, "anchors", tuple(opponents))]
         (result,) = score_against(self, items, trained=self.trained, rubric=rubric, votes=votes)
         return result
@@ -164,6 +169,7 @@ class JudgeUses:
         """
         rankings = _checked(rows, Ranking, ranking_from_row, "rank")
         for ranking in rankings:
+            self.check_reference(ranking.reference)
             schedule_of(ranking.responses, self.settings.seed, method, max_comparisons)
         run = partial(
             rank_rows,
@@ -202,6 +208,9 @@ class JudgeUses:
         """
         scorings = _checked(rows, Scoring, scoring_from_row, "score")
         levels_of(scale := scale or SCALE)
+        for row in scorings:
+            if row.baseline is not None:
+                self.check_reference(row.reference)
         tokenizer = self.model.source.tokenizer
         run = partial(
             score_rows,
@@ -243,6 +252,8 @@ class JudgeUses:
           on_abstain: reward of a completion that could not be compared.
           rubric, votes: see `compare`.
         """
+        if reference is not None:
+            self.check_reference(reference)
         options = {"rubric": rubric, "votes": votes}
         return RewardFunction(self, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
 
@@ -257,6 +268,7 @@ def _checked(rows: Iterable[Any], kind: type[Row], build: Callable[..., Row], na
     """Returns the records of rows, which may be records already."""
     items, seen = list(rows), {}
     if all(isinstance(item, kind) for item in items):
+        check_unique([item.id for item in items], "rows")
         return items
     found = []
     for index, item in enumerate(items):

@@ -34,7 +34,17 @@ def start() -> None:
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("ste: %(message)s"))
     logging.getLogger("ste_jax.checkpoint.small_model").addHandler(console)
+    logging.getLogger("absl").addFilter(is_shown)
     _ROOT.info("command: %s", sys.argv)
+
+
+def is_shown(record: logging.LogRecord) -> bool:
+    """Returns False for what Orbax logs to the logger of absl, but for errors that no exception reports."""
+    if "orbax" not in Path(record.pathname).parts:
+        return True
+    from ste_jax.checkpoint.orbax import is_relevant  # here, since it imports JAX, as Orbax did already
+
+    return is_relevant(record)
 
 
 def open_file(folder: str | os.PathLike[str], process: int) -> Path:

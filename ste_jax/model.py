@@ -10,7 +10,7 @@ from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.data.messages import flat_turns
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Group, Request, Sampling
-from ste_jax.decode.settings import DecodeSettings
+from ste_jax.decode.settings import DecodeSettings, EngineLimits
 from ste_jax.errors import SteError
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh
@@ -115,6 +115,11 @@ class Model:
                 model = self.source.load(DECODE, mesh, param_dtype=dtype, dtype=dtype)
                 self._engine = Engine(model, mesh, self.settings, self.source.tokenizer.stop_ids)
             return self._engine
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Limits of what the engine serves, which need no engine."""
+        return self.settings.limits(self.source.architecture.context_length)
 
     def generate(
         self,

@@ -58,6 +58,7 @@ class Odd(ConfigDict):
 def get_config():
     return Odd()
 """
+PAIR = '{"instruction": "Name a river.", "response_a": "The Rhine.", "response_b": "A rose."}\n'
 GOOD = '{"text": "Name a river."}\n'
 HF_CONFIG = {
     "model_type": "llama",
@@ -114,6 +115,10 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
             "status",
             f"--config={written(folder / 'odd.py', CRASHING)}",
             f"--workdir={folder}/untouched",
+        ],
+        "crash_in_judge": [
+            *("judge", "compare", f"--model={model}", f"--out={gguf}/verdicts.jsonl"),
+            f"--data={written(folder / 'pairs.jsonl', PAIR)}",
         ],
         "crash_in_workdir": ["status", base[1], f"--workdir={crashing_workdir(folder)}"],
         "unknown_command": ["runn", *base[1:]],
@@ -201,6 +206,7 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
     ("name", "kind", "folder"),
     [
         ("crash", "LookupError: the first line", "ste-logs"),
+        ("crash_in_judge", "NotADirectoryError: ", "ste-logs"),
         ("crash_in_workdir", "NotADirectoryError: ", "odd/logs"),
     ],
 )

@@ -1,11 +1,17 @@
 import itertools
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ste_jax.data.comparisons import Ranking
 from ste_jax.judge import Judge
+from ste_jax.judging.prompts import load_prompt
+from ste_jax.judging.ranking import RankResult
+from ste_jax.judging.verdict import PARSER
+from ste_jax.records import Comparison
 from ste_jax.storage.jsonl_output import iter_output
 from tests.errors import raises
 
@@ -163,3 +169,74 @@ def test_a_judge_is_opened_again_in_another_process(judge: Judge):
     assert reward(X, a, [1], [2], other=b) == judge.compare(X, a, b).probability_a
     with pytest.raises(TypeError, match="load"):
         pickle.dumps(Judge(judge.model, judge.settings))
+
+
+@pytest.fixture
+def picky(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """A judge whose chat template refuses texts with the word UNSPEAKABLE."""
+    tokenizer = judge.model.source.tokenizer
+    refusal = "{% if 'UNSPEAKABLE' in messages[-1].content %}{{ raise_exception('refused') }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusal + tokenizer.chat_template)
+    return judge
+
+
+def test_a_text_that_cannot_be_encoded_fails_alone(picky: Judge):
+    a, b, bad = *ANSWERS[:2], "UNSPEAKABLE"
+    pairs = [{"instruction": X, "response_a": p, "response_b": q} for p, q in ((a, b), (a, bad), (bad, bad))]
+    good, *failed = picky.compare_many(pairs)
+    assert (good.error, good.abstained) == (None, None)
+    for result in failed:
+        assert (result.winner, result.probability_a, result.abstained) == (None, None, "no_verdict")
+        assert result.id in (result.error or "")
+    ranking = picky.rank(X, [a, b, bad])
+    assert (ranking.comparisons, ranking.abstained, len(ranking.errors)) == (3, 2, 2)
+    assert RankResult.from_dict(json.loads(json.dumps(ranking.to_dict()))) == ranking
+    rows = [{"instruction": X, "response": a}, {"instruction": X, "response": bad}]
+    whole, broken, against = picky.score_many([*rows, rows[0] | {"baseline": bad}])
+    assert (whole.error, whole.abstained) == (None, None)
+    for score in (broken, against):
+        assert (score.value, score.abstained) == (None, "no_verdict")
+        assert score.to_dict()["error"]
+    anchors = picky.score(X, a, anchors=[b, bad])
+    assert anchors.value == pytest.approx(good.probability_a, abs=1e-6)
+    assert anchors.error
+
+
+def test_identical_responses_that_do_not_fit_are_too_long(tiny_model: Path):
+    fresh = Judge.load(tiny_model, prompt="verdict", max_new_tokens=0)
+    long = "word " * 5000
+    assert fresh.compare(X, long, long).abstained == "too_long"
+    assert fresh.compare(X, "word", "word").abstained == "tie"
+    assert fresh.model._engine is None
+
+
+def test_records_with_the_same_id_are_refused(judge: Judge):
+    pair = Comparison(id="same", instruction=X, response_a="a", response_b="b")
+    with raises("data_invalid", "pairs[1]", "'same'", "pairs[0]"):
+        judge.compare_many([pair, pair])
+    with raises("data_invalid", "rows[1]", "'same'"):
+        judge.rank_many([Ranking(id="same", instruction=X, responses=("a", "b"))] * 2)
+
+
+def test_a_reference_needs_a_judge_that_was_trained_with_any_prompt(tiny_model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    card = json.loads((folder / "model.json").read_text())
+    card |= {"judge_prompt": load_prompt("verdict").to_json(), "parser": PARSER}
+    (folder / "model.json").write_text(json.dumps(card))
+    trained = Judge.load(folder, max_new_tokens=0, force_verdict=True)
+    with_reference = {"instruction": X, "reference": "Paris"}
+    for call in (
+        lambda: trained.compare(X, "a", "b", reference="Paris"),
+        lambda: trained.compare_many([with_reference | {"response_a": "a", "response_b": "b"}]),
+        lambda: trained.rank(X, ["a", "b"], reference="Paris"),
+        lambda: trained.score(X, "a", baseline="b", reference="Paris"),
+        lambda: trained.score(X, "a", anchors=["b"], reference="Paris"),
+        lambda: trained.reward_function(reference="solution"),
+    ):
+        with raises("untrained_prompt", "allow_untrained_prompt"):
+            call()
+    with raises("untrained_prompt", "allow_untrained_prompt"):
+        trained.compare(X, "a", "b", rubric="Be brief.")
+    assert trained.model._engine is None
+    trained.check_reference(None)
+    Judge.load(folder, max_new_tokens=0, force_verdict=True, allow_untrained_prompt=True).check_reference("P")

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,14 +43,9 @@ _TRANSIENT = re.compile(
 )
 
 
-def _is_relevant(record: logging.LogRecord) -> bool:
-    """Returns True for log records that Orbax did not write, and its errors that no exception reports."""
-    if "orbax" not in Path(record.pathname).parts:
-        return True
+def is_relevant(record: logging.LogRecord) -> bool:
+    """Returns True for the log records of Orbax that are errors which no exception reports."""
     return record.levelno >= logging.ERROR and _os_errno_of(record.getMessage()) not in _FULL
-
-
-logging.getLogger("absl").addFilter(_is_relevant)
 
 
 def on_mesh(abstract: PyTree, mesh: AnyMesh) -> PyTree:

@@ -12,7 +12,7 @@ from typing import cast
 
 from absl import app, flags
 
-from ste_jax.commands.judge_flags import load_judge, output_path
+from ste_jax.commands.judge_flags import RUBRIC, load_judge, output_path
 from ste_jax.data.comparisons import read_comparisons, read_rankings, read_scorings
 from ste_jax.distributed import preemption, process
 from ste_jax.distributed.rendezvous import session
@@ -51,7 +51,9 @@ _SCALE = flags.DEFINE_list(
     "scale", ["1", "5"], "Lowest and highest level for the rows of `ste judge score` without a baseline."
 )
 _QUESTION = flags.DEFINE_string(
-    "question", "", "Question that `ste judge score` grades by on a scale. Default: general quality."
+    "question",
+    "",
+    "Question that `ste judge score` grades by on a scale. Default: that of --rubric, else general quality.",
 )
 _ROW = flags.DEFINE_integer("row", 0, "Row of the file to show, from 0.", lower_bound=0)
 
@@ -135,6 +137,7 @@ def _score() -> None:
         low, high = map(int, _SCALE.value)
     except ValueError as error:
         raise app.UsageError("--scale is the lowest and the highest level, such as 1,5") from error
+    rubric = score_rubric(_QUESTION.value, RUBRIC.value)
     with session(out.parent, {"data": _DATA.value or ""}):
         preemption.install_handler()
         judge, started = load_judge(), time.monotonic()
@@ -142,13 +145,24 @@ def _score() -> None:
             rows,
             out=out,
             scale=(low, high),
-            rubric=_QUESTION.value or None,
+            rubric=rubric,
             votes=_VOTES.value,
             progress=True,
         )
         seconds = time.monotonic() - started
         if process.is_process_zero():
             print(score_summary(results, seconds), f"written: {out}", sep="\n", file=sys.stderr)
+
+
+def score_rubric(question: str, rubric: str) -> str | None:
+    """Returns what `ste judge score` grades by on a scale: --question or --rubric; None for the default.
+
+    Raises:
+      app.UsageError: both are given.
+    """
+    if question and rubric:
+        raise app.UsageError("--question and --rubric both name what to grade by: give one of them")
+    return question or rubric or None
 
 
 def score_summary(results: Sequence[ScoreResult], seconds: float) -> str:

@@ -17,7 +17,12 @@ _PROMPT = flags.DEFINE_string(
     "",
     "Judge prompt: short, standard, verdict or a template file. Default: the prompt of the judge's training.",
 )
-_RUBRIC = flags.DEFINE_string("rubric", "", "Criteria that replace the prompt's rubric.")
+RUBRIC = flags.DEFINE_string(
+    "rubric",
+    "",
+    "Criteria that replace those of the judge's prompt in every comparison, as with `Judge.load`; for `ste "
+    "judge score` also the question to grade by on a scale.",
+)
 _TOKENS = flags.DEFINE_integer(
     "max_new_tokens",
     None,
@@ -51,7 +56,7 @@ def load_judge() -> Judge:
     return Judge.load(
         MODEL.value,
         prompt=_PROMPT.value or None,
-        rubric=_RUBRIC.value,
+        rubric=RUBRIC.value,
         max_new_tokens=_TOKENS.value,
         force_verdict=_FORCE.value,
         dtype=_DTYPE.value,

@@ -7,7 +7,7 @@ each of them is an error.
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ste_jax.data.messages import flatten_messages
@@ -99,6 +99,20 @@ def unique_id(fields: Fields, default: str, where: str, seen: dict[str, str]) ->
         raise SteError("data_invalid", f"{where}: the id {identifier!r} is also the id of {seen[identifier]}")
     seen[identifier] = where
     return identifier
+
+
+def check_unique(ids: Sequence[str], name: str) -> None:
+    """Refuses ids of records in memory, the argument `name`, that occur twice.
+
+    Raises:
+      SteError: "data_invalid".
+    """
+    seen: dict[str, int] = {}
+    for index, id_ in enumerate(ids):
+        if (first := seen.setdefault(id_, index)) != index:
+            raise SteError(
+                "data_invalid", f"{name}[{index}]: the id {id_!r} is also the id of {name}[{first}]"
+            )
 
 
 def json_value(value: Any) -> Any:

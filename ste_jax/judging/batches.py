@@ -66,6 +66,7 @@ def rank_rows(
         dataclasses.replace(
             result,
             flips=sum(comparison.consistent is False for comparison in comparisons),
+            errors=[comparison.error for comparison in comparisons if comparison.error is not None],
             usage=sum_usage(comparison.usage for comparison in comparisons),
         )
         for result, comparisons in zip(found, compared, strict=True)

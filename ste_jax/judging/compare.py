@@ -1,14 +1,16 @@
 """One call of `Judge.compare`: its settings, and its result from the judgments of all orders."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 from ste_jax.checkpoint.source import ModelSource
-from ste_jax.decode.protocol import GREEDY, Sampling
+from ste_jax.data.comparisons import comparisons_from_rows
+from ste_jax.data.fields import check_unique
+from ste_jax.decode.protocol import GREEDY, Limits, Sampling
 from ste_jax.errors import SteError
 from ste_jax.judging.decision import DecisionRule, decide, order_result, undecided
-from ste_jax.judging.protocol import JudgeSettings
+from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol
 from ste_jax.judging.stream import Judged
 from ste_jax.judging.verdict import PARSER
 from ste_jax.records import ORDERS, Comparison, ComparisonResult, Order
@@ -74,6 +76,36 @@ def result_of(found: Mapping[Order, Judged], rule: DecisionRule, prompt_digest: 
         for item in items
     ]
     return decide(comparison, orders, rule, usage=usage, prompt_digest=prompt_digest)
+
+
+def identical_result(
+    comparison: Comparison, protocol: JudgingProtocol, limits: Limits, orders: Sequence[Order]
+) -> ComparisonResult:
+    """Returns the result of identical responses, which are not judged: "too_long", else a tie."""
+    prompt_digest = protocol.settings.prompt.digest(with_reference=comparison.reference is not None)
+    try:
+        fits = protocol.prompts(comparison, limits, orders) is not None
+    except SteError as error:
+        return undecided(comparison, "no_verdict", prompt_digest=prompt_digest, error=str(error))
+    return undecided(comparison, "tie" if fits else "too_long", prompt_digest=prompt_digest)
+
+
+def checked_comparisons(pairs: Iterable[Mapping[str, Any] | Comparison]) -> list[Comparison]:
+    """Returns the comparisons of dicts, or of `Comparison` records, whose ids must be unique.
+
+    Raises:
+      SteError: "argument_invalid" or "data_invalid".
+    """
+    if isinstance(pairs, str | bytes | Mapping):
+        raise SteError(
+            "argument_invalid", "pairs must be an iterable of dicts; load a file by ste.load_pairs"
+        )
+    items = list(pairs)
+    if items and all(isinstance(item, Comparison) for item in items):
+        comparisons = cast(list[Comparison], items)
+        check_unique([comparison.id for comparison in comparisons], "pairs")
+        return comparisons
+    return list(comparisons_from_rows(cast(list[Mapping[str, Any]], items)))
 
 
 def content_key(comparison: Comparison, order: Order) -> str:

@@ -57,7 +57,33 @@ def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
             "untrained_prompt",
             f"{source.path}: this judge was trained with prompt {card.judge_prompt['name']} and parser "
             f"{card.parser}, not with {prompt.name} and {PARSER}; set judge_prompt and rubric (--prompt and "
-            "--rubric) to those of its training",
+            "--rubric) to those of its training, or, outside of runs, allow_untrained_prompt",
+        )
+
+
+def check_reference(
+    source: ModelSource, prompt: JudgePrompt, reference: str | None, *, untrained: bool
+) -> None:
+    """Refuses a reference that the prompt cannot show, or that a judge was not trained to read.
+
+    Judges of runs are trained on pairs without references, so that a reference changes their prompt.
+
+    Args:
+      source: the judge.
+      prompt: its prompt.
+      reference: a correct answer to show, or None.
+      untrained: True to accept a reference for a judge that was trained without.
+
+    Raises:
+      SteError: "prompt_no_reference", "reference_missing" or "untrained_prompt".
+    """
+    prompt.check_reference(reference)
+    card = source.card
+    if reference is not None and not untrained and card is not None and card.judge_prompt is not None:
+        raise SteError(
+            "untrained_prompt",
+            f"{source.path}: this judge was trained without references; leave the reference out, or load the "
+            "judge with allow_untrained_prompt",
         )
 
 
@@ -107,10 +133,17 @@ class JudgingProtocol:
     def prompts(
         self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS
     ) -> dict[Order, tuple[int, ...]] | None:
-        """Returns the prompt ids by order, or None if one of them does not fit with its judgment."""
-        prompts: dict[Order, tuple[int, ...]] = {
-            order: self.prompt_ids(comparison, order) for order in orders
-        }
+        """Returns the prompt ids by order, or None if one of them does not fit with its judgment.
+
+        Raises:
+          SteError: the chat template refuses or rewrites the texts; the message names the comparison.
+        """
+        try:
+            prompts: dict[Order, tuple[int, ...]] = {
+                order: self.prompt_ids(comparison, order) for order in orders
+            }
+        except SteError as error:
+            raise SteError(error.code, f"comparison {comparison.id}: {error}") from error
         if any(limits.refusal(len(prompt), self.room) for prompt in prompts.values()):
             return None
         return prompts

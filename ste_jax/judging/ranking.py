@@ -48,6 +48,7 @@ class RankResult:
       abstained: number of comparisons without a probability, which counted as 0.5.
       cycles: index triples (i, j, k) where i beats j, j beats k and k beats i.
       flips: number of comparisons whose verdicts depend on the order; probabilities decide them.
+      errors: why comparisons could not be judged at all, one text for each; they count as abstained.
       usage: "prompt_tokens", "completion_tokens" and "total_tokens" of all comparisons.
     """
 
@@ -60,6 +61,7 @@ class RankResult:
     abstained: int
     cycles: list[tuple[int, int, int]]
     flips: int = 0
+    errors: list[str] = dataclasses.field(default_factory=list)
     usage: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class ScoreResult:
         the model did not expect a score (only "scale").
       comparisons: result of each comparison, as dicts (only "baseline" and "anchors").
       abstained: reason why there is no value, or None.
+      error: why the response, or a comparison of it, could not be judged at all, or None.
       usage: "prompt_tokens", "completion_tokens" and "total_tokens".
     """
 
@@ -61,6 +62,7 @@ class ScoreResult:
     level_mass: float | None = None
     comparisons: tuple[dict[str, Any], ...] | None = None
     abstained: str | None = None
+    error: str | None = None
     usage: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,15 +189,17 @@ def score_on_scale(
 ) -> list[ScoreResult]:
     """Returns the score of each (instruction, response, reference), in order.
 
-    A prompt that does not fit gives a result without a value, `abstained` "too_long".
+    A prompt that does not fit gives a result without a value, `abstained` "too_long"; one that fails a result
+    with an `error`, `abstained` "no_verdict".
     """
     requests, results = _requests(scorer, backend, items)
     lengths = {request.id: len(request.prompt) for request in requests}
     choices = scorer.suffix.allowed_ids
     for group in backend.generate(requests, GREEDY, suffix=scorer.suffix, choices=choices):
         if group.error is not None:
-            raise group.error
-        results[int(group.id)] = scorer.result(lengths[group.id], group.completions[0])
+            results[int(group.id)] = _without_value("no_verdict", error=str(group.error))
+        else:
+            results[int(group.id)] = scorer.result(lengths[group.id], group.completions[0])
     return [results[index] for index in range(len(items))]
 
 
@@ -205,14 +209,23 @@ def _requests(
     requests: list[Request] = []
     results: dict[int, ScoreResult] = {}
     for index, item in enumerate(items):
-        prompt = scorer.prompt_ids(*item)
+        try:
+            prompt = scorer.prompt_ids(*item)
+        except SteError as error:  # of the chat template
+            results[index] = _without_value("no_verdict", error=str(error))
+            continue
         if limits.refusal(len(prompt), len(scorer.suffix.prefix_ids) + 1):
-            results[index] = ScoreResult(
-                value=None, method="scale", trained=False, abstained="too_long", usage=usage_of(0, 0)
-            )
+            results[index] = _without_value("too_long")
         else:
             requests.append(Request(str(index), prompt, sample_keys(0, "score", str(index), 1), 0))
     return requests, results
+
+
+def _without_value(abstained: str, error: str | None = None) -> ScoreResult:
+    """Returns the result of a response that was not scored on the scale."""
+    return ScoreResult(
+        value=None, method="scale", trained=False, abstained=abstained, error=error, usage=usage_of(0, 0)
+    )
 
 
 def mean_win_probability(
@@ -221,7 +234,8 @@ def mean_win_probability(
     """Returns the score of a response that was compared with a baseline or anchors, as response A.
 
     Args:
-      results: `ComparisonResult` of each comparison. Those without a probability are left out of the mean.
+      results: `ComparisonResult` of each comparison. Those without a probability are left out of the mean;
+        the first error of a comparison is that of the score.
       method: "baseline" or "anchors".
       trained: True if the judge was trained on pairs.
       usage: tokens of all comparisons.
@@ -234,6 +248,7 @@ def mean_win_probability(
         trained=trained,
         comparisons=tuple(result.to_dict() for result in results),
         abstained=None if values else reasons[0],
+        error=next((result.error for result in results if result.error is not None), None),
         usage=usage,
     )
 

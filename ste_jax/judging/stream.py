@@ -9,17 +9,22 @@ computes the same bits.
 
 import dataclasses
 import itertools
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
+from ste_jax.errors import SteError
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.progress import Progress
 from ste_jax.randomness import sample_keys
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
 from ste_jax.storage.sink import Sink
+
+_log = logging.getLogger(__name__)
 
 CHUNK = 4096
 # Longest prompts of the rounds: longer prompts would leave the shorter ones few slots.
@@ -57,7 +62,7 @@ class Judged:
       judgments: one judgment of each sample.
       prompt_tokens: tokens of the prompt.
       skipped: "too_long" if the comparison does not fit the model in one of its orders.
-      error: the exception that the request failed with.
+      error: the exception that the request failed with, or that its texts cannot be encoded with.
     """
 
     comparison: Comparison
@@ -109,7 +114,11 @@ def judge_stream(
             # Both orders of a comparison go to one group: their prompts share a prefix.
             if not backend.replica_group.is_assigned(comparison.id):
                 continue
-            prompts = protocol.prompts(comparison, backend, settings.orders)
+            try:
+                prompts = protocol.prompts(comparison, backend, settings.orders)
+            except SteError as error:
+                yield from (Judged(comparison, order, error=error) for order in settings.orders)
+                continue
             if prompts is None:
                 yield from (Judged(comparison, order, skipped="too_long") for order in settings.orders)
                 continue
@@ -209,6 +218,7 @@ def judge_into(
     done = sum(map(sink.is_done, ids))
     sink.work.total, sink.work.done = len(ids), done
     failure: Exception | None = None
+    begin, requests, made = time.monotonic(), 0, 0
     with Progress(label, len(ids), done) as progress:
 
         def count(tokens: int) -> None:
@@ -223,6 +233,7 @@ def judge_into(
                     failure = failure or item.error
                     continue
                 if group.is_leader and not sink.is_done(item.request_id):
+                    requests, made = requests + 1, made + item.completion_tokens
                     sink.add(
                         item.request_id,
                         item.judgments,
@@ -232,6 +243,9 @@ def judge_into(
                     progress.advance(records=1)
         finally:
             sink.flush()
+    seconds = max(time.monotonic() - begin, 1e-9)
+    speed = made / seconds
+    _log.info("%s: %d requests, %d tokens in %.1f s, %.0f/s", label, requests, made, seconds, speed)
     if failure is not None:
         raise failure
 

@@ -1,11 +1,13 @@
 """Generates texts for a stage: conversations in, answers of the model as a record set."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from etils import epath
 
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.decode.protocol import Group, Request, Sampling
+from ste_jax.errors import SteError
 from ste_jax.records import Generation
 from ste_jax.runner import run_requests
 from ste_jax.stages.context import Context
@@ -13,6 +15,8 @@ from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success
 from ste_jax.text.chat import Message, encode_chat
+
+_log = logging.getLogger(__name__)
 
 
 def generate_texts(
@@ -29,7 +33,8 @@ def generate_texts(
 
     Returns:
       The answers by id, and the ids whose prompt is too long for the model or the engine; those are left out,
-      never cropped.
+      never cropped. Prompts that the chat template refuses or rewrites are left out too; SUCCESS.json lists
+      their ids under "chat_invalid".
     """
     success = read_success(folder)
     records = RecordSet(folder, Generation, fingerprint, divided=True)
@@ -37,9 +42,14 @@ def generate_texts(
         return {g.id: g for g in read_records(folder, Generation)}, success.summary["too_long"]
     engine, tokenizer = context.engine(source), source.tokenizer
     stage = f"{folder.parent.name}/{folder.name}"
-    requests, too_long = [], []
+    requests, too_long, invalid = [], [], []
     for id_, messages in conversations.items():
-        prompt = tuple(encode_chat(tokenizer, messages))
+        try:
+            prompt = tuple(encode_chat(tokenizer, messages))
+        except SteError as error:
+            _log.warning("%s: %s is left out: %s", stage, id_, error)
+            invalid.append(id_)
+            continue
         if engine.refusal(len(prompt), max_new_tokens):
             too_long.append(id_)
         else:
@@ -51,7 +61,7 @@ def generate_texts(
         return [Generation(id=group.id, text=text, tokens=list(done.tokens), finish=done.finish)]
 
     run_requests(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
-    records.finish((request.id for request in requests), {"too_long": too_long})
+    records.finish((request.id for request in requests), {"too_long": too_long, "chat_invalid": invalid})
     return {g.id: g for g in read_records(folder, Generation)}, too_long
 
 

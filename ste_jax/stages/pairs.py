@@ -54,9 +54,11 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
         high_temperature=settings.high_temperature,
     )
     pairs, rejected = _build(context, inputs)
-    if unanswered := len(instructions) - len(answers):
-        rejected["too_long"] += unanswered * len(settings.modes)
-    work = [call.work for name in sampler.names if (call := read_success(folder / name))]
+    calls = {name: call for name in sampler.names if (call := read_success(folder / name))}
+    work = [call.work for call in calls.values()]
+    for reason in ("too_long", "chat_invalid"):
+        if unanswered := len(calls["answers"].summary.get(reason, ())):
+            rejected[reason] += unanswered * len(settings.modes)
     # Assigned, not added: a run that was killed here gets here again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)

@@ -18,6 +18,7 @@ import pytest
 from errors import raises
 from etils import epath
 
+from ste_jax import logs
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh, save_parameter
 from ste_jax.models.llama import Llama, LlamaConfig, initialize
 from ste_jax.sharding import TRAIN, make_mesh
@@ -147,6 +148,7 @@ def test_half_written_folders_are_no_steps(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys, threading, time
 import jax.numpy as jnp
+from ste_jax import logs
 from ste_jax.checkpoint.orbax import TrainCheckpoints
 
 folder = sys.argv[1]
@@ -197,6 +199,7 @@ READ_BOTH = """
 import os, resource, sys
 import jax, jax.numpy as jnp
 from etils import epath
+from ste_jax import logs
 from ste_jax.checkpoint.orbax import TrainCheckpoints, load_parameter, on_mesh
 from ste_jax.errors import SteError
 from ste_jax.sharding import make_mesh
@@ -316,7 +319,13 @@ def test_a_full_disk_leaves_the_earlier_step(small_disk: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_orbax_only_speaks_of_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_orbax_only_speaks_of_errors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    logger = logging.getLogger("absl")
+    assert not logger.filters  # importing the package changes no logger
+    logger.addFilter(logs.is_shown)
+    request.addfinalizer(lambda: logger.removeFilter(logs.is_shown))
     with caplog.at_level(logging.DEBUG, logger="absl"):
         checkpoints = TrainCheckpoints(tmp_path, keep=1)
         checkpoints.save(1, {"x": jnp.ones(3)}, {})

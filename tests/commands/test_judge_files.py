@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import app
 
+from ste_jax.commands.judge import score_rubric
 from ste_jax.judge import Judge
 from ste_jax.storage.jsonl_output import iter_output
 
@@ -50,10 +52,11 @@ def test_rank_and_score_write_what_python_returns(ste: Any, model: Path, tmp_pat
         {"instruction": X, "response": ""},
     ]
     data, out = _write(tmp_path / "score.jsonl", scorings), tmp_path / "scores.jsonl"
-    text = _run(ste, "judge", "score", f"--model={model}", data, f"--out={out}", "--scale=0,3", *SETTINGS)
+    flags = (data, f"--out={out}", "--scale=0,3", "--rubric=Is it brief?")
+    text = _run(ste, "judge", "score", f"--model={model}", *flags, *SETTINGS)
     assert "1 against a baseline, 1 on a scale" in text
     records = list(iter_output(out))
-    results = judge.score_many(scorings, scale=(0, 3))
+    results = judge.score_many(scorings, scale=(0, 3), rubric="Is it brief?")
     assert [record["value"] for record in records] == pytest.approx(
         [result.value for result in results], abs=1e-4
     )
@@ -96,3 +99,10 @@ def test_calibrate_writes_into_the_card_that_load_reads(ste: Any, model: Path, t
     _, err = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "20" in err
+
+
+def test_a_rubric_is_the_question_of_a_scale():
+    assert score_rubric("", "") is None
+    assert score_rubric("", "Is it brief?") == score_rubric("Is it brief?", "") == "Is it brief?"
+    with pytest.raises(app.UsageError):
+        score_rubric("Is it brief?", "Is it kind?")

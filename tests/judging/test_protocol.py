@@ -1,18 +1,22 @@
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from errors import raises
+from etils import epath
 
 from ste_jax.decode.engine import DecodeSettings, Engine
 from ste_jax.decode.protocol import GREEDY, Completion, Sampling
 from ste_jax.judging.decision import results_of
 from ste_jax.judging.protocol import JudgingProtocol
-from ste_jax.judging.stream import StreamSettings, judge_stream, request_id
+from ste_jax.judging.stream import StreamSettings, judge_into, judge_stream, request_id
 from ste_jax.judging.verdict import CLOSING, OPENING
 from ste_jax.metrics.stats import evaluate_judgments
-from ste_jax.records import ORDERS, Comparison
+from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
+from ste_jax.storage.record_set import RecordSet
 
 PAIR = Comparison(
     id="p",
@@ -234,3 +238,24 @@ def test_pairs_without_judgments_are_not_counted(context: Context, judge: Judgin
     pairs = [PAIR, dataclasses.replace(PAIR, id="absent")]
     result = evaluate_judgments(list(results_of(pairs, made, seed=0)), seed=0).to_json()
     assert (result["n"], result["accuracy"], result["flip_rate"]) == (1, 0.5, 1.0)
+
+
+def test_a_refused_pair_is_named_after_all_others_were_judged(
+    context: Context, judge: JudgingProtocol, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch
+) -> None:
+    tokenizer, bad = (
+        context.seed_model.tokenizer,
+        dataclasses.replace(PAIR, id="bad", response_a="UNSPEAKABLE"),
+    )
+    refusal = "{% if 'UNSPEAKABLE' in messages[-1].content %}{{ raise_exception('refused') }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusal + tokenizer.chat_template)
+    engine = context.engine(context.seed_model)
+    failed = judged(judge, engine, [bad])
+    assert failed.keys() == {"bad/as_given", "bad/swapped"}
+    assert all("bad" in str(item.error) for item in failed.values())
+    sink = RecordSet(epath.Path(tmp_path), Judgment, {}, divided=True)
+    settings = StreamSettings(stage="s", samples=1, sampling=GREEDY)
+    with caplog.at_level("INFO", "ste_jax.judging.stream"), raises("chat_invalid", "comparison bad"):
+        judge_into(sink, judge, engine, [bad, PAIR], settings, label="annotate 1")
+    assert all(sink.is_done(request_id(PAIR, order)) for order in ORDERS)
+    assert any(text.startswith("annotate 1: 2 requests, ") for text in caplog.messages)

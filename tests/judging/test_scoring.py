@@ -84,7 +84,7 @@ def test_the_value_is_the_expected_level(tokenizer: Tokenizer):
 
 class _Compared:
     def __init__(self, p, reason=None):
-        self.probability_a, self.abstained = p, reason
+        self.probability_a, self.abstained, self.error = p, reason, None
 
     def to_dict(self):
         return {"probability_a": self.probability_a}

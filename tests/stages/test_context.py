@@ -5,11 +5,15 @@ import pytest
 from errors import raises
 
 from ste_jax import pipeline
+from ste_jax.decode.protocol import GREEDY
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import Judgment
 from ste_jax.stages import evaluate
 from ste_jax.stages.context import Context
+from ste_jax.stages.generation import generate_texts
 from ste_jax.storage.record_set import RecordSet
+from ste_jax.storage.success import require_success
+from ste_jax.text.chat import Message
 
 MakeContext = Callable[..., Context]
 
@@ -47,3 +51,18 @@ def test_an_evaluation_of_other_pairs_is_stale(make_context: MakeContext) -> Non
     RecordSet(context.iteration(0) / "evaluate", Judgment, fingerprint).finish([], {"too_long": []})
     with raises("stage_stale", "--redo=iteration_0/evaluate"):
         evaluate.finished(context, 0, Splits([], [], [], []))
+
+
+def test_conversations_that_the_template_refuses_are_left_out_and_listed(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context()
+    tokenizer, folder = context.seed_model.tokenizer, context.workdir / "texts"
+    refusal = "{% if 'UNSPEAKABLE' in messages[-1].content %}{{ raise_exception('refused') }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusal + tokenizer.chat_template)
+    texts = {"bad": "UNSPEAKABLE", "long": "word " * 5000, "good": "Name a river."}
+    conversations = {id_: [Message("user", text)] for id_, text in texts.items()}
+    options = {"sampling": GREEDY, "max_new_tokens": 2, "fingerprint": {}}
+    answers, too_long = generate_texts(context, context.seed_model, folder, conversations, **options)
+    assert (list(answers), too_long) == (["good"], ["long"])
+    assert require_success(folder).summary == {"too_long": ["long"], "chat_invalid": ["bad"]}
