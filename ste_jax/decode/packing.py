@@ -7,14 +7,13 @@ Axes: b rows, R positions of a row, n prompts of a row, P positions of a prompt.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Int32
 
-# The host passes NumPy arrays, the programs see JAX arrays; static checks allow both everywhere.
-Ids = Any if TYPE_CHECKING else np.ndarray | jax.Array
+# The host passes NumPy arrays, the programs see JAX arrays.
+Ids = np.ndarray | jax.Array
 
 
 @jax.tree_util.register_dataclass

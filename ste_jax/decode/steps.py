@@ -6,7 +6,7 @@ see `cache` and `packing` for the axes of their arrays.
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from ste_jax.models.attention import causal_attention
 from ste_jax.models.llama import Llama
 
 Array = jax.Array
-# The host passes NumPy arrays, the programs see JAX arrays; static checks allow both everywhere.
-HostOrDevice = Any if TYPE_CHECKING else np.ndarray | jax.Array
+# The host passes NumPy arrays, the programs see JAX arrays.
+HostOrDevice = np.ndarray | jax.Array
 
 RUNNING, STOPPED, EXHAUSTED, CHOSEN = range(4)
 NOT_FORCED = -1
@@ -108,13 +108,15 @@ def prefill(model: Llama, prefix: Prefix, packed: Packed) -> Prefix:
         jax.lax.reshape(x, (b * n,)) for x in (packed.length, packed.slots, packed.prompt_index)
     )
     segments = (jnp.arange(P)[None] < length[:, None]).astype(jnp.int32)
+    gather, scatter = cast(Array, packed.gather_index), cast(Array, packed.scatter_index)
+    tokens, positions = cast(Array, packed.tokens), cast(Array, packed.positions)
 
     def attend(q: Array, k: Array, v: Array, _: Any) -> Array:
-        q, k, v = (_take(x, packed.gather_index) for x in (q, k, v))
-        return _take(causal_attention(q, k, v, segments), packed.scatter_index)
+        q, k, v = (_take(x, gather) for x in (q, k, v))
+        return _take(causal_attention(q, k, v, segments), scatter)
 
-    _, layers = model.run_layers(model.embed_tokens(packed.tokens), packed.positions, attend)
-    k, v = (jax.vmap(_take, (0, None))(x, packed.gather_index) for x in layers)
+    _, layers = model.run_layers(model.embed_tokens(tokens), positions, attend)
+    k, v = (jax.vmap(_take, (0, None))(x, gather) for x in layers)
     k, v = jnp.einsum("LBTKH->LBKHT", k), jnp.einsum("LBTKH->LBKTH", v)
     return insert_prompts(prefix, k, v, length, slots, prompt_index)
 
@@ -191,9 +193,10 @@ def _step_logits(
     model: Llama, prefix: Prefix, suffix: tuple[SuffixSegment, ...], state: SamplingState
 ) -> tuple[Array, tuple[Array, Array]]:
     """Returns float32 logits [B, T, V] after the next token, and its keys and values [L, B, T, K, H]."""
-    in_pages = _visible_in_pages(prefix, state.prompt_index)
-    in_segments = _visible_in_segments(suffix, state.suffix_length)
-    new_key = jnp.ones_like(state.token, bool)[:, None, :, None]
+    token, position = cast(Array, state.token), cast(Array, state.position)
+    in_pages = _visible_in_pages(prefix, cast(Array, state.prompt_index))
+    in_segments = _visible_in_segments(suffix, cast(Array, state.suffix_length))
+    new_key = jnp.ones_like(token, bool)[:, None, :, None]
 
     def attend(q: Array, k: Array, v: Array, caches: Any) -> Array:
         pages, segments = caches
@@ -205,7 +208,7 @@ def _step_logits(
         return attend_segments(scaled, kv).astype(model.dtype)
 
     caches = (prefix.pages, suffix)
-    x, layers = model.run_layers(model.embed_tokens(state.token), state.position, attend, caches)
+    x, layers = model.run_layers(model.embed_tokens(token), position, attend, caches)
     return model.unembed_hidden(model.normalize(x)), layers
 
 
