@@ -55,7 +55,7 @@ def test_run_takes_every_kind_of_configuration(tmp_path: Path) -> None:
         f"from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({fields!r})\n"
     )
     for config in (ConfigDict(fields), read_config(fields), tmp_path / "mine.py", str(tmp_path / "mine.py")):
-        with pytest.raises(ValueError, match=str(tmp_path / "absent")):
+        with raises("file_not_found", str(tmp_path / "absent")):
             ste_jax.run(config, tmp_path / "run")
 
 

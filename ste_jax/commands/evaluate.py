@@ -38,6 +38,8 @@ def main(argv: list[str]) -> None:
     check_single_command(argv)
     if not MODEL.value or not _OUT.value:
         raise app.UsageError("evaluate needs --model and --out (or --config and --workdir)")
+    if bool(_BENCHMARK.value) == bool(_DATA.value):
+        raise app.UsageError("evaluate needs either --benchmark or --data")
     out = output_path(_OUT.value)
     with session(out.parent, {"model": MODEL.value, "votes": str(_VOTES.value)}):
         preemption.install_handler()
@@ -62,8 +64,6 @@ def _print(evaluation: Evaluation) -> None:
 
 
 def _benchmark() -> Benchmark:
-    if _BENCHMARK.value and not _DATA.value:
+    if _BENCHMARK.value:
         return load(_BENCHMARK.value, _PATH.value)
-    if _DATA.value and not _BENCHMARK.value:
-        return read_pairs_file(_DATA.value)
-    raise app.UsageError("evaluate needs either --benchmark or --data")
+    return read_pairs_file(_DATA.value)

@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -7,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from errors import raises
 from gguf import GGMLQuantizationType as Kind
 
 from ste_jax.checkpoint.source import open_model
@@ -178,66 +178,69 @@ def test_rope_factors_of_llama_3_are_recognised(tmp_path: Path, factor: float) -
 
 def test_unknown_rope_factors_are_refused(tmp_path: Path) -> None:
     tensors = random_tensors() | {"rope_freqs.weight": llama3_factors(H, 16.0)}
-    with pytest.raises(ValueError, match=r"rope_freqs\.weight holds none of the rope scalings"):
+    with raises("model_unsupported", str(tmp_path / "m.gguf"), "rope_freqs.weight"):
         open_model(write(tmp_path / "m.gguf", tensors))
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("metadata", "code", "places"),
     [
-        ({"llama.rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type is 'yarn'"),
-        ({"llama.expert_count": 8}, r"llama\.expert_count is set"),
-        ({"split.count": 3}, "one part of several"),
-        ({"llama.rope.dimension_count": 8}, r"llama\.rope\.dimension_count is not the head size 16"),
-        ({"llama.block_count": None}, r"llama\.block_count is None, not a positive number"),
-        ({"llama.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is None"),
-        ({"llama.block_count": 3}, r"tensor blk\.2\.attn_norm\.weight is missing"),
-        ({"llama.block_count": 1}, r"tensor blk\.1\.\S+ does not belong to a Llama"),
-        ({"llama.feed_forward_length": 96}, r"ffn_gate\.weight has shape \(64, 32\).*needs \(96, 32\)"),
+        ({"llama.rope.scaling.type": "yarn"}, "model_unsupported", ("llama.rope.scaling.type", "yarn")),
+        ({"llama.expert_count": 8}, "model_unsupported", ("llama.expert_count",)),
+        ({"split.count": 3}, "model_unsupported", ("gguf-split",)),
+        ({"llama.rope.dimension_count": 8}, "model_unsupported", ("llama.rope.dimension_count", "16")),
+        ({"llama.block_count": None}, "model_damaged", ("llama.block_count",)),
+        (
+            {"llama.attention.layer_norm_rms_epsilon": None},
+            "model_damaged",
+            ("llama.attention.layer_norm_rms_epsilon",),
+        ),
+        ({"llama.block_count": 3}, "model_damaged", ("blk.2.attn_norm.weight",)),
+        ({"llama.block_count": 1}, "model_unsupported", ("blk.1.",)),
+        ({"llama.feed_forward_length": 96}, "model_mismatch", ("ffn_gate.weight", "(64, 32)", "(96, 32)")),
     ],
     ids=str,
 )
-def test_files_that_we_cannot_honour_are_refused(
-    tmp_path: Path, metadata: dict[str, object], message: str
+def test_unsupported_and_damaged_files_are_refused(
+    tmp_path: Path, metadata: dict[str, object], code: str, places: tuple[str, ...]
 ) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with raises(code, str(tmp_path / "m.gguf"), *places):
         open_model(write(tmp_path / "m.gguf", random_tensors(), metadata))
-    assert str(tmp_path / "m.gguf") in str(error.value)
 
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", random_tensors(), architecture="qwen2")
-    with pytest.raises(ValueError, match=r"general\.architecture is 'qwen2'; only llama"):
+    with raises("model_unsupported", str(path), "general.architecture", "qwen2"):
         open_model(path)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "tensor", "code"),
     [
-        (lambda t: t.pop("blk.1.ffn_up.weight"), r"tensor blk\.1\.ffn_up\.weight is missing"),
-        (lambda t: t.pop("token_embd.weight"), r"tensor token_embd\.weight is missing"),
-        (lambda t: t.update({"output_norm.weight": np.ones(31, np.float32)}), r"has shape \(31,\)"),
-        (lambda t: t.update({"blk.0.attn_q.bias": np.ones(64, np.float32)}), "does not belong to a Llama"),
+        ("blk.1.ffn_up.weight", None, "model_damaged"),
+        ("token_embd.weight", None, "model_damaged"),
+        ("output_norm.weight", np.ones(31, np.float32), "model_mismatch"),
+        ("blk.0.attn_q.bias", np.ones(64, np.float32), "model_unsupported"),
     ],
     ids=["layer", "embedding", "shape", "bias"],
 )
-def test_odd_tensors_are_refused(tmp_path: Path, change: Callable, message: str) -> None:
-    tensors = random_tensors()
-    change(tensors)
-    with pytest.raises(ValueError, match=message):
-        open_model(write(tmp_path / "m.gguf", tensors))
+def test_odd_tensors_are_refused(tmp_path: Path, name: str, tensor: np.ndarray | None, code: str) -> None:
+    tensors = random_tensors() | {name: tensor}
+    path = write(tmp_path / "m.gguf", {k: v for k, v in tensors.items() if v is not None})
+    with raises(code, str(path), name):
+        open_model(path)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 21, 200, 1000, 30_000, -40])
 def test_truncated_files_are_refused(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path / "m.gguf", random_tensors())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"m\.gguf: truncated.*download it again"):
+    with raises("model_damaged", str(path)):
         open_model(path)
 
 
 def test_a_git_lfs_pointer_is_no_weights(tmp_path: Path) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 98362432\n"
     (tmp_path / "m.gguf").write_text(pointer)
-    with pytest.raises(ValueError, match=r"m\.gguf: a git-lfs pointer.*git lfs pull"):
+    with raises("model_damaged", str(tmp_path / "m.gguf"), "git lfs pull"):
         open_model(tmp_path / "m.gguf")

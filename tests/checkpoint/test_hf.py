@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from errors import raises
 from safetensors.torch import load_file, save_file
 
 from ste_jax.checkpoint.hf import read_architecture
@@ -88,31 +89,38 @@ def test_config_defaults_of_old_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "code", "field"),
     [
-        ({"model_type": "mistral"}, "model_type is 'mistral'; only 'llama'"),
-        ({"model_type": "absent"}, "model_type is None"),
-        ({"attention_bias": True}, "attention_bias is True"),
-        ({"mlp_bias": True}, "mlp_bias is True"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, r"rope_scaling\.rope_type is 'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, r"rope_scaling\.rope_type is 'linear'"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, r"rope_parameters\.rope_type is 'dynamic'"),
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is None"),
-        ({"vocab_size": "absent"}, "vocab_size is None"),
-        ({"hidden_size": "4096"}, "hidden_size is '4096'; a positive int"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+        ({"model_type": "mistral"}, "model_unsupported", "model_type"),
+        ({"model_type": "absent"}, "model_unsupported", "model_type"),
+        ({"attention_bias": True}, "model_unsupported", "attention_bias"),
+        ({"mlp_bias": True}, "model_unsupported", "mlp_bias"),
+        ({"hidden_act": "gelu"}, "model_unsupported", "hidden_act"),
+        ({"quantization_config": {"bits": 4}}, "model_unsupported", "quantization_config"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            "model_unsupported",
+            "rope_scaling.rope_type",
+        ),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "model_unsupported", "rope_scaling.rope_type"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "model_unsupported", "rope_parameters.rope_type"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "model_unsupported",
+            "rope_parameters.partial_rotary_factor",
+        ),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "model_damaged", "low_freq_factor"),
+        ({"vocab_size": "absent"}, "model_damaged", "vocab_size"),
+        ({"hidden_size": "4096"}, "model_damaged", "hidden_size"),
+        ({"num_hidden_layers": 0}, "model_damaged", "num_hidden_layers"),
     ],
     ids=str,
 )
-def test_configs_that_we_cannot_honour_are_refused(
-    tmp_path: Path, change: dict[str, object], message: str
+def test_unsupported_configs_are_refused(
+    tmp_path: Path, change: dict[str, object], code: str, field: str
 ) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with raises(code, f"{tmp_path}/config.json", field):
         config_of(tmp_path, **change)
-    assert str(tmp_path / "config.json") in str(error.value)
 
 
 @pytest.mark.parametrize("size", ["1GB", "20KB"], ids=["whole", "shards"])
@@ -179,37 +187,29 @@ def test_a_tied_model_may_hold_its_embeddings_twice(hf_folder: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "tensor", "code", "places"),
     [
-        (lambda t: t.pop("lm_head.weight"), r"tensor lm_head\.weight is missing"),
-        (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), r"layers\.1\.mlp\.up_proj\.weight is missing"),
-        (
-            lambda t: t.update({"model.norm.weight": torch.ones(31)}),
-            r"norm\.weight has shape \(31,\).*\(32,\)",
-        ),
-        (
-            lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}),
-            "does not belong to a Llama",
-        ),
-        (
-            lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}),
-            "is of type I8; quantised",
-        ),
+        ("lm_head.weight", None, "model_damaged", ()),
+        ("model.layers.1.mlp.up_proj.weight", None, "model_damaged", ()),
+        ("model.norm.weight", torch.ones(31), "model_mismatch", ("(31,)", "(32,)")),
+        ("model.layers.0.self_attn.q_proj.bias", torch.ones(32), "model_unsupported", ()),
+        ("model.norm.weight", torch.ones(32, dtype=torch.int8), "model_unsupported", ("I8",)),
     ],
     ids=["head", "layer", "shape", "bias", "int8"],
 )
-def test_odd_tensors_are_refused(hf_folder: Make, change: Callable, message: str) -> None:
+def test_odd_tensors_are_refused(
+    hf_folder: Make, name: str, tensor: torch.Tensor | None, code: str, places: tuple[str, ...]
+) -> None:
     folder = hf_folder()
-    edit_weights(folder, change)
-    with pytest.raises(ValueError, match=message) as error:
+    edit_weights(folder, lambda t: t.pop(name) if tensor is None else t.update({name: tensor}))
+    with raises(code, str(folder), name, *places):
         open_model(folder)
-    assert str(folder) in str(error.value)
 
 
 def test_more_layers_than_the_config_says_are_refused(hf_folder: Make) -> None:
     folder = hf_folder()
     edit_config(folder, num_hidden_layers=2)
-    with pytest.raises(ValueError, match=r"model\.layers\.2\.\S+ does not belong"):
+    with raises("model_unsupported", str(folder), "model.layers.2."):
         open_model(folder)
 
 
@@ -217,7 +217,7 @@ def test_more_layers_than_the_config_says_are_refused(hf_folder: Make) -> None:
 def test_truncated_weights_are_refused(hf_folder: Make, keep: int) -> None:
     file = hf_folder() / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"model\.safetensors: truncated.*download it again"):
+    with raises("model_damaged", str(file)):
         open_model(file.parent)
 
 
@@ -225,9 +225,7 @@ def test_a_missing_shard_is_named(hf_folder: Make) -> None:
     folder = hf_folder(max_shard_size="20KB")
     shard = sorted(folder.glob("*.safetensors"))[1]
     shard.unlink()
-    with pytest.raises(
-        ValueError, match=f"{shard.name}: missing, though model.safetensors.index.json names it"
-    ):
+    with raises("model_damaged", str(shard), "model.safetensors.index.json"):
         open_model(folder)
 
 
@@ -236,14 +234,14 @@ def test_an_index_cannot_lead_out_of_the_folder(hf_folder: Make) -> None:
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     index = {"weight_map": {"lm_head.weight": "../outside.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=r"outside\.safetensors: missing"):
+    with raises("model_damaged", f"{folder}/outside.safetensors"):
         open_model(folder)
 
 
 def test_a_broken_index_is_refused(hf_folder: Make) -> None:
     folder = hf_folder()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
-    with pytest.raises(ValueError, match="field weight_map"):
+    with raises("model_damaged", "model.safetensors.index.json", "weight_map"):
         open_model(folder)
 
 
@@ -251,24 +249,24 @@ def test_a_git_lfs_pointer_is_no_weights(hf_folder: Make) -> None:
     folder = hf_folder()
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 538090408\n"
     (folder / "model.safetensors").write_text(pointer)
-    with pytest.raises(ValueError, match="git lfs pull"):
+    with raises("model_damaged", "model.safetensors", "git lfs pull"):
         open_model(folder)
 
 
 def test_a_folder_without_weights_is_refused(hf_folder: Make) -> None:
     folder = hf_folder()
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"no weights \(\*\.safetensors\)"):
+    with raises("model_damaged", str(folder), "*.safetensors"):
         open_model(folder)
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(ValueError, match="save it as safetensors"):
+    with raises("model_damaged", str(folder), ".bin"):
         open_model(folder)
 
 
 def test_the_same_tensor_in_two_files_is_refused(hf_folder: Make) -> None:
     folder = hf_folder()
     (folder / "copy.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(ValueError, match=r"is in copy\.safetensors too; remove one"):
+    with raises("model_damaged", "model.safetensors", "copy.safetensors"):
         open_model(folder)
 
 
@@ -276,5 +274,5 @@ def test_a_broken_config_is_refused(hf_folder: Make) -> None:
     folder = hf_folder()
     for text in ("{", "[]"):
         (folder / "config.json").write_text(text)
-        with pytest.raises(ValueError, match=r"config\.json: (broken JSON|not a JSON object)"):
+        with raises("data_invalid", f"{folder}/config.json"):
             open_model(folder)

@@ -28,14 +28,16 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused_when_it_is_opened(
     assert make_context(mesh=(1, -1, 2)).seed_model.architecture.num_kv_heads == 2
 
 
-@pytest.mark.parametrize("start", [pipeline.run, lambda context: pipeline.run_stage(context, "select", 1)])
+@pytest.mark.parametrize(
+    "start", [pipeline.run_stages, lambda context: pipeline.run_stage(context, "select", 1)]
+)
 def test_labelled_pairs_are_read_before_any_stage(
     make_context: MakeContext, tmp_path: Path, start: Callable[[Context], object]
 ) -> None:
     labelled = tmp_path / "labelled.jsonl"
     labelled.write_text('{"instruction": "i", "response_a": "a", "response_b": "b"}\n')
     context = make_context(labelled_pairs=str(labelled))
-    with pytest.raises(ValueError, match=str(labelled)):
+    with raises("data_invalid", str(labelled)):
         start(context)
     assert not list(Path(context.workdir).iterdir())
 

@@ -156,7 +156,7 @@ def test_fine_tuning_alone_again_wants_a_redo(ste: Any, preferred: Path, tmp_pat
     pipeline.redo(alone, "iteration_1/prefer")
     assert hashes(workdir) == {"model": hashes(preferred)["train/model"]}
     assert not (workdir / "iteration_1/evaluate").exists(), "made by the other model"
-    with pytest.raises(ValueError, match=r"set prefer\.epochs above 0"):
+    with raises("config_invalid", "prefer.epochs"):
         pipeline.run_stage(alone, "prefer", 1)
     # A kill between the two steps of a redo: the model is gone, the other not yet back.
     (workdir / "iteration_1/model").rename(workdir / "iteration_1/train/model")

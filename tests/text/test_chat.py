@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from errors import raises
 from transformers import AutoTokenizer
 
 from ste_jax.text.chat import Message, encode_chat
@@ -175,29 +176,29 @@ def test_smollm2_gets_no_extra_bos(smollm2: Tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("written", "reason"),
+    "written",
     [
-        ("{{ m.content[1:] }}", "looks into a message"),
-        ("{{ m.content.split('=')[-1] }}", "drops, repeats or cuts"),
-        ("{{ m.content }}{{ m.content }}", "drops, repeats or cuts"),
-        ("{% if m.role == 'assistant' %}{{ m.content }}{% endif %}", "drops, repeats or cuts"),
-        ("{{ m.content | length }}{{ m.content }}", "looks into a message"),
-        ("{{ m.content }}{{ 'X' if m.content.startswith('a') else 'Y' }}", "looks into a message"),
+        "{{ m.content[1:] }}",
+        "{{ m.content.split('=')[-1] }}",
+        "{{ m.content }}{{ m.content }}",
+        "{% if m.role == 'assistant' %}{{ m.content }}{% endif %}",
+        "{{ m.content | length }}{{ m.content }}",
+        "{{ m.content }}{{ 'X' if m.content.startswith('a') else 'Y' }}",
     ],
 )
-def test_templates_that_change_a_content_are_refused(write_llama3, tmp_path: Path, written: str, reason: str):
+def test_templates_that_change_a_content_are_refused(write_llama3, tmp_path: Path, written: str):
     template = "{% for m in messages %}<|start_header_id|>" + written + "<|eot_id|>{% endfor %}"
     tokenizer = load_tokenizer(write_llama3(tmp_path, template))
-    with pytest.raises(ValueError, match=reason):
+    with raises("chat_invalid"):
         encode_chat(tokenizer, [Message("user", "a=b")])
 
 
 def test_conversations_that_the_template_refuses_are_named(llama2: Tokenizer):
-    with pytest.raises(ValueError, match=r"\['user', 'user'\].*take turns"):
+    with raises("chat_invalid", "['user', 'user']"):
         encode_chat(llama2, [Message("user", "a"), Message("user", "b")])
-    with pytest.raises(ValueError, match="empty conversation"):
+    with raises("chat_invalid", "[]"):
         encode_chat(llama2, [])
-    with pytest.raises(ValueError, match="role must be one of system, user, assistant, not 'human<"):
+    with raises("chat_invalid", "role", "'human<|im_end|>'"):
         Message("human<|im_end|>", "a")  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ import gguf
 import pytest
 import sentencepiece
 import tokenizers
+from errors import raises
 from transformers import AutoTokenizer
 
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
@@ -284,41 +285,40 @@ def test_a_sentencepiece_gguf_gives_the_ids_of_its_folder(
 def test_missing_and_broken_files_are_named(
     write_llama3, llama3_folder: Path, smollm2_path: Path, tmp_path: Path
 ):
-    def refused(path: Path, reason: str) -> None:
-        with pytest.raises(ValueError, match=reason) as error:
+    def refused(path: Path, *places: str) -> None:
+        with raises("tokenizer_invalid", str(path), *places):
             load_tokenizer(path)
-        assert str(path) in str(error.value)
 
-    refused(tmp_path, "tokenizer.json or tokenizer.model")
-    refused(tmp_path / "nothing.gguf", "no such file")
-    refused(write_llama3(tmp_path / "base", template=None), "no chat template.*instruct")
-    refused(write_llama3(tmp_path / "syntax", template="{% for %}"), "chat template cannot render")
+    refused(tmp_path, "tokenizer.json", "tokenizer.model")
+    refused(tmp_path / "nothing.gguf")
+    refused(write_llama3(tmp_path / "base", template=None), "chat_template", "tokenizer_config.json")
+    refused(write_llama3(tmp_path / "syntax", template="{% for %}"), "chat template")
     broken = write_llama3(tmp_path / "broken")
     (broken / "tokenizer_config.json").write_text("{")
-    refused(broken, "tokenizer_config.json is not JSON")
+    refused(broken, "tokenizer_config.json")
     (broken / "tokenizer_config.json").unlink()
     (broken / "tokenizer.json").write_text('{"version": "1.0", ')
-    refused(broken, "tokenizer.json is broken")
+    refused(broken, "tokenizer.json")
     (broken / "tokenizer.json").unlink()
     (broken / "tokenizer.model").write_bytes(b"not a model")
-    refused(broken, "not a sentencepiece model")
+    refused(broken, "tokenizer.model")
     stop = write_llama3(tmp_path / "stop")
     (stop / "generation_config.json").write_text('{"eos_token_id": "end"}')
-    refused(stop, "eos_token_id")
+    refused(stop, "generation_config.json", "eos_token_id")
     truncated = tmp_path / "truncated.gguf"
     with smollm2_path.open("rb") as whole:
         truncated.write_bytes(whole.read(100_000))
-    refused(truncated, "not a complete GGUF")
-    refused(gguf_of(llama3_folder, tmp_path / "pre.gguf", "viking"), "tokenizer.ggml.pre is 'viking'")
+    refused(truncated)
+    refused(gguf_of(llama3_folder, tmp_path / "pre.gguf", "viking"), "tokenizer.ggml.pre", "viking")
     unigram = write_llama3(tmp_path / "unigram")
     tokenizers.Tokenizer(tokenizers.models.Unigram([("a", 0.0)], 0)).save(str(unigram / "tokenizer.json"))
-    refused(unigram, "Unigram.*BPE")
+    refused(unigram, "Unigram")
     other = write_llama3(tmp_path / "other")
     text = (other / "tokenizer.json").read_text(encoding="utf-8").replace("<|eot_id|>", "<\uff5ceot\uff5c>")
     (other / "tokenizer.json").write_text(text, encoding="utf-8")
-    refused(gguf_of(other, tmp_path / "other.gguf", "llama-bpe"), "control token .* is lost")
+    refused(gguf_of(other, tmp_path / "other.gguf", "llama-bpe"), "<\uff5ceot\uff5c>")
 
 
 def test_half_a_surrogate_pair_is_refused(llama3: Tokenizer):
-    with pytest.raises(ValueError, match="not valid Unicode"):
+    with raises("text_invalid"):
         llama3.encode_plain("a\ud800b")
