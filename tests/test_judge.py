@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from errors import raises
+from judges import load_judge, load_model
 
 from ste_jax.judge import Judge
-from ste_jax.model import Model, buckets_below
+from ste_jax.model import buckets_below
 from ste_jax.records import ComparisonResult
 
 X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
@@ -25,7 +26,7 @@ PAIRS = [
 @pytest.fixture(scope="module")
 def judge(smollm2_path: Path) -> Judge:
     """Writes up to four tokens before its verdict is forced."""
-    return Judge.load(smollm2_path, max_new_tokens=4)
+    return load_judge(smollm2_path, max_new_tokens=4)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_one_order_and_flips(judge: Judge, result: ComparisonResult) -> None:
     ],
 )
 def test_bad_arguments_raise_before_any_compute(smollm2_path: Path, arguments: Any, options: Any) -> None:
-    fresh = Judge.load(smollm2_path)
+    fresh = load_judge(smollm2_path)
     with pytest.raises(ValueError):  # noqa: PT011 - several codes
         fresh.compare(*arguments, **options)
     assert fresh.model._engine is None
@@ -114,7 +115,7 @@ def test_a_reference_is_shown_or_refused(judge: Judge, tmp_path: Path) -> None:
     template = tmp_path / "own.toml"
     texts = "\n".join(f"# {name}\n{{{name}}}\n# end" for name in ("instruction", "response_a", "response_b"))
     template.write_text(f'user = """{texts}\nSay [[A]] or [[B]]."""')
-    fresh = Judge.load(judge.model.source.path, prompt=str(template))
+    fresh = load_judge(judge.model.source.path, prompt=str(template))
     for call in (
         lambda: fresh.compare(X, GOOD, BAD, reference="The Elbe."),
         lambda: fresh.compare_many([PAIRS[0], PAIRS[1] | {"reference": "The Elbe."}]),
@@ -125,7 +126,7 @@ def test_a_reference_is_shown_or_refused(judge: Judge, tmp_path: Path) -> None:
 
 
 def test_pairs_are_checked_before_the_first_is_judged(smollm2_path: Path) -> None:
-    fresh = Judge.load(smollm2_path)
+    fresh = load_judge(smollm2_path)
     with raises("data_invalid", "pairs[1]"):
         fresh.compare_many([PAIRS[0], {"instruction": X}])
     with raises("data_invalid", "r0"):
@@ -141,7 +142,7 @@ def test_a_finished_file_is_read_and_not_judged_again(
     out = tmp_path / "verdicts.jsonl"
     first = judge.compare_many(PAIRS, out=out)
     content = out.read_bytes()
-    fresh = Judge.load(smollm2_path, max_new_tokens=4)
+    fresh = load_judge(smollm2_path, max_new_tokens=4)
     assert fresh.compare_many(PAIRS, out=out) == first
     assert fresh.model._engine is None
     assert out.read_bytes() == content
@@ -150,8 +151,8 @@ def test_a_finished_file_is_read_and_not_judged_again(
     assert [r["id"] for r in records] == [p["id"] for p in PAIRS]
     assert records == [json.loads(json.dumps(r.to_dict())) for r in first]
     for other in (
-        Judge.load(smollm2_path, max_new_tokens=5),
-        Judge.load(smollm2_path, max_new_tokens=4, seed=1),
+        load_judge(smollm2_path, max_new_tokens=5),
+        load_judge(smollm2_path, max_new_tokens=4, seed=1),
     ):
         with raises("output_mismatch", "verdicts.jsonl"):
             other.compare_many(PAIRS, out=out)
@@ -171,14 +172,14 @@ def test_an_interrupted_call_continues(judge: Judge, smollm2_path: Path, tmp_pat
                 raise KeyboardInterrupt
             yield item
 
-    stopping = Judge.load(smollm2_path, max_new_tokens=4)
+    stopping = load_judge(smollm2_path, max_new_tokens=4)
     stopping._results = stop_after_one.__get__(stopping)
     stopping.model = judge.model
     with pytest.raises(KeyboardInterrupt):
         stopping.compare_many(PAIRS, out=out)
     assert not out.exists()
     made = []
-    again = Judge.load(smollm2_path, max_new_tokens=4)
+    again = load_judge(smollm2_path, max_new_tokens=4)
     again.model = judge.model
     again._results = lambda *a, **o: (made.append(r.id) or r for r in results(again, *a, **o))
     again.compare_many(PAIRS, out=out)
@@ -223,19 +224,19 @@ def test_nothing_is_printed(judge: Judge, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_small_models_are_forced_to_decide(smollm2_path: Path) -> None:
-    default = Judge.load(smollm2_path)
+    default = load_judge(smollm2_path)
     assert (default.settings.prompt.name, default.settings.max_new_tokens) == ("short", 32)
     assert (default.settings.force_verdict, default.model.settings.dtype, default.trained) == (
         True,
         "float32",
         False,
     )
-    alone = Judge.load(smollm2_path, max_new_tokens=0, prompt="verdict")
+    alone = load_judge(smollm2_path, max_new_tokens=0, prompt="verdict")
     assert (alone.settings.max_new_tokens, alone.settings.prompt.name) == (0, "verdict")
     with raises("argument_invalid", "max_new_tokens"):
-        Judge.load(smollm2_path, max_new_tokens=0, force_verdict=False)
+        load_judge(smollm2_path, max_new_tokens=0, force_verdict=False)
     with raises("argument_invalid", "dtype"):
-        Judge.load(smollm2_path, dtype="float16")
+        load_judge(smollm2_path, dtype="float16")
 
 
 def test_samples_depend_on_seed_prompt_and_number_alone(judge: Judge) -> None:
@@ -261,7 +262,7 @@ def test_samples_depend_on_seed_prompt_and_number_alone(judge: Judge) -> None:
 
 
 def test_a_model_of_a_folder_is_opened_lazily(tiny_model: Path) -> None:
-    model = Model.load(tiny_model)
+    model = load_model(tiny_model)
     assert model._engine is None
     assert model.generate(["Hello"], max_new_tokens=2)[0][0].finish_reason in ("stop", "length")
 
@@ -286,7 +287,7 @@ def test_the_command_writes_what_python_returns(ste: Any, tiny_model: Path, tmp_
     printed, err = process.communicate(timeout=300)
     assert (process.returncode, printed) == (0, ""), err
     assert "5 comparisons" in err
-    expected = Judge.load(tiny_model, max_new_tokens=2).compare_many(PAIRS)
+    expected = load_judge(tiny_model, max_new_tokens=2).compare_many(PAIRS)
     records = [json.loads(line) for line in out.read_text().splitlines()[1:]]
     assert [(r["id"], r["winner"], r["source"]) for r in records] == [
         (r.id, r.winner, r.comparison.metadata["source"]) for r in expected

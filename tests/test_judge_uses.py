@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from judges import load_judge
 
 from ste_jax.data.comparisons import Ranking
 from ste_jax.judge import Judge
@@ -21,7 +22,7 @@ ANSWERS = ["The capital of France is Paris.", "Bananas are yellow.", "Paris, I t
 
 @pytest.fixture(scope="module")
 def judge(tiny_model: Path) -> Judge:
-    return Judge.load(tiny_model, prompt="verdict", max_new_tokens=0, sequences=16)
+    return load_judge(tiny_model, prompt="verdict", max_new_tokens=0, sequences=16)
 
 
 def test_rank_follows_from_comparisons_and_ignores_the_order(judge: Judge):
@@ -203,7 +204,7 @@ def test_a_text_that_cannot_be_encoded_fails_alone(picky: Judge):
 
 
 def test_identical_responses_that_do_not_fit_are_too_long(tiny_model: Path):
-    fresh = Judge.load(tiny_model, prompt="verdict", max_new_tokens=0)
+    fresh = load_judge(tiny_model, prompt="verdict", max_new_tokens=0)
     long = "word " * 5000
     assert fresh.compare(X, long, long).abstained == "too_long"
     assert fresh.compare(X, "word", "word").abstained == "tie"
@@ -223,7 +224,7 @@ def test_a_reference_needs_a_judge_that_was_trained_with_any_prompt(tiny_model: 
     card = json.loads((folder / "model.json").read_text())
     card |= {"judge_prompt": load_prompt("verdict").to_json(), "parser": PARSER}
     (folder / "model.json").write_text(json.dumps(card))
-    trained = Judge.load(folder, max_new_tokens=0, force_verdict=True)
+    trained = load_judge(folder, max_new_tokens=0, force_verdict=True)
     with_reference = {"instruction": X, "reference": "Paris"}
     for call in (
         lambda: trained.compare(X, "a", "b", reference="Paris"),
@@ -239,4 +240,4 @@ def test_a_reference_needs_a_judge_that_was_trained_with_any_prompt(tiny_model: 
         trained.compare(X, "a", "b", rubric="Be brief.")
     assert trained.model._engine is None
     trained.check_reference(None)
-    Judge.load(folder, max_new_tokens=0, force_verdict=True, allow_untrained_prompt=True).check_reference("P")
+    load_judge(folder, max_new_tokens=0, force_verdict=True, allow_untrained_prompt=True).check_reference("P")

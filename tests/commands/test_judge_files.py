@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from absl import app
+from judges import load_judge
 
 from ste_jax.commands.judge import score_rubric
-from ste_jax.judge import Judge
 from ste_jax.storage.jsonl_output import iter_output
 
 X = "Name the capital of France."
@@ -34,7 +34,7 @@ def _run(ste: Any, *arguments: str) -> str:
 
 
 def test_rank_and_score_write_what_python_returns(ste: Any, model: Path, tmp_path: Path):
-    judge = Judge.load(model, prompt="verdict", max_new_tokens=0)
+    judge = load_judge(model, prompt="verdict", max_new_tokens=0)
     rankings = [
         {"instruction": f"{X} ({k})", "responses": ANSWERS, "id": f"r{k}", "city": 1} for k in range(2)
     ]
@@ -85,10 +85,10 @@ def test_calibrate_writes_into_the_card_that_load_reads(ste: Any, model: Path, t
     text = _run(ste, "calibrate", f"--model={model}", data, "--json", *SETTINGS)
     found = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
     assert found["pairs"] == 60
-    calibrated = Judge.load(model, prompt="verdict", max_new_tokens=0)
+    calibrated = load_judge(model, prompt="verdict", max_new_tokens=0)
     assert calibrated.calibration is not None
     assert calibrated.calibration.to_dict() == found
-    assert Judge.load(model, prompt="verdict", max_new_tokens=4).calibration is None
+    assert load_judge(model, prompt="verdict", max_new_tokens=4).calibration is None
     plain = calibrated.compare(X, *ANSWERS[:2])
     assert plain.log_odds is not None
     calibrated.calibration = None
