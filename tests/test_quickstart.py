@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ste_jax.evaluation.result import read_result
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "quickstart.sh"
 # The sizes of `quickstart:runlocal`.
@@ -53,10 +55,11 @@ def test_the_quickstart_runs(environment: dict[str, str], smollm2_path: Path, tm
     models = json.loads((workdir / "summary.json").read_text())["models"]
     assert [model["iteration"] for model in models] == [0, 1]
     assert "quickstart" in (workdir / "report.html").read_text()
-    for name, model in (("seed", smollm2_path.stem), ("trained", None)):
-        result = workdir / f"starter_pairs-{name}.jsonl"
-        header = json.loads(result.read_text().splitlines()[0])
-        assert model in (None, header["settings"]["model"]["name"])
+    models = [
+        read_result(workdir / f"starter_pairs-{name}.jsonl").run["model"] for name in ("seed", "trained")
+    ]
+    assert models[0]["name"] == smollm2_path.stem
+    assert models[1]["hash"] != models[0]["hash"]
     (log,) = (workdir / "logs").glob("*-process0.log")
     text = log.read_text()
     for line in ("command: ", "versions: ", "config: ", "process 0 of 1: "):
