@@ -85,24 +85,26 @@ def test_one_order_and_flips(judge: Judge, result: ComparisonResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options"),
+    ("arguments", "options", "code"),
     [
-        (("", GOOD, BAD), {}),
-        (("  ", GOOD, BAD), {}),
-        ((X, 3, BAD), {}),
-        ((X, None, BAD), {}),
-        ((X, float("nan"), BAD), {}),
-        ((X, GOOD, BAD), {"votes": 0}),
-        ((X, GOOD, BAD), {"votes": True}),
-        ((X, GOOD, BAD), {"orders": "three"}),
-        ((X, GOOD, BAD), {"on_flip": "maybe"}),
-        ((X, GOOD, BAD), {"rubric": "Be brief."}),
-        (([{"role": "user"}], GOOD, BAD), {}),
+        (("", GOOD, BAD), {}, "data_invalid"),
+        (("  ", GOOD, BAD), {}, "data_invalid"),
+        ((X, 3, BAD), {}, "data_invalid"),
+        ((X, None, BAD), {}, "data_invalid"),
+        ((X, float("nan"), BAD), {}, "data_invalid"),
+        ((X, GOOD, BAD), {"votes": 0}, "argument_invalid"),
+        ((X, GOOD, BAD), {"votes": True}, "argument_invalid"),
+        ((X, GOOD, BAD), {"orders": "three"}, "argument_invalid"),
+        ((X, GOOD, BAD), {"on_flip": "maybe"}, "argument_invalid"),
+        ((X, GOOD, BAD), {"rubric": " "}, "prompt_invalid"),
+        (([{"role": "user"}], GOOD, BAD), {}, "data_invalid"),
     ],
 )
-def test_bad_arguments_raise_before_any_compute(smollm2_path: Path, arguments: Any, options: Any) -> None:
+def test_bad_arguments_raise_before_any_compute(
+    smollm2_path: Path, arguments: Any, options: Any, code: str
+) -> None:
     fresh = load_judge(smollm2_path)
-    with pytest.raises(ValueError):  # noqa: PT011 - several codes
+    with raises(code):
         fresh.compare(*arguments, **options)
     assert fresh.model._engine is None
 
