@@ -66,4 +66,4 @@ def _print(evaluation: Evaluation) -> None:
 def _benchmark() -> Benchmark:
     if _BENCHMARK.value:
         return load(_BENCHMARK.value, _PATH.value)
-    return read_pairs_file(_DATA.value)
+    return read_pairs_file(_DATA.value or "")
