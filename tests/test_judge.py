@@ -84,6 +84,12 @@ def test_one_order_and_flips(judge: Judge, result: ComparisonResult) -> None:
     assert strict.probability_a == result.probability_a
 
 
+@pytest.fixture(scope="module")
+def idle(smollm2_path: Path) -> Judge:
+    """A judge that compares nothing, so that its model has no engine."""
+    return load_judge(smollm2_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "code"),
     [
@@ -100,13 +106,10 @@ def test_one_order_and_flips(judge: Judge, result: ComparisonResult) -> None:
         (([{"role": "user"}], GOOD, BAD), {}, "data_invalid"),
     ],
 )
-def test_bad_arguments_raise_before_any_compute(
-    smollm2_path: Path, arguments: Any, options: Any, code: str
-) -> None:
-    fresh = load_judge(smollm2_path)
+def test_bad_arguments_raise_before_any_compute(idle: Judge, arguments: Any, options: Any, code: str) -> None:
     with raises(code):
-        fresh.compare(*arguments, **options)
-    assert fresh.model._engine is None
+        idle.compare(*arguments, **options)
+    assert idle.model._engine is None
 
 
 def test_a_reference_is_shown_or_refused(judge: Judge, tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ Cloud = Callable[..., Result]
 def cloud(tmp_path: Path) -> Cloud:
     """Runs a script of tpu/ in a simulated cloud that follows `script`."""
     (tmp_path / "bin").mkdir()
-    shutil.copy(Path(__file__).with_name("gcloud"), tmp_path / "bin")
+    _, _, program = Path(__file__).with_name("gcloud").read_text().partition("\n")
+    # Started often: by this interpreter without its packages, not by the shim of a version manager.
+    (tmp_path / "bin" / "gcloud").write_text(f"#!{sys.executable} -S\n{program}")
+    (tmp_path / "bin" / "gcloud").chmod(0o755)
 
     def run(script: str, *flags: str, play: dict[str, Any] | None = None, **environment: str) -> Result:
         folder = tmp_path / "cloud"
