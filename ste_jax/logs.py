@@ -22,6 +22,16 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CAPACITY = 10_000  # lines in memory
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _COMPILE_SECONDS = 0.5  # shorter compilations are not logged
+
+
+class _QuietFileHandler(logging.FileHandler):
+    """A log file that a full disk does not turn into tracebacks on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base class
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 _memory = logging.handlers.MemoryHandler(_CAPACITY, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
 _file: logging.FileHandler | None = None
 
@@ -66,7 +76,7 @@ def open_file(folder: str | os.PathLike[str], process: int) -> Path:
     Path(folder).mkdir(parents=True, exist_ok=True)
     # The process id keeps two commands of the same second apart.
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-process{process}.log"
-    _file = logging.FileHandler(Path(folder) / name, encoding="utf-8")
+    _file = _QuietFileHandler(Path(folder) / name, encoding="utf-8")
     _file.setFormatter(logging.Formatter(_FORMAT))
     _ROOT.addHandler(_file)
     _memory.setTarget(_file)

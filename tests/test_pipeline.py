@@ -22,7 +22,7 @@ from ste_jax.config import read_config
 from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
-from ste_jax.stages import annotate, pairs, train
+from ste_jax.stages import annotate, fitting, pairs, train
 from ste_jax.stages.context import Context
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.success import require_success
@@ -145,7 +145,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_bytes(finished: Path, survivor
 def test_a_second_run_in_the_same_workdir_is_refused(survivor: Survivor) -> None:
     assert survivor.refusal.code == 1
     assert survivor.refusal.err == (
-        f"ste: another run works in {survivor.workdir}; wait for it, or give this one another --workdir\n"
+        f"ste: another run works in {survivor.workdir}; wait for it, or choose another --workdir\n"
     )
 
 
@@ -248,7 +248,7 @@ def test_a_best_model_that_is_gone_is_asked_for(
     workdir = copied(finished, tmp_path / "run", "iteration_1/train", "iteration_1/model")
     context, splits, judgments = opened(ste, workdir)
     ended = TrainResult(steps=4, resumed_from=2, loss=1.0, evaluations=((2, 0.5), (4, 0.1)), best_step=2)
-    monkeypatch.setattr(train, "train", lambda *given, **named: ended)
+    monkeypatch.setattr(fitting, "train", lambda *given, **named: ended)
     with raises("model_not_found", "best-2", "--redo=iteration_1/train"):
         train.run(context, 1, judgments, splits)
     assert not (workdir / "iteration_1/train/SUCCESS.json").exists()

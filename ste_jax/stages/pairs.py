@@ -56,9 +56,11 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     pairs, rejected = _build(context, inputs)
     calls = {name: call for name in sampler.names if (call := read_success(folder / name))}
     work = [call.work for call in calls.values()]
-    for reason in ("too_long", "chat_invalid"):
-        if unanswered := len(calls["answers"].summary.get(reason, ())):
-            rejected[reason] += unanswered * len(settings.modes)
+    invalid = len(calls["answers"].summary.get("chat_invalid", ()))
+    unanswered = {"chat_invalid": invalid, "too_long": len(instructions) - len(inputs.instructions) - invalid}
+    for reason, number in unanswered.items():
+        if number:
+            rejected[reason] += number * len(settings.modes)
     # Assigned, not added: a run that was killed here gets here again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)

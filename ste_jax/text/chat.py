@@ -41,6 +41,8 @@ def encode_chat(
     Raises:
       SteError: "chat_invalid" if the template refuses the conversation, or does more than trim a content.
     """
+    if not messages:
+        raise SteError("chat_invalid", "the chat template refuses a conversation of the roles []")
     rendered = _render(tokenizer, messages, [message.content for message in messages], add_generation_prompt)
     opening, closing = _unused_characters(rendered, *(message.content for message in messages))
     contents = [_enclosed(message.content, opening, closing) for message in messages]
