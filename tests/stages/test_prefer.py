@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ste_jax import pipeline
 from ste_jax.config import read_config
-from ste_jax.stages import train
+from ste_jax.stages import fitting
 from ste_jax.stages.context import Context
 from ste_jax.storage.journal import decode_line, encode_line
 
@@ -116,7 +116,7 @@ def test_log_probabilities_of_the_starting_model_are_made_once(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "train", killed)
+        patched.setattr(fitting, "train", killed)
         with pytest.raises(KilledError):
             pipeline.run_stage(context(ste, workdir, epochs=1.0), "prefer", 1)
     (journal,) = (workdir / "iteration_1/prefer/journal").iterdir()
