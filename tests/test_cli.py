@@ -13,6 +13,7 @@ import pytest
 from errors import raises
 
 import ste_jax
+from ste_jax.cli import MODULES
 from ste_jax.commands.arguments import normalize
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -284,11 +285,11 @@ def test_the_status_names_its_workdir_as_it_is(ends: Callable[[str], tuple[int, 
     assert "/a[/b][red]" in out.replace("\n", ""), err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["plan", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in MODULES)])
 def test_help_and_version_load_no_jax(arguments: list[str]) -> None:
     program = (
         "import sys; from ste_jax.cli import main; main(); "
-        "print(sorted({'jax', 'numpy', 'transformers'} & sys.modules.keys()), file=sys.stderr)"
+        "print(sorted({'jax', 'scipy', 'transformers'} & sys.modules.keys()), file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

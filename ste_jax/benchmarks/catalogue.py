@@ -5,26 +5,16 @@ patterns of its files), `is_needed` (returns True for the files that belong to i
 comparisons) and `aggregate` (computes the benchmark's own scores from judged pairs).
 """
 
+import importlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ste_jax.benchmarks import helpsteer2, judgebench, llmbar, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.source import read_folder, read_hub
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import Policy
+from ste_jax.metrics.policy import Policy
 from ste_jax.records import ComparisonResult
-
-BENCHMARKS: dict[str, ModuleType] = {
-    "rewardbench": rewardbench,
-    "rewardbench2": rewardbench2,
-    "mt_bench": mt_bench,
-    "helpsteer2": helpsteer2,
-    "judgebench": judgebench,
-    "rm_bench": rm_bench,
-    "llmbar": llmbar,
-}
 
 
 def load(name: str, path: str = "") -> Benchmark:
@@ -34,7 +24,7 @@ def load(name: str, path: str = "") -> Benchmark:
       SteError: "argument_invalid", "file_not_found", "download_failed", or "data_invalid" if a file is
         malformed, there is no comparison, or one occurs twice.
     """
-    module = BENCHMARKS[name]
+    module = _module(name)
     if not path and module.HUB is None:
         raise SteError(
             "argument_invalid",
@@ -67,4 +57,8 @@ def aggregates(
     name: str | None, pairs: Sequence[ComparisonResult], policy: Policy, seed: int
 ) -> dict[str, Any] | None:
     """Returns the own scores of a benchmark, or None for a file of pairs."""
-    return BENCHMARKS[name].aggregate(pairs, policy, seed) if name else None
+    return _module(name).aggregate(pairs, policy, seed) if name else None
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"ste_jax.benchmarks.{name}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.source import Row
-from ste_jax.metrics.stats import Policy
+from ste_jax.metrics.policy import Policy
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "nvidia/HelpSteer2"

@@ -12,7 +12,8 @@ import numpy as np
 
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import Policy, bootstrap_interval
+from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stats import bootstrap_interval
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "ScalerLab/JudgeBench"

@@ -13,7 +13,7 @@ from ste_jax.benchmarks.pairing import assistant_text, user_text
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
 from ste_jax.metrics.agreement import agreement
-from ste_jax.metrics.stats import Policy
+from ste_jax.metrics.policy import Policy
 from ste_jax.records import Comparison, ComparisonResult, Outcome
 
 HUB = "lmsys/mt_bench_human_judgments"

@@ -12,7 +12,7 @@ from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import Policy
+from ste_jax.metrics.policy import Policy
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "THU-KEG/RM-Bench"

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.metrics.stats import Policy, scores_of, wilson_interval
+from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stats import scores_of, wilson_interval
 from ste_jax.randomness import generator
 from ste_jax.records import ComparisonResult
 

@@ -7,23 +7,17 @@ folder, which `Judge.load` finds by the fingerprint of the weights.
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from ste_jax.checkpoint.folder import update_card
 from ste_jax.commands.judge_flags import check_single_command, load_judge, output_path
 from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.distributed import preemption, process
-from ste_jax.distributed.rendezvous import session
-from ste_jax.judge import Judge
-from ste_jax.judging.calibration import (
-    Calibration,
-    check_agreement,
-    check_size,
-    fit_calibration,
-    write_calibration,
-)
+
+if TYPE_CHECKING:
+    from ste_jax.judge import Judge
+    from ste_jax.judging.calibration import Calibration
 
 _DATA = flags.DEFINE_string("data", None, "File of labelled pairs: .jsonl, .csv or .parquet.")
 _OUT = flags.DEFINE_string("out", None, "Keep the verdicts in this file, so that the command can continue.")
@@ -38,6 +32,10 @@ def main(argv: list[str]) -> None:
     check_single_command(argv)
     if not _DATA.value:
         raise app.UsageError("calibrate needs --model and --data")
+    # Imported here: the help of a command must not wait for JAX.
+    from ste_jax.distributed.rendezvous import session
+    from ste_jax.judging.calibration import check_agreement, check_size, fit_calibration
+
     check_agreement(_AGREEMENT.value)
     pairs, ties = read_labelled_pairs(_DATA.value)
     prompts = [pair.cluster for pair in pairs]
@@ -63,8 +61,11 @@ def main(argv: list[str]) -> None:
             print(f"written: {path}", file=sys.stderr)
 
 
-def save(judge: Judge, calibration: Calibration) -> Path:
+def save(judge: "Judge", calibration: "Calibration") -> Path:
     """Stores the calibration of a judge where `Judge.load` finds it, and returns the file."""
+    from ste_jax.checkpoint.folder import update_card
+    from ste_jax.judging.calibration import write_calibration
+
     source = judge.model.source
     if source.card is not None:
         update_card(source.path, calibration=calibration.to_dict())
@@ -72,7 +73,7 @@ def save(judge: Judge, calibration: Calibration) -> Path:
     return write_calibration(source.digest(), calibration)
 
 
-def report(calibration: Calibration, ties: int) -> str:
+def report(calibration: "Calibration", ties: int) -> str:
     """Returns a calibration as lines of text."""
     held_out = calibration.held_out
     lines = [

@@ -1,22 +1,22 @@
 """`ste evaluate`: a judge on a benchmark or a file of pairs; with --config, the evaluation stage of a run."""
 
 import json
+from typing import TYPE_CHECKING
 
 from absl import app, flags
-from rich.console import Console
 
-from ste_jax.benchmarks.benchmark import Benchmark, read_pairs_file
-from ste_jax.benchmarks.catalogue import BENCHMARKS, load
+from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.commands import run as run_commands
 from ste_jax.commands.judge_flags import MODEL, check_single_command, load_judge, output_path
 from ste_jax.commands.results import JSON, POLICY
 from ste_jax.distributed import preemption, process
-from ste_jax.distributed.rendezvous import session
-from ste_jax.evaluation.run import Evaluation, evaluate
-from ste_jax.evaluation.terminal import tables
-from ste_jax.metrics.stats import POLICIES
+from ste_jax.metrics.policy import POLICIES
 
-_BENCHMARK = flags.DEFINE_enum("benchmark", None, list(BENCHMARKS), "Benchmark to evaluate on.")
+if TYPE_CHECKING:
+    from ste_jax.benchmarks.benchmark import Benchmark
+    from ste_jax.evaluation.run import Evaluation
+
+_BENCHMARK = flags.DEFINE_enum("benchmark", None, BENCHMARKS, "Benchmark to evaluate on.")
 _PATH = flags.DEFINE_string("path", "", "Folder of the benchmark's files. Default: its data set on the hub.")
 _DATA = flags.DEFINE_string("data", None, "File of labelled pairs: .jsonl, .csv or .parquet.")
 _OUT = flags.DEFINE_string("out", None, "Result file; an interrupted evaluation continues there.")
@@ -40,6 +40,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("evaluate needs --model and --out (or --config and --workdir)")
     if bool(_BENCHMARK.value) == bool(_DATA.value):
         raise app.UsageError("evaluate needs either --benchmark or --data")
+    # Imported here: the help of a command must not wait for JAX.
+    from ste_jax.distributed.rendezvous import session
+    from ste_jax.evaluation.run import evaluate
+
     out = output_path(_OUT.value)
     with session(out.parent, {"model": MODEL.value, "votes": str(_VOTES.value)}):
         preemption.install_handler()
@@ -56,14 +60,21 @@ def main(argv: list[str]) -> None:
             _print(evaluation)
 
 
-def _print(evaluation: Evaluation) -> None:
+def _print(evaluation: "Evaluation") -> None:
+    from rich.console import Console
+
+    from ste_jax.evaluation.terminal import tables
+
     if JSON.value:
         print(json.dumps(evaluation.numbers))
     else:
         Console().print(tables(evaluation.numbers))
 
 
-def _benchmark() -> Benchmark:
+def _benchmark() -> "Benchmark":
+    from ste_jax.benchmarks.benchmark import read_pairs_file
+    from ste_jax.benchmarks.catalogue import load
+
     if _BENCHMARK.value:
         return load(_BENCHMARK.value, _PATH.value)
     return read_pairs_file(_DATA.value or "")

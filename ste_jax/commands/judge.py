@@ -7,21 +7,25 @@ input order, equal to `to_dict()` of the Python result. An interrupted command c
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from absl import app, flags
 
 from ste_jax.commands.judge_flags import RUBRIC, load_judge, output_path
 from ste_jax.data.comparisons import read_comparisons, read_rankings, read_scorings
 from ste_jax.distributed import preemption, process
-from ste_jax.distributed.rendezvous import session
 from ste_jax.errors import SteError
-from ste_jax.judge import Judge
-from ste_jax.judging.compare import OnFlip, Orders
-from ste_jax.judging.ranking import Method, RankResult, schedule_of
-from ste_jax.judging.scoring import ScoreResult
 from ste_jax.records import ORDERS, Comparison, ComparisonResult
+
+if TYPE_CHECKING:
+    from ste_jax.judge import Judge
+    from ste_jax.judging.compare import OnFlip, Orders
+    from ste_jax.judging.ranking import Method, RankResult
+    from ste_jax.judging.scoring import ScoreResult
+
+R = TypeVar("R")
 
 _DATA = flags.DEFINE_string("data", None, "File to judge: .jsonl, .csv or .parquet.")
 _OUT = flags.DEFINE_string("out", None, "File of JSON lines to write.")
@@ -75,50 +79,75 @@ def _read() -> list[Comparison]:
 
 
 def _compare() -> None:
-    if not _OUT.value:
-        raise app.UsageError("--out is needed")
-    out, comparisons = output_path(_OUT.value), _read()
-    with session(out.parent, {"data": _DATA.value or ""}):
-        preemption.install_handler()
-        judge, started = load_judge(), time.monotonic()
-        results = judge.compare_many(
+    out, comparisons = _out(), _read()
+    _write(
+        out,
+        lambda judge: judge.compare_many(
             comparisons,
             out=out,
             votes=_VOTES.value,
-            orders=cast(Orders, _ORDERS.value),
-            on_flip=cast(OnFlip, _ON_FLIP.value),
+            orders=cast("Orders", _ORDERS.value),
+            on_flip=cast("OnFlip", _ON_FLIP.value),
             progress=True,
-        )
-        if process.is_process_zero():
-            print(summary(results, time.monotonic() - started), file=sys.stderr)
-            print(f"written: {out}", file=sys.stderr)
+        ),
+        summary,
+    )
 
 
 def _rank() -> None:
+    from ste_jax.judging.ranking import schedule_of
+
+    out, rows = _out(), read_rankings(_DATA.value or "", reference_column=_REFERENCE.value)
+    method, most = cast("Method | None", _METHOD.value), _MAX_COMPARISONS.value
+    for row in rows:
+        schedule_of(row.responses, 0, method, most)
+    _write(
+        out,
+        lambda judge: judge.rank_many(
+            rows, out=out, votes=_VOTES.value, method=method, max_comparisons=most, progress=True
+        ),
+        rank_summary,
+    )
+
+
+def _score() -> None:
+    out, rows = _out(), read_scorings(_DATA.value or "", reference_column=_REFERENCE.value)
+    try:
+        low, high = map(int, _SCALE.value)
+    except ValueError as error:
+        raise app.UsageError("--scale is the lowest and the highest level, such as 1,5") from error
+    rubric = score_rubric(_QUESTION.value, RUBRIC.value)
+    _write(
+        out,
+        lambda judge: judge.score_many(
+            rows, out=out, scale=(low, high), rubric=rubric, votes=_VOTES.value, progress=True
+        ),
+        score_summary,
+    )
+
+
+def _out() -> Path:
     if not _OUT.value:
         raise app.UsageError("--out is needed")
-    out = output_path(_OUT.value)
-    rows = read_rankings(_DATA.value or "", reference_column=_REFERENCE.value)
-    method = cast(Method | None, _METHOD.value)
-    for row in rows:
-        schedule_of(row.responses, 0, method, _MAX_COMPARISONS.value)
+    return output_path(_OUT.value)
+
+
+def _write(
+    out: Path, judge_all: Callable[["Judge"], Sequence[R]], summarize: Callable[[Sequence[R], float], str]
+) -> None:
+    """Judges a file and prints the summary of the results and the seconds to stderr."""
+    from ste_jax.distributed.rendezvous import session
+
     with session(out.parent, {"data": _DATA.value or ""}):
         preemption.install_handler()
         judge, started = load_judge(), time.monotonic()
-        results = judge.rank_many(
-            rows,
-            out=out,
-            votes=_VOTES.value,
-            method=method,
-            max_comparisons=_MAX_COMPARISONS.value,
-            progress=True,
-        )
-        seconds = time.monotonic() - started
+        results = judge_all(judge)
         if process.is_process_zero():
-            print(rank_summary(results, seconds), f"written: {out}", sep="\n", file=sys.stderr)
+            line = summarize(results, time.monotonic() - started)
+            print(line, f"written: {out}", sep="\n", file=sys.stderr)
 
 
-def rank_summary(results: Sequence[RankResult], seconds: float) -> str:
+def rank_summary(results: Sequence["RankResult"], seconds: float) -> str:
     """Returns one line about rankings: comparisons, flips, abstentions, cycles, tokens and seconds."""
     return (
         f"{len(results)} rankings: {sum(r.comparisons for r in results)} comparisons, "
@@ -126,32 +155,6 @@ def rank_summary(results: Sequence[RankResult], seconds: float) -> str:
         f"{sum(r.abstained for r in results)} abstained, {sum(len(r.cycles) for r in results)} cycles; "
         f"{sum(r.usage.get('total_tokens', 0) for r in results)} tokens; {seconds:.1f} s"
     )
-
-
-def _score() -> None:
-    if not _OUT.value:
-        raise app.UsageError("--out is needed")
-    out = output_path(_OUT.value)
-    rows = read_scorings(_DATA.value or "", reference_column=_REFERENCE.value)
-    try:
-        low, high = map(int, _SCALE.value)
-    except ValueError as error:
-        raise app.UsageError("--scale is the lowest and the highest level, such as 1,5") from error
-    rubric = score_rubric(_QUESTION.value, RUBRIC.value)
-    with session(out.parent, {"data": _DATA.value or ""}):
-        preemption.install_handler()
-        judge, started = load_judge(), time.monotonic()
-        results = judge.score_many(
-            rows,
-            out=out,
-            scale=(low, high),
-            rubric=rubric,
-            votes=_VOTES.value,
-            progress=True,
-        )
-        seconds = time.monotonic() - started
-        if process.is_process_zero():
-            print(score_summary(results, seconds), f"written: {out}", sep="\n", file=sys.stderr)
 
 
 def score_rubric(question: str, rubric: str) -> str | None:
@@ -165,7 +168,7 @@ def score_rubric(question: str, rubric: str) -> str | None:
     return question or rubric or None
 
 
-def score_summary(results: Sequence[ScoreResult], seconds: float) -> str:
+def score_summary(results: Sequence["ScoreResult"], seconds: float) -> str:
     """Returns one line about scores: methods, abstentions by reason, tokens and seconds."""
     methods = Counter(result.method for result in results)
     abstained = Counter(result.abstained for result in results if result.abstained)
@@ -199,7 +202,7 @@ def _show() -> None:
     print(show(judge, comparison))
 
 
-def show(judge: Judge, comparison: Comparison) -> str:
+def show(judge: "Judge", comparison: Comparison) -> str:
     """Returns the exact prompts that a judge reads for a comparison, their tokens, and its answers."""
     (result,) = judge.compare_many([comparison], votes=1)
     protocol, decode = judge.protocol(), judge.model.source.tokenizer.decode

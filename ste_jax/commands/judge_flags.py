@@ -1,13 +1,16 @@
 """Flags of the commands that load a judge: `ste judge`, `ste evaluate` and `ste calibrate`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
 from ste_jax.commands.mesh import mesh_shape
 from ste_jax.errors import SteError
-from ste_jax.judge import Judge
 from ste_jax.paths import local_path
+
+if TYPE_CHECKING:
+    from ste_jax.judge import Judge
 
 MODEL = flags.DEFINE_string(
     "model", None, "Model folder of a run, Hugging Face folder or hub name, or GGUF file."
@@ -49,8 +52,10 @@ _UNTRAINED = flags.DEFINE_bool(
 )
 
 
-def load_judge() -> Judge:
+def load_judge() -> "Judge":
     """Returns the judge that the flags name; its weights are not loaded yet."""
+    from ste_jax.judge import Judge  # imported here: the help of a command must not wait for JAX
+
     if not MODEL.value:
         raise app.UsageError("--model is needed")
     return Judge.load(

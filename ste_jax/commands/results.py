@@ -3,13 +3,8 @@
 import json
 
 from absl import app, flags
-from rich.console import Console
 
-from ste_jax.evaluation.compare import compare
-from ste_jax.evaluation.numbers import numbers
-from ste_jax.evaluation.result import read_result
-from ste_jax.evaluation.terminal import comparison_table, tables
-from ste_jax.metrics.stats import POLICIES
+from ste_jax.metrics.policy import POLICIES
 
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of tables.")
 POLICY = flags.DEFINE_enum("policy", "wrong", list(POLICIES), "Score of a judgment without a verdict.")
@@ -17,6 +12,14 @@ POLICY = flags.DEFINE_enum("policy", "wrong", list(POLICIES), "Score of a judgme
 
 def main(argv: list[str]) -> None:
     """Runs `ste stats RESULT` or `ste compare RESULT_A RESULT_B`."""
+    # Imported here: the help of a command must not wait for them.
+    from rich.console import Console
+
+    from ste_jax.evaluation.compare import compare
+    from ste_jax.evaluation.numbers import numbers
+    from ste_jax.evaluation.result import read_result
+    from ste_jax.evaluation.terminal import comparison_table, tables
+
     command, paths = argv[1], argv[2:]
     single = command == "stats"
     if len(paths) != (1 if single else 2):

@@ -9,7 +9,8 @@ from scipy import stats
 from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import Result
-from ste_jax.metrics.stats import Policy, difference_interval, pooled_score, scores_of, sign_flip_test
+from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stats import difference_interval, pooled_score, scores_of, sign_flip_test
 from ste_jax.metrics.traits import surface_of
 from ste_jax.records import Comparison, ComparisonResult
 

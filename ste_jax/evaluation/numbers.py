@@ -13,7 +13,8 @@ from ste_jax.evaluation.result import Result
 from ste_jax.judging.decision import reparse, results_of, unparsed_samples, votes_by_example
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.bias import baselines, bias_table
-from ste_jax.metrics.stats import Policy, evaluate_judgments, mean, scores_of
+from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stats import evaluate_judgments, mean, scores_of
 from ste_jax.metrics.traits import surface_of
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.records import ComparisonResult

@@ -17,7 +17,7 @@ from ste_jax.judge import Judge
 from ste_jax.judging.compare import CompareSettings
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import Judged
-from ste_jax.metrics.stats import WRONG, Policy
+from ste_jax.metrics.policy import WRONG, Policy
 from ste_jax.progress import Progress
 from ste_jax.records import ORDERS, Comparison, Order
 from ste_jax.storage.files import digest

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from ste_jax.judging.verdict import Verdict, parse_verdict
-from ste_jax.metrics.stats import Policy
+from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.vote import majority
 from ste_jax.records import (
     ORDERS,

@@ -8,7 +8,8 @@ from ste_jax.distributed import monitor, preemption, process
 from ste_jax.judging.decision import results_of
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import StreamSettings, judge_stream
-from ste_jax.metrics.stats import WRONG, pooled_score
+from ste_jax.metrics.policy import WRONG
+from ste_jax.metrics.stats import pooled_score
 from ste_jax.records import Comparison
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ste_jax.metrics.stats import Policy, bootstrap_interval, mean
+from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stats import bootstrap_interval, mean
 from ste_jax.records import ComparisonResult
 
 _CLASSES = ("A", "B", "tie")

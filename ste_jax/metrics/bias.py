@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.metrics.stats import POLICIES, bootstrap_interval, evaluate_judgments
+from ste_jax.metrics.policy import POLICIES
+from ste_jax.metrics.stats import bootstrap_interval, evaluate_judgments
 from ste_jax.metrics.traits import TRAITS, surface_of
 from ste_jax.randomness import generator
 from ste_jax.records import ORDERS, ComparisonResult, Label, OrderResult, opposite

@@ -13,45 +13,10 @@ import numpy as np
 from scipy import stats
 
 from ste_jax.errors import SteError
+from ste_jax.metrics.policy import WRONG, Policy
 from ste_jax.metrics.traits import surface_of
 from ste_jax.randomness import generator
 from ste_jax.records import ComparisonResult
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """Score of a judgment without a verdict.
-
-    Attributes:
-      name: name of the policy.
-      score: the score, or None to leave the judgment out of every share.
-      text: one sentence that states the policy.
-    """
-
-    name: str
-    score: float | None
-    text: str
-
-    @property
-    def unparsed_score(self) -> float:
-        """The score as a number: NaN where the judgment is left out."""
-        return math.nan if self.score is None else self.score
-
-
-POLICIES: dict[str, Policy] = {
-    policy.name: policy
-    for policy in (
-        Policy("wrong", 0.0, "a judgment without a verdict counts as wrong"),
-        Policy(
-            "rewardbench",
-            0.5,
-            "as RewardBench: [[A]] is looked for first and then [[B]], anywhere in the completion; "
-            "a judgment with neither counts half",
-        ),
-        Policy("dropped", None, "a judgment without a verdict is left out, as FastChat does"),
-    )
-}
-WRONG = POLICIES["wrong"]
 
 
 def scores_of(result: ComparisonResult, policy: Policy) -> tuple[float, ...]:

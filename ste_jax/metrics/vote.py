@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ste_jax.errors import SteError
-from ste_jax.metrics.stats import WRONG, Policy, mean
+from ste_jax.metrics.policy import WRONG, Policy
+from ste_jax.metrics.stats import mean
 from ste_jax.randomness import generator
 from ste_jax.records import Label
 

@@ -15,9 +15,11 @@ from pyarrow import parquet
 
 from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, rm_bench
 from ste_jax.benchmarks.benchmark import read_pairs_file
-from ste_jax.benchmarks.catalogue import BENCHMARKS, aggregates, load
+from ste_jax.benchmarks.catalogue import aggregates, load
+from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.benchmarks.sections import Subsets, scored
-from ste_jax.metrics.stats import POLICIES, wilson_interval
+from ste_jax.metrics.policy import POLICIES
+from ste_jax.metrics.stats import wilson_interval
 from ste_jax.records import Comparison, ComparisonResult, Label, opposite
 
 WRONG = POLICIES["wrong"]

@@ -11,7 +11,7 @@ from scipy.stats import binom, binomtest, chi2
 
 from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.terminal import comparison_table
-from ste_jax.metrics.stats import POLICIES
+from ste_jax.metrics.policy import POLICIES
 
 WRONG, DROPPED = POLICIES["wrong"], POLICIES["dropped"]
 ITEMS = [item(i, "AB"[i % 2]) for i in range(60)]

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ste_jax.evaluation.numbers import TIE_RULE, numbers
 from ste_jax.evaluation.terminal import tables
-from ste_jax.metrics.stats import POLICIES, wilson_interval
+from ste_jax.metrics.policy import POLICIES
+from ste_jax.metrics.stats import wilson_interval
 
 WRONG, REWARDBENCH, DROPPED = (POLICIES[name] for name in ("wrong", "rewardbench", "dropped"))
 KEYS = (

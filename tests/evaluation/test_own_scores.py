@@ -10,11 +10,12 @@ from evaluation_cases import result, right, wrong
 from rich.console import Console
 
 from ste_jax.benchmarks import judgebench, llmbar, rewardbench, rewardbench2, rm_bench
-from ste_jax.benchmarks.catalogue import BENCHMARKS, load
+from ste_jax.benchmarks.catalogue import load
+from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.terminal import comparison_table, tables
-from ste_jax.metrics.stats import POLICIES
+from ste_jax.metrics.policy import POLICIES
 
 WRONG = POLICIES["wrong"]
 
