@@ -24,8 +24,8 @@ from matplotlib.ticker import PercentFormatter
 
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import read_result
+from ste_jax.metrics.policy import WRONG
 from ste_jax.metrics.stats import (
-    WRONG,
     bootstrap_interval,
     difference_interval,
     evaluate_judgments,

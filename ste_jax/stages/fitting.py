@@ -260,17 +260,12 @@ def _why_nothing(iteration: int, judgments: Iterable[Judgment]) -> str:
     )
 
 
-def _train(
-    training: Training,
-    batches: Batches,
-    protocol: JudgingProtocol,
-    validation: list[Comparison],
-    records: RecordSet,
-) -> TrainResult:
-    context, iteration, source = training.context, training.iteration, training.source
-    config, settings, folder = context.config, training.settings, training.folder
-    card = ModelCard(
-        name=f"{config.name}-iteration-{iteration}",
+def _card(training: Training) -> ModelCard:
+    """Returns the card of the model, which records how the judge is trained to answer."""
+    context, source = training.context, training.source
+    config = context.config
+    return ModelCard(
+        name=f"{config.name}-iteration-{training.iteration}",
         architecture=source.architecture,
         tokenizer_hash=source.tokenizer.fingerprint(),
         stop_ids=source.tokenizer.stop_ids,
@@ -281,6 +276,18 @@ def _train(
         force_verdict=config.annotate.force_verdict,
         dtype=config.decode.dtype,
     )
+
+
+def _train(
+    training: Training,
+    batches: Batches,
+    protocol: JudgingProtocol,
+    validation: list[Comparison],
+    records: RecordSet,
+) -> TrainResult:
+    context, iteration, source = training.context, training.iteration, training.source
+    config, settings, folder = context.config, training.settings, training.folder
+    card = _card(training)
 
     def accuracy(model: Llama, step: int) -> float:
         decoding = reshard_model(model, context.mesh, config.decode.dtype)

@@ -104,92 +104,176 @@ def train(
     """
     check_rows(settings, rules, mesh.shape)
     check_attention(settings, mesh)
-    total = batches.total_steps
-    run = _describe(batches, settings)
-    evaluations: list[tuple[int, float]] = []
-    loss = None
-
+    run = _Run(batches, settings, rules, mesh, checkpoints, evaluate, metrics)
     with jax.set_mesh(mesh):
-        # ---- start: 1. the latest checkpoint, 2. the model that was given --------------------------------
-        resumed_from = checkpoints.latest_step()
-        if resumed_from is None:
-            step, state = 0, init_state(load_model(), make_optimizer(settings, total))
-            pending = False
+        run.start(load_model, cfg)
+        if run.resumed_from is not None and run.is_best:
+            save_best(run.state.model, run.step)  # the process may have ended between checkpoint and model
+        while not run.ended:
+            progress.advance(records=1, tokens=run.update())
+            run.evaluate_if_due()
+            run.checkpoint_if_due()
+            if run.is_best:
+                save_best(run.state.model, run.step)
+    return TrainResult(
+        run.step,
+        run.resumed_from,
+        run.loss,
+        tuple(run.evaluations),
+        best_step(run.evaluations, batches.total_steps),
+    )
+
+
+class _Run:
+    """A run between two steps.
+
+    Attributes:
+      state: State after `step` updates.
+      step: Number of updates.
+      resumed_from: Step of the checkpoint that the run was resumed from, or None.
+      loss: Loss of the last update, or None before the first.
+      evaluations: (step, value) of every evaluation.
+    """
+
+    state: TrainState
+
+    def __init__(
+        self,
+        batches: Batches,
+        settings: TrainSettings,
+        rules: Rules,
+        mesh: jax.sharding.Mesh,
+        checkpoints: TrainCheckpoints,
+        evaluate: Callable[[Llama, int], float] | None,
+        metrics: MetricsLog,
+    ):
+        self.step = 0
+        self.resumed_from: int | None = None
+        self.loss: float | None = None
+        self.evaluations: list[tuple[int, float]] = []
+        self._batches, self._settings, self._rules, self._mesh = batches, settings, rules, mesh
+        self._checkpoints, self._evaluate, self._metrics = checkpoints, evaluate, metrics
+        self._total = batches.total_steps
+        self._arrays: dict[str, np.ndarray] = {}
+        self._parameters = 0
+
+    @property
+    def ended(self) -> bool:
+        """True if no update is left, or the patience has ended."""
+        return self.step == self._total or _out_of_patience(self.evaluations, self._settings.patience)
+
+    @property
+    def is_best(self) -> bool:
+        """True if no earlier step evaluated better."""
+        return best_step(self.evaluations, self._total) == self.step
+
+    def start(self, load_model: Callable[[], Llama], cfg: LlamaConfig) -> None:
+        """Restores the latest checkpoint, or loads the model to start from."""
+        pending, settings = False, self._settings
+        self.resumed_from = self._checkpoints.latest_step()
+        if self.resumed_from is None:
+            self.state = init_state(load_model(), make_optimizer(settings, self._total))
         else:
-            shapes = checkpointed(on_mesh(abstract_state(cfg, rules, settings, total), mesh))
-            state, meta = checkpoints.restore(resumed_from, shapes)
-            _refuse_other_run(meta["run"], run)
-            if settings.lora_rank:
-                state = dataclasses.replace(state, model=replace_trainable(load_model(), state.model))
-            step, evaluations = resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
-            pending = meta.get("evaluation_pending", False)
-        metrics.begin(step, evaluated=not pending)
-        if pending and evaluate is not None:  # a stop was requested during the evaluation of this step
-            evaluations.append((step, _evaluate(evaluate, state.model, step, metrics)))
-        if resumed_from is not None and best_step(evaluations, total) == step:
-            save_best(state.model, step)  # the process may have ended between the checkpoint and the model
-        parameters = sum(math.prod(p.shape) for p in parameter_table(cfg).values())
-        arrays = batches.batch(step) if step < total else {}
-
-        ended = step == total or _out_of_patience(evaluations, settings.patience)
-        while not ended:
-            # ---- update: the next batch is made while the devices work -----------------------------------
-            begin = time.monotonic()
-            state, values = train_step(
-                state, put_batch(arrays, rules, mesh), settings=settings, total_steps=total
+            shapes = abstract_state(cfg, self._rules, settings, self._total)
+            self.state, meta = self._checkpoints.restore(
+                self.resumed_from, checkpointed(on_mesh(shapes, self._mesh))
             )
-            tokens = int(np.count_nonzero(arrays["segments"]))
-            if step + 1 < total:
-                arrays = batches.batch(step + 1)
-            values = {name: float(value) for name, value in values.items()}
-            step, loss = step + 1, values["loss"]
+            _refuse_other_run(meta["run"], _describe(self._batches, settings))
+            if settings.lora_rank:
+                model = replace_trainable(load_model(), self.state.model)
+                self.state = dataclasses.replace(self.state, model=model)
+            self.step, self.evaluations = self.resumed_from, [(int(s), v) for s, v in meta["evaluations"]]
+            pending = meta.get("evaluation_pending", False)
+        self._parameters = sum(math.prod(p.shape) for p in parameter_table(cfg).values())
+        self._metrics.begin(self.step, evaluated=not pending)
+        if pending:  # a stop was requested during the evaluation of this step
+            self._add_evaluation()
+        self._arrays = self._batches.batch(self.step) if self.step < self._total else {}
 
-            # ---- divergence: before anything of this step is kept ----------------------------------------
-            if not all(map(math.isfinite, (loss, values["grad_norm"], values["param_norm"]))):
-                ids = ", ".join(batches.example_ids(step - 1))
-                # That of the step before, if there is one, holds the parameters that led here.
-                earlier = [s for s in checkpoints.steps() if s < step - 1]
-                good = f"step {earlier[-1]}" if earlier else "there is none"
-                raise DivergedError(
-                    "diverged",
-                    f"train: loss {loss}, gradient norm {values['grad_norm']}, then parameter norm "
-                    f"{values['param_norm']} at step {step} (examples: {ids}); last good checkpoint: {good}; "
-                    "lower learning_rate or look at these examples",
-                )
-            seconds = time.monotonic() - begin
-            metrics.log(step, **values, tokens=tokens, seconds=seconds)
-            log_step(step, total, tokens=tokens, seconds=seconds, parameters=parameters, mesh=mesh)
-            progress.advance(records=1, tokens=tokens)
+    def update(self) -> int:
+        """Makes one step, and the next batch while the devices work; returns the number of tokens.
 
-            # ---- evaluation: before the checkpoint, which stores it --------------------------------------
-            if evaluate is not None and settings.evaluates_after(step, batches.steps_per_epoch):
-                try:
-                    evaluations.append((step, _evaluate(evaluate, state.model, step, metrics)))
-                except preemption.StopRequested:
-                    meta = {"run": run, "evaluations": evaluations, "evaluation_pending": True}
-                    checkpoints.save(step, checkpointed(state), meta)
-                    raise
-            ended = step == total or _out_of_patience(evaluations, settings.patience)
-            best = best_step(evaluations, total) == step
+        Raises:
+          DivergedError: Before anything of the step is kept.
+        """
+        begin = time.monotonic()
+        batch = put_batch(self._arrays, self._rules, self._mesh)
+        self.state, values = train_step(self.state, batch, settings=self._settings, total_steps=self._total)
+        tokens = int(np.count_nonzero(self._arrays["segments"]))
+        self.step += 1
+        if self.step < self._total:
+            self._arrays = self._batches.batch(self.step)
+        numbers = {name: float(value) for name, value in values.items()}
+        self.loss = numbers["loss"]
+        if not all(math.isfinite(numbers[name]) for name in ("loss", "grad_norm", "param_norm")):
+            raise self._diverged(numbers)
+        seconds = time.monotonic() - begin
+        self._metrics.log(self.step, **numbers, tokens=tokens, seconds=seconds)
+        log_step(
+            self.step,
+            self._total,
+            tokens=tokens,
+            seconds=seconds,
+            parameters=self._parameters,
+            mesh=self._mesh,
+        )
+        return tokens
 
-            # ---- checkpoint: before the model, whose step a resumed run must not undo --------------------
-            stop = monitor.stop_requested_anywhere(mesh)
-            if stop or ended or best or step % settings.checkpoint_every == 0:
-                meta = {"run": run, "evaluations": evaluations, "evaluation_pending": False}
-                checkpoints.save(step, checkpointed(state), meta)
-                stop = monitor.stop_requested_anywhere(mesh)  # a save may take longer than the grace period
-            if stop and (best or not ended):
-                raise preemption.StopRequested  # a resumed run saves the best model first
-            if best:
-                save_best(state.model, step)
+    def _diverged(self, values: dict[str, float]) -> DivergedError:
+        ids = ", ".join(self._batches.example_ids(self.step - 1))
+        # The checkpoint of the step before, if there is one, holds the parameters that led here.
+        earlier = [s for s in self._checkpoints.steps() if s < self.step - 1]
+        return DivergedError(
+            "diverged",
+            f"train: loss {values['loss']}, gradient norm {values['grad_norm']}, then parameter norm "
+            f"{values['param_norm']} at step {self.step} (examples: {ids}); last good checkpoint: "
+            f"{f'step {earlier[-1]}' if earlier else 'there is none'}; lower learning_rate or look at these "
+            "examples",
+        )
 
-    return TrainResult(step, resumed_from, loss, tuple(evaluations), best_step(evaluations, total))
+    def evaluate_if_due(self) -> None:
+        """Evaluates the model after the steps that the settings name.
 
+        Raises:
+          StopRequested: A stop was requested meanwhile; the checkpoint of the step records that it is not
+            evaluated yet.
+        """
+        if not self._settings.evaluates_after(self.step, self._batches.steps_per_epoch):
+            return
+        try:
+            self._add_evaluation()
+        except preemption.StopRequested:
+            self._save(evaluation_pending=True)
+            raise
 
-def _evaluate(evaluate: Callable[[Llama, int], float], model: Llama, step: int, metrics: MetricsLog) -> float:
-    value = float(evaluate(model, step))
-    metrics.log(step, evaluation=value)
-    return value
+    def _add_evaluation(self) -> None:
+        if self._evaluate is None:
+            return
+        value = float(self._evaluate(self.state.model, self.step))
+        self._metrics.log(self.step, evaluation=value)
+        self.evaluations.append((self.step, value))
+
+    def checkpoint_if_due(self) -> None:
+        """Stores a checkpoint where one is due. A best model is saved after it, so no resumed run undoes it.
+
+        Raises:
+          StopRequested: A stop was requested; a resumed run saves the best model first.
+        """
+        stop = monitor.stop_requested_anywhere(self._mesh)
+        if stop or self.ended or self.is_best or self.step % self._settings.checkpoint_every == 0:
+            self._save(evaluation_pending=False)
+            # A save may take longer than the grace period.
+            stop = monitor.stop_requested_anywhere(self._mesh)
+        if stop and (self.is_best or not self.ended):
+            raise preemption.StopRequested
+
+    def _save(self, *, evaluation_pending: bool) -> None:
+        meta = {
+            "run": _describe(self._batches, self._settings),
+            "evaluations": self.evaluations,
+            "evaluation_pending": evaluation_pending,
+        }
+        self._checkpoints.save(self.step, checkpointed(self.state), meta)
 
 
 def best_step(evaluations: Sequence[tuple[int, float]], total: int) -> int:
