@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from filelock import FileLock
 
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
@@ -33,11 +34,38 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
+class Shared:
+    """Folders that all workers of a test run share.
+
+    Attributes:
+      folder: their parent.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """Returns a folder that the first worker makes, and the others wait for."""
+        folder, made = self.folder / name, self.folder / f"{name}.made"
+        with FileLock(self.folder / f"{name}.lock"):
+            if not made.exists():
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of compiled programs, for all tests of a run and the processes that they start."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders of all workers of the run."""
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    return Shared(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture(scope="session")
+def compiled(shared: Shared) -> Path:
+    """Folder of compiled programs, for all tests of a run and the processes that they start."""
+    return shared.folder / "compiled"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,9 +125,14 @@ _TOPICS = (
 
 
 @pytest.fixture(scope="session")
-def tiny_model(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(smollm2_path: Path, shared: Shared) -> Path:
     """A model folder: a random Llama of two layers with the tokenizer of SmolLM2."""
-    tokenizer = load_tokenizer(smollm2_path)
+    return shared.once("tiny", lambda folder: save_tiny_model(smollm2_path, folder / "model")) / "model"
+
+
+def save_tiny_model(tokenizer_of: Path, folder: Path) -> None:
+    """Writes a model of two layers with random weights and the tokenizer of another model."""
+    tokenizer = load_tokenizer(tokenizer_of)
     cfg = LlamaConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=32,
@@ -118,10 +151,8 @@ def tiny_model(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         value = random.normal(size=parameter.shape) * 0.2 if parameter.std else np.ones(parameter.shape)
         spec = jax.NamedSharding(mesh, DECODE.spec(*parameter.axes))
         arrays[name] = jax.device_put(value.astype(np.float32), spec)
-    folder = tmp_path_factory.mktemp("tiny") / "model"
     card = ModelCard("tiny", cfg, tokenizer.fingerprint(), tokenizer.stop_ids)
     save_model(folder, Llama(cfg, DECODE, "float32", arrays), card, tokenizer)
-    return folder
 
 
 class Ste:
@@ -180,26 +211,31 @@ def ended(process: subprocess.Popen[str]) -> Ended:
 
 
 @pytest.fixture(scope="session")
-def ste(tiny_model: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Ste:
+def ste(tiny_model: Path, shared: Shared, compiled: Path) -> Ste:
     """The command `ste` on a tiny configuration of two iterations."""
-    folder = tmp_path_factory.mktemp("ste")
-    instructions = folder / "instructions.jsonl"
-    rows = [
-        {"id": f"q{i:02d}", "text": f"Explain to a child how {t} came to be."} for i, t in enumerate(_TOPICS)
-    ]
-    instructions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = folder / "tiny.py"
-    config.write_text(_TINY_CONFIG.format(model=str(tiny_model), instructions=str(instructions)))
-    return Ste(config, compiled)
+
+    def make(folder: Path) -> None:
+        instructions = folder / "instructions.jsonl"
+        rows = [
+            {"id": f"q{i:02d}", "text": f"Explain to a child how {topic} came to be."}
+            for i, topic in enumerate(_TOPICS)
+        ]
+        instructions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        text = _TINY_CONFIG.format(model=str(tiny_model), instructions=str(instructions))
+        (folder / "tiny.py").write_text(text)
+
+    return Ste(shared.once("ste", make) / "tiny.py", compiled)
 
 
 @pytest.fixture(scope="session")
-def finished(ste: Ste, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(ste: Ste, shared: Shared) -> Path:
     """The workdir of an uninterrupted run. Tests that change something take a copy."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    run = ste.run("run", workdir)
-    assert run.code == 0, run.err
-    return workdir
+
+    def make(folder: Path) -> None:
+        run = ste.run("run", folder / "run")
+        assert run.code == 0, run.err
+
+    return shared.once("finished", make) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,8 @@ def decode_shape(
 ) -> Shape:
     """Returns the sizes of the programs that serve a call.
 
+    The number of requests is rounded up to a power of two: small calls of similar sizes share programs.
+
     Args:
       settings: Upper bounds.
       buckets: Prompt lengths to choose from.
@@ -89,7 +91,7 @@ def decode_shape(
     slots = min(
         settings.sequences // samples_per_slot,
         max(1, settings.prefix_tokens // (prompts * buckets[-1])),
-        requests,
+        1 << (requests - 1).bit_length(),
     )
     return Shape(
         buckets=buckets,

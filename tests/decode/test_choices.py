@@ -1,71 +1,37 @@
 """Log-probabilities of choices, recorded with the tokens of a sample."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ste_jax.checkpoint.source import open_model
 from ste_jax.decode import steps
 from ste_jax.decode.engine import DecodeSettings, Engine
-from ste_jax.decode.protocol import GREEDY, ForcedSuffix, Request, Sampling
-from ste_jax.models.llama import LlamaConfig, hidden_states, initialize
+from ste_jax.decode.protocol import GREEDY, ForcedSuffix, Request
 from ste_jax.randomness import key_data
 from ste_jax.sharding import DECODE, make_mesh
 from ste_jax.text.chat import Message, encode_chat
+from tests.decode.tiny import (
+    CFG,
+    SAMPLED,
+    STOP,
+    forward_logits,
+    tiny_engine,
+    tiny_model,
+    tiny_requests,
+)
 
-STOP = 5
-CFG = LlamaConfig(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=64,
-    num_layers=3,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=8,
-    context_length=128,
-    tie_embeddings=True,
-)
-SETTINGS = DecodeSettings(
-    sequences=12,
-    prefix_tokens=256,
-    prefill_tokens=64,
-    buckets=(16, 64),
-    decode_steps_per_sync=8,
-    suffix_chunk=16,
-    samples_per_slot=3,
-)
-SAMPLED = Sampling(0.7, 0.9)
 CHOICES = (7, 9, 30)
 SUFFIX = ForcedSuffix((1, 2, 3), (7, 9), should_force=lambda tokens: len(tokens) % 2 == 0)
+STOPS = (STOP, 40, 41, 42)
 
 
-def _model(shape=(1, 1, 1)):
-    mesh = make_mesh(shape)
-    with jax.set_mesh(mesh):
-        make = jax.jit(lambda key: initialize(CFG, DECODE, key, param_dtype="float32", dtype="float32"))
-        model = make(jax.random.key(0))
-    return jax.tree.map(lambda x: x * 3, model), mesh
+def _engine(model, stop=STOPS, **changes):
+    return tiny_engine(model, stop, **changes)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return _model()
-
-
-def _engine(model, stop=(STOP, 40, 41, 42), **changes):
-    return Engine(*model, dataclasses.replace(SETTINGS, **changes), stop)
-
-
-def _requests(n=4, count=12, new=20):
-    rng = np.random.default_rng(0)
-    prompts = [tuple(rng.integers(6, 64, rng.integers(1, 40)).tolist()) for _ in range(count)]
-    return [
-        Request(str(i), p, np.stack([key_data(0, "t", str(i), s) for s in range(n)]), new)
-        for i, p in enumerate(prompts)
-    ]
+def _requests(count=12, **options):
+    return tiny_requests(count=count, **options)
 
 
 def _completions(engine, requests, sampling=SAMPLED, choices=CHOICES, **options):
@@ -73,23 +39,11 @@ def _completions(engine, requests, sampling=SAMPLED, choices=CHOICES, **options)
     return {(g.id, c.sample): c for g in groups for c in g.completions}
 
 
-@jax.jit
-def _logits(model, tokens):
-    spec = DECODE.spec("batch", None)
-    tokens = jax.sharding.reshard(tokens, spec)
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
-    positions = jax.sharding.reshard(positions, spec)
-    hidden = hidden_states(model, tokens, positions, jnp.ones_like(tokens))
-    return model.unembed_hidden(hidden)
-
-
 def _check(model, requests, found, choices=CHOICES, length=CFG.context_length, tolerance=2e-5):
     """Compares with the log-softmax, in float64, of the logits of one full forward pass over all samples."""
     prompts = {request.id: request.prompt for request in requests}
     rows = [[*prompts[id_], *completion.tokens] for (id_, _), completion in found.items()]
-    with jax.set_mesh(model[1]):
-        tokens = jnp.asarray([row + [0] * (length - len(row)) for row in rows], jnp.int32)
-        logits = np.asarray(_logits(model[0], tokens), np.float64)
+    logits = forward_logits(model, rows, length).astype(np.float64)
     top = logits.max(axis=-1, keepdims=True)
     expected = (logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True)))[..., list(choices)]
     for ((id_, _), completion), row, values in zip(found.items(), rows, expected, strict=True):
@@ -156,11 +110,15 @@ def test_values_are_the_same_bits_alone_and_among_others(model):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
-def test_a_mesh_of_eight_devices_records_them_too(model, shape):
-    requests = _requests(n=3)
-    sizes = {"sequences": 48, "prefix_tokens": 4096}
+def test_a_mesh_of_eight_devices_equals_one(model, shape):
+    """The same tokens, suffixes included, and the same log-probabilities up to rounding."""
+    requests = _requests(n=3, count=16)
+    sizes = {"sequences": 48, "prefix_tokens": 4096, "prefill_tokens": 1024}
     expected = _completions(_engine(model, **sizes), requests, GREEDY, suffix=SUFFIX)
-    found = _completions(_engine(_model(shape), **sizes), requests, GREEDY, suffix=SUFFIX)
+    engine = _engine(tiny_model(shape), **sizes)
+    # Several prompts to a row.
+    assert engine.shape(requests, SUFFIX).packing(64).packed.gather_index.shape[1] > 1
+    found = _completions(engine, requests, GREEDY, suffix=SUFFIX)
     assert found == expected
     _check(model, requests, found)
 
@@ -177,8 +135,7 @@ def test_other_choices_of_the_same_number_compile_nothing(model):
     assert steps.decode._cache_size() == before
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
-def test_the_real_model_agrees_with_its_full_forward_pass(smollm2_path, sampling):
+def test_the_real_model_agrees_with_its_full_forward_pass(smollm2_path):
     source, mesh = open_model(str(smollm2_path)), make_mesh((1, 1, 1), jax.devices()[:1])
     texts = ["Which is larger, 7 or 9?", "Name a colour.", "Why is the sky blue? Answer in one word."]
     prompts = [tuple(encode_chat(source.tokenizer, [Message("user", text)])) for text in texts]
@@ -192,6 +149,7 @@ def test_the_real_model_agrees_with_its_full_forward_pass(smollm2_path, sampling
     encode = source.tokenizer.encode_plain
     choices = (encode("A")[0], encode("B")[0])
     suffix = ForcedSuffix(tuple(encode("\nVerdict: [[")), choices, should_force=lambda tokens: True)
-    found = _completions(engine, requests, sampling, choices, suffix=suffix)
-    assert len(found) == 6
-    _check((model, mesh), requests, found, choices, length=128, tolerance=2e-4)
+    for sampling in (GREEDY, SAMPLED):
+        found = _completions(engine, requests, sampling, choices, suffix=suffix)
+        assert len(found) == 6
+        _check((model, mesh), requests, found, choices, length=128, tolerance=2e-4)

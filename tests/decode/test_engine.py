@@ -1,70 +1,20 @@
+"""The decoding engine on a tiny random model: tokens, order, refusals, callbacks and counts."""
+
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ste_jax.decode import steps
 from ste_jax.decode.cache import empty_prefix
-from ste_jax.decode.engine import DecodeSettings, Engine
+from ste_jax.decode.engine import DecodeSettings
 from ste_jax.decode.packing import Packing
-from ste_jax.decode.protocol import ForcedSuffix, Request, Sampling
-from ste_jax.models.llama import LlamaConfig, hidden_states, initialize
-from ste_jax.randomness import key_data
+from ste_jax.decode.protocol import GREEDY, ForcedSuffix, Request, Sampling
+from ste_jax.models.llama import initialize
 from ste_jax.sharding import DECODE, make_mesh
+from tests.decode.tiny import CFG, SAMPLED, STOP, forward_logits, tiny_engine, tiny_requests
 from tests.errors import raises
-
-STOP = 5
-CFG = LlamaConfig(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=64,
-    num_layers=3,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=8,
-    context_length=128,
-    tie_embeddings=True,
-)
-SETTINGS = DecodeSettings(
-    sequences=12,
-    prefix_tokens=256,
-    prefill_tokens=64,
-    buckets=(16, 64),
-    decode_steps_per_sync=8,
-    suffix_chunk=16,
-    samples_per_slot=3,
-)
-SAMPLED = Sampling(0.7, 0.9)
-GREEDY = Sampling(0.0, 1.0)
-
-
-def _model(shape=(1, 1, 1)):
-    mesh = make_mesh(shape)
-    with jax.set_mesh(mesh):
-        make = jax.jit(lambda key: initialize(CFG, DECODE, key, param_dtype="float32", dtype="float32"))
-        model = make(jax.random.key(0))
-    # Weights of the usual size hardly move the logits of so small a model.
-    return jax.tree.map(lambda x: x * 3, model), mesh
-
-
-@pytest.fixture(scope="module")
-def model():
-    return _model()
-
-
-def _engine(model, stop=(STOP,), **changes):
-    return Engine(*model, dataclasses.replace(SETTINGS, **changes), stop)
-
-
-def _requests(n=4, count=20, new=20):
-    rng = np.random.default_rng(0)
-    prompts = [tuple(rng.integers(6, 64, rng.integers(1, 40)).tolist()) for _ in range(count)]
-    return [
-        Request(str(i), p, np.stack([key_data(0, "t", str(i), s) for s in range(n)]), new)
-        for i, p in enumerate(prompts)
-    ]
 
 
 def _serve(engine, requests, sampling=SAMPLED, **options):
@@ -72,26 +22,13 @@ def _serve(engine, requests, sampling=SAMPLED, **options):
 
 
 def _next_logits(model, ids):
-    """Float32 logits [len(ids), V] of the full forward pass, padded to one length so that it compiles
-    once.
-    """
-    padded = jnp.asarray([[*ids, *[0] * (CFG.context_length - len(ids))]], jnp.int32)
-    with jax.set_mesh(model[1]):
-        return np.asarray(_forward(model[0], padded))[0, : len(ids)]
-
-
-@jax.jit
-def _forward(model, tokens):
-    spec = DECODE.spec("batch", None)
-    positions = jax.sharding.reshard(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], spec)
-    segments = jax.sharding.reshard(jnp.ones_like(tokens), spec)
-    hidden = hidden_states(model, jax.sharding.reshard(tokens, spec), positions, segments)
-    return model.unembed_hidden(hidden)
+    """Returns the float32 logits [len(ids), V] of the full forward pass."""
+    return forward_logits(model, [ids])[0, : len(ids)]
 
 
 def test_greedy_tokens_are_those_of_the_full_forward_pass(model):
-    requests = _requests(n=2, count=6)
-    groups = _serve(_engine(model), requests, GREEDY)
+    requests = tiny_requests(n=2, count=6)
+    groups = _serve(tiny_engine(model), requests, GREEDY)
     for request in requests:
         first, second = groups[request.id].completions
         assert first.tokens == second.tokens
@@ -102,16 +39,16 @@ def test_greedy_tokens_are_those_of_the_full_forward_pass(model):
 
 
 def test_samples_do_not_depend_on_their_company(model):
-    requests = _requests()
-    everything = _serve(_engine(model), requests)
+    requests = tiny_requests()
+    everything = _serve(tiny_engine(model), requests)
     assert len(everything) == len(requests)
     # Fewer slots, one prompt per slot, another order, fewer lanes, and a restart after half of the requests.
-    assert _serve(_engine(model, sequences=6), requests) == everything
-    assert _serve(_engine(model, prompts_per_slot=1), requests) == everything
-    assert _serve(_engine(model), requests[::-1]) == everything
-    assert _serve(_engine(model, samples_per_slot=2), requests) == everything
+    assert _serve(tiny_engine(model, sequences=6), requests) == everything
+    assert _serve(tiny_engine(model, prompts_per_slot=1), requests) == everything
+    assert _serve(tiny_engine(model), requests[::-1]) == everything
+    assert _serve(tiny_engine(model, samples_per_slot=2), requests) == everything
     half = {r.id for r in requests[::2]}
-    rest = _serve(_engine(model), requests, done=half)
+    rest = _serve(tiny_engine(model), requests, done=half)
     assert rest == {k: v for k, v in everything.items() if k not in half}
     assert len({c.tokens for g in everything.values() for c in g.completions}) > len(requests)
 
@@ -120,10 +57,10 @@ def test_what_prompts_begin_with_alike_is_read_once(model):
     opening = tuple(range(10, 40))
     requests = [
         dataclasses.replace(r, prompt=(*opening[: 30 - i % 3], *r.prompt[:30]))
-        for i, r in enumerate(_requests(n=1, count=16))
+        for i, r in enumerate(tiny_requests(n=1, count=16))
     ]
     sizes = {"sequences": 16, "prefix_tokens": 1024}
-    apart, together = (_engine(model, prefill_tokens=size, **sizes) for size in (64, 256))
+    apart, together = (tiny_engine(model, prefill_tokens=size, **sizes) for size in (64, 256))
     assert _serve(together, requests) == _serve(apart, requests)
     assert together.usage.prompt_tokens == apart.usage.prompt_tokens
     # A prompt at a time, or twice as many as would have room with nothing in common.
@@ -132,24 +69,13 @@ def test_what_prompts_begin_with_alike_is_read_once(model):
 
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_that_share_the_requests_make_the_samples_of_one(model, hosts):
-    requests = _requests()
-    shares = [_serve(_engine(model), requests[host::hosts]) for host in range(hosts)]
-    assert {id_: g for share in shares for id_, g in share.items()} == _serve(_engine(model), requests)
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 2, 4)])
-def test_a_mesh_of_eight_devices_equals_one(model, shape):
-    requests = _requests(n=3, count=16)
-    sizes = {"sequences": 48, "prefix_tokens": 4096, "prefill_tokens": 1024}
-    expected = _serve(_engine(model, **sizes), requests, GREEDY)
-    engine = _engine(_model(shape), **sizes)
-    # Several prompts to a row.
-    assert engine.shape(requests).packing(64).packed.gather_index.shape[1] > 1
-    assert _serve(engine, requests, GREEDY) == expected
+    requests = tiny_requests()
+    shares = [_serve(tiny_engine(model), requests[host::hosts]) for host in range(hosts)]
+    assert {id_: g for share in shares for id_, g in share.items()} == _serve(tiny_engine(model), requests)
 
 
 def test_budget_and_stop_end_a_sample(model):
-    groups = _serve(_engine(model, stop=range(6, 40)), _requests(new=3))
+    groups = _serve(tiny_engine(model, stop=range(6, 40)), tiny_requests(new=3))
     completions = [c for g in groups.values() for c in g.completions]
     assert {c.finish for c in completions} == {"stop", "length"}
     for completion in completions:
@@ -161,8 +87,8 @@ def test_the_suffix_is_forced_where_it_is_needed(model):
     suffix = ForcedSuffix(
         prefix_ids=(1, 2, 3), allowed_ids=(7, 9), should_force=lambda tokens: len(tokens) % 2 == 0
     )
-    engine = _engine(model, stop=range(6, 40))
-    bare, with_suffix = _serve(engine, _requests()), _serve(engine, _requests(), suffix=suffix)
+    engine = tiny_engine(model, stop=range(6, 40))
+    bare, with_suffix = _serve(engine, tiny_requests()), _serve(engine, tiny_requests(), suffix=suffix)
     forced = 0
     for id_, group in bare.items():
         for before, after in zip(group.completions, with_suffix[id_].completions, strict=True):
@@ -178,19 +104,19 @@ def test_the_suffix_is_forced_where_it_is_needed(model):
 
 
 def test_a_greedy_suffix_takes_the_likelier_choice(model):
-    request = _requests(count=1, n=1)[0]
+    request = tiny_requests(count=1, n=1)[0]
     suffix = ForcedSuffix(prefix_ids=(1, 2), allowed_ids=(7, 9, 30), should_force=lambda tokens: True)
-    tokens = _serve(_engine(model), [request], GREEDY, suffix=suffix)["0"].completions[0].tokens
+    tokens = _serve(tiny_engine(model), [request], GREEDY, suffix=suffix)["0"].completions[0].tokens
     logits = _next_logits(model, [*request.prompt, *tokens[:-1]])[-1]
     assert tokens[-1] == max((7, 9, 30), key=lambda t: logits[t])
 
 
 def test_without_a_budget_the_suffix_is_all_there_is(model):
     suffix = ForcedSuffix(prefix_ids=(1, 2), allowed_ids=(7, 9), should_force=lambda tokens: False)
-    requests = _requests(new=0)
+    requests = tiny_requests(new=0)
     drawn = set()
     for request in requests:
-        served = _serve(_engine(model), [request], suffix=suffix)[request.id]
+        served = _serve(tiny_engine(model), [request], suffix=suffix)[request.id]
         assert served.error is None
         for completion in served.completions:
             assert (completion.tokens[:2], completion.forced, completion.finish) == ((1, 2), True, "stop")
@@ -198,17 +124,17 @@ def test_without_a_budget_the_suffix_is_all_there_is(model):
     assert drawn == {(7,), (9,)}
     prompt = requests[0].prompt
     logits = _next_logits(model, [*prompt, 1, 2])[-1]
-    greedy = _serve(_engine(model), requests[:1], GREEDY, suffix=suffix)["0"].completions[0].tokens
+    greedy = _serve(tiny_engine(model), requests[:1], GREEDY, suffix=suffix)["0"].completions[0].tokens
     assert greedy[2] == (7 if logits[7] > logits[9] else 9)
     with raises("request_refused", "max_new_tokens"):
-        raise _serve(_engine(model), requests[:1])["0"].error
+        raise _serve(tiny_engine(model), requests[:1])["0"].error
 
 
 def test_stop_request_when_ends_a_request_and_leaves_the_others(model):
-    requests = _requests(n=7)
-    everything = _serve(_engine(model), requests)
+    requests = tiny_requests(n=7)
+    everything = _serve(tiny_engine(model), requests)
     ended = _serve(
-        _engine(model), requests, stop_request_when=lambda id_, done: id_ == "3" and len(done) >= 3
+        tiny_engine(model), requests, stop_request_when=lambda id_, done: id_ == "3" and len(done) >= 3
     )
     assert ended["3"].completions == everything["3"].completions[:3]
     assert {k: v for k, v in ended.items() if k != "3"} == {k: v for k, v in everything.items() if k != "3"}
@@ -216,16 +142,16 @@ def test_stop_request_when_ends_a_request_and_leaves_the_others(model):
 
 def test_tokens_are_reported_as_they_are_made(model):
     counts = []
-    groups = _serve(_engine(model), _requests(), on_tokens=counts.append)
+    groups = _serve(tiny_engine(model), tiny_requests(), on_tokens=counts.append)
     assert sum(counts) == sum(len(c.tokens) for g in groups.values() for c in g.completions)
     assert len(counts) > 3
 
 
 def test_no_program_is_compiled_twice(model):
-    engine, requests = _engine(model), _requests(count=24)
+    engine, requests = tiny_engine(model), tiny_requests(count=24)
     _serve(engine, requests)
     before = steps.prefill._cache_size(), steps.decode._cache_size()
-    assert len(_serve(engine, _requests(count=1000), Sampling(0.3, 0.5))) == 1000
+    assert len(_serve(engine, tiny_requests(count=1000), Sampling(0.3, 0.5))) == 1000
     assert (steps.prefill._cache_size(), steps.decode._cache_size()) == before
 
 
@@ -240,18 +166,18 @@ def test_no_program_is_compiled_twice(model):
     ],
 )
 def test_what_cannot_be_served_is_refused_and_the_others_go_on(model, request_, name):
-    others = _requests(count=3)
-    served = _serve(_engine(model), [others[0], request_, *others[1:]])
+    others = tiny_requests(count=3)
+    served = _serve(tiny_engine(model), [others[0], request_, *others[1:]])
     refused = served.pop("r")
     assert not refused.completions
     with raises("request_refused", "request r: ", name):
         raise refused.error
-    assert served == _serve(_engine(model), others)
+    assert served == _serve(tiny_engine(model), others)
 
 
 @pytest.mark.parametrize("which", ["stop_request_when", "suffix"])
 def test_a_failing_callback_ends_its_request_alone_and_keeps_what_is_finished(model, which):
-    requests = _requests(n=5)
+    requests = tiny_requests(n=5)
 
     def stop(id_, done):
         if which == "stop_request_when" and id_ == "3" and len(done) == 2:
@@ -267,9 +193,9 @@ def test_a_failing_callback_ends_its_request_alone_and_keeps_what_is_finished(mo
         return False
 
     served = _serve(
-        _engine(model), requests, stop_request_when=stop, suffix=ForcedSuffix((1,), (7,), should_force)
+        tiny_engine(model), requests, stop_request_when=stop, suffix=ForcedSuffix((1,), (7,), should_force)
     )
-    everything = _serve(_engine(model), requests)
+    everything = _serve(tiny_engine(model), requests)
     failed = [g for g in served.values() if g.error]
     assert [str(g.error) for g in failed] == ["no verdict parser"]
     assert failed[0].completions == everything[failed[0].id].completions[: len(failed[0].completions)]
@@ -285,14 +211,14 @@ def test_a_failing_report_comes_after_what_is_finished(model):
     def report(count):
         raise OSError("terminal gone")
 
-    groups = _engine(model).generate(_requests(n=3, count=3, new=4), SAMPLED, on_tokens=report)
+    groups = tiny_engine(model).generate(tiny_requests(n=3, count=3, new=4), SAMPLED, on_tokens=report)
     with pytest.raises(OSError, match="terminal gone"):
         found.extend(groups)
     assert found
 
 
 def test_usage_adds_up(model):
-    engine, requests = _engine(model), _requests(n=7)
+    engine, requests = tiny_engine(model), tiny_requests(n=7)
     groups = _serve(
         engine, requests, stop_request_when=lambda id_, done: id_ in {"1", "3", "5"} and len(done) == 2
     )
@@ -309,9 +235,9 @@ def test_usage_adds_up(model):
 
 
 def test_a_second_prompt_of_a_slot_keeps_the_lanes_busy(model):
-    one, two = _engine(model, prompts_per_slot=1), _engine(model)
+    one, two = tiny_engine(model, prompts_per_slot=1), tiny_engine(model)
     for engine in (one, two):
-        _serve(engine, _requests(count=40))
+        _serve(engine, tiny_requests(count=40))
     assert one.usage.used_steps == two.usage.used_steps
     assert two.usage.occupancy > 1.15 * one.usage.occupancy
 

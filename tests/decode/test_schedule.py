@@ -1,10 +1,13 @@
+"""Sizes of the programs of a call, and the order in which its prompts are read."""
+
 from collections.abc import Sequence
 
 import numpy as np
 
 from ste_jax.decode.protocol import Request
 from ste_jax.decode.schedule import plan_prefills
-from ste_jax.decode.shape import Shape
+from ste_jax.decode.settings import DecodeSettings
+from ste_jax.decode.shape import Shape, decode_shape
 
 SHAPE = Shape(
     (64, 128),
@@ -69,3 +72,14 @@ def test_a_prefill_has_no_more_prompts_than_the_slots_hold() -> None:
     )
     assert shared.packing(64).packed.gather_index.shape == (4, 4, 64)
     assert shared.packing(64).packed.tokens.shape == (4, 128)
+
+
+def test_calls_of_similar_sizes_share_programs() -> None:
+    settings = DecodeSettings(sequences=32, samples_per_slot=2)
+
+    def slots(requests: int) -> int:
+        buckets = settings.buckets
+        return decode_shape(settings, buckets, longest=100, requests=requests, samples=1, new_tokens=8).slots
+
+    assert [slots(n) for n in (1, 2, 3, 4, 5, 8, 9, 16, 17, 32)] == [1, 2, 4, 4, 8, 8, 16, 16, 32, 32]
+    assert slots(33) == slots(10_000) == 32
