@@ -22,7 +22,7 @@ from ste_jax.checkpoint import layout, small_model
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
-from ste_jax.checkpoint.hf import HfWeights
+from ste_jax.checkpoint.hf import ADAPTER, HfWeights, adapter_error
 from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
@@ -35,7 +35,7 @@ from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 CARD = "model.json"
 PARAMETERS = "parameters"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "chat_template.jinja")
+_HUB_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.jinja")
 Weights = GgufWeights | HfWeights
 
 
@@ -172,6 +172,8 @@ def open_model(source: str | Path) -> ModelSource:
         return _open_foreign(HfWeights(path), name, read_card(path))
     if (path / CARD).is_file():
         return _open_own(path)
+    if (path / ADAPTER).is_file():
+        raise adapter_error(path)
     raise SteError(
         "model_not_found",
         f"{path}: holds neither {CARD} nor config.json; give a GGUF file, a Hugging Face folder, "
@@ -215,6 +217,11 @@ def _open_foreign(weights: Weights, name: str, card: ModelCard | None) -> ModelS
             "model_mismatch",
             f"{weights.path}: config.json and {CARD} describe different models; copy the folder again, or "
             f"delete {CARD} if the model was changed elsewhere",
+        )
+    if cfg.num_layers > len(weights.shapes):  # before a name is made for each tensor of each layer
+        missing = weights.names["blocks.wq"].format(cfg.num_layers - 1)
+        raise SteError(
+            "model_damaged", f"{weights.path}: tensor {missing} is missing; copy or convert the model again"
         )
     wanted, dtypes = {}, {}
     for parameter, shape in layout.tensor_shapes(cfg).items():
