@@ -79,6 +79,8 @@ class Judge(JudgeUses):
         mesh: tuple[int, int, int] = (1, -1, 1),
         sequences: int = 32,
         allow_untrained_prompt: bool = False,
+        chat_template: str | os.PathLike[str] = "",
+        chat_date: str = "",
     ) -> Self:
         """Opens a judge.
 
@@ -97,11 +99,15 @@ class Judge(JudgeUses):
           mesh: sizes of the mesh axes data, fsdp and tensor; -1 takes the remaining devices.
           sequences: judgments in flight.
           allow_untrained_prompt: accept a prompt, rubric or reference that the judge was not trained with.
+          chat_template: file of a chat template that replaces that of the model.
+          chat_date: see `Model.load`.
 
         Raises:
-          SteError: the model cannot be opened, or the prompt is not that of its training.
+          SteError: the model cannot be opened, its chat template cannot render the prompt, or the prompt is
+            not that of its training.
         """
-        opened = Model.load(model, dtype=dtype, mesh=mesh, sequences=sequences)
+        chat = {"chat_template": os.fspath(chat_template), "chat_date": chat_date}
+        opened = Model.load(model, dtype=dtype, mesh=mesh, sequences=sequences, **chat)
         source, card = opened.source, opened.source.card
         small = source.architecture.parameter_count < SMALL
         budget = _first(max_new_tokens, card and card.max_new_tokens, _SHORT if small else 2048)
@@ -128,12 +134,13 @@ class Judge(JudgeUses):
             calibration = read_calibration(source.digest())
         settings = JudgeSettings(chosen, budget, forced, seed)
         judge = cls(opened, settings, allow_untrained_prompt=allow_untrained_prompt)
+        judge.protocol().check_template()
         if calibration is not None and calibration.settings == judge.calibration_settings():
             judge.calibration = calibration
         judge._arguments = (
             *(("model", os.fspath(model)), ("prompt", prompt), ("rubric", rubric)),
             *(("max_new_tokens", max_new_tokens), ("force_verdict", force_verdict), ("dtype", dtype)),
-            *(("seed", seed), ("mesh", mesh), ("sequences", sequences)),
+            *(("seed", seed), ("mesh", mesh), ("sequences", sequences), *chat.items()),
             ("allow_untrained_prompt", allow_untrained_prompt),
         )
         return judge
@@ -152,11 +159,13 @@ class Judge(JudgeUses):
 
     def calibration_settings(self) -> dict[str, Any]:
         """Returns the settings that a calibration holds for: another prompt or budget needs another one."""
-        return {
+        settings = {
             "prompt_digest": self.settings.prompt.digest(),
             "max_new_tokens": self.settings.max_new_tokens,
             "force_verdict": self.settings.force_verdict,
         }
+        source = self.model.source
+        return settings | ({"tokenizer": source.tokenizer.fingerprint()} if source.chat.is_set else {})
 
     def compare(
         self,

@@ -30,6 +30,7 @@ from ste_jax.models.llama import Llama, LlamaConfig, check_divisible, parameter_
 from ste_jax.paths import local_path
 from ste_jax.sharding import Rules
 from ste_jax.storage.files import read_json
+from ste_jax.text.template import ChatSettings
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 CARD = "model.json"
@@ -50,6 +51,7 @@ class ModelSource:
       card: Card of an own or exported model folder (None: a foreign model).
       dtypes: Dtype of each parameter on disk.
       weights: Weights of a foreign format (None: an own folder, written with Orbax).
+      chat: What replaces the chat template of the model, or a part of it.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class ModelSource:
     dtypes: Mapping[str, np.dtype]
     weights: Weights | None
     _read: Callable[[str, jax.ShapeDtypeStruct], jax.Array]
+    chat: ChatSettings = ChatSettings()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -67,19 +70,25 @@ class ModelSource:
         Raises:
           SteError: It is missing or broken, or belongs to another model ("model_mismatch").
         """
-        tokenizer = load_tokenizer(self.path)
-        if tokenizer.vocab_size > self.architecture.vocab_size:
+        embedded = self.architecture.vocab_size
+        tokenizer = load_tokenizer(self.path, self.chat, embedded)
+        if missing := tokenizer.reachable(embedded):
             raise SteError(
                 "model_mismatch",
-                f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids, the model embeds only "
-                f"{self.architecture.vocab_size}; use the model's own tokenizer files",
+                f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids, the model embeds {embedded} "
+                f"(not {', '.join(missing[:3])}); use the model's own tokenizer files",
             )
         if self.card is not None and self.card.tokenizer_hash != tokenizer.fingerprint():
-            raise SteError(
-                "model_mismatch",
-                f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again",
-            )
+            raise SteError("model_mismatch", self._other_tokenizer())
         return tokenizer
+
+    def _other_tokenizer(self) -> str:
+        if self.chat.is_set:
+            return (
+                f"{self.path}: the chat template or date is not that of the model's training, which {CARD} "
+                "names; leave chat_template and chat_date out"
+            )
+        return f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again"
 
     @cached_property
     def _digest(self) -> str:
@@ -150,13 +159,22 @@ class ModelSource:
         return Llama(self.architecture, rules, dtype, arrays)
 
 
-def open_model(source: str | Path) -> ModelSource:
+def open_model(source: str | Path, chat: ChatSettings | None = None) -> ModelSource:
     """Opens a GGUF file, a Hugging Face folder, an own model folder, or a model of the Hugging Face hub.
+
+    Args:
+      source: The file, folder or hub name.
+      chat: What replaces the chat template of the model, or a part of it.
 
     Raises:
       SteError: "file_not_found", "model_not_found", "model_damaged", "model_mismatch", "model_unsupported",
         or an error of the card (see `ModelCard.from_json`).
     """
+    opened = _open(source)
+    return opened if chat is None else dataclasses.replace(opened, chat=chat)
+
+
+def _open(source: str | Path) -> ModelSource:
     path = local_path(source, "model")
     name = path.name
     if name == small_model.NAME and not path.exists():

@@ -23,6 +23,7 @@ from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import Tokenizer
 
+_RIVERS = Comparison(id="check", instruction="Name a river.", response_a="Loire", response_b="Paris")
 _LETTERS: tuple[Label, Label] = ("A", "B")
 
 
@@ -129,6 +130,15 @@ class JudgingProtocol:
         text = prompt.fill(comparison.instruction, first, second, reference=comparison.reference)
         messages = [Message("system", prompt.system)] if prompt.system else []
         return tuple(encode_chat(self._tokenizer, [*messages, Message("user", text)]))
+
+    def check_template(self) -> None:
+        """Renders the prompt of a short comparison, before anything is generated.
+
+        Raises:
+          SteError: "chat_invalid" if the chat template refuses or rewrites it.
+        """
+        reference = "Loire" if "{reference}" in self.settings.prompt.user else None
+        self.prompt_ids(dataclasses.replace(_RIVERS, reference=reference), ORDERS[0])
 
     def prompts(
         self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS
