@@ -71,24 +71,34 @@ class ModelSource:
           SteError: It is missing or broken, or belongs to another model ("model_mismatch").
         """
         embedded = self.architecture.vocab_size
-        tokenizer = load_tokenizer(self.path, self.chat, embedded)
+        tokenizer = load_tokenizer(self.path, self.chat if self.card is None else None, embedded)
+        if self.card is not None:
+            tokenizer = self._checked(self.card, tokenizer)
         if missing := tokenizer.reachable(embedded):
             raise SteError(
                 "model_mismatch",
                 f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids, the model embeds {embedded} "
                 f"(not {', '.join(missing[:3])}); use the model's own tokenizer files",
             )
-        if self.card is not None and self.card.tokenizer_hash != tokenizer.fingerprint():
-            raise SteError("model_mismatch", self._other_tokenizer())
         return tokenizer
 
-    def _other_tokenizer(self) -> str:
-        if self.chat.is_set:
-            return (
-                f"{self.path}: the chat template or date is not that of the model's training, which {CARD} "
-                "names; leave chat_template and chat_date out"
+    def _checked(self, card: ModelCard, own: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer with the given chat template, if it is the one that the card allows."""
+        if card.tokenizer_hash != own.fingerprint():
+            raise SteError(
+                "model_mismatch",
+                f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again",
             )
-        return f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again"
+        if not self.chat.is_set:
+            return own
+        tokenizer = load_tokenizer(self.path, self.chat, self.architecture.vocab_size)
+        if card.judge_prompt is not None and card.tokenizer_hash != tokenizer.fingerprint():
+            raise SteError(
+                "untrained_prompt",
+                f"{self.path}: this judge was trained with another chat template or date; leave "
+                "chat_template and chat_date out",
+            )
+        return tokenizer
 
     @cached_property
     def _digest(self) -> str:

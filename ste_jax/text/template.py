@@ -31,7 +31,7 @@ DEFAULT_DATE = "2024-07-26"
 _LONGEST = 100_000  # characters of a template
 _WORK, _WORK_PER_CHARACTER = 20_000_000, 200
 _STEP = 100  # work of a loop's round or a call, in characters
-_ITEM = 10  # work of an item of a list
+_ITEM = 20  # work of an item of a list
 _LARGEST_RESULT = 100_000_000  # of one call, in characters, for messages of a million characters
 _LONGEST_INTEGER = 10_000  # in bits
 # Functions whose results can be as long as the product of their arguments.
@@ -89,10 +89,17 @@ class _TooMuchWork(Exception):
 
 @dataclasses.dataclass
 class _Work:
-    """What is left of the work of a rendering, in characters."""
+    """What is left of the work of a rendering, in characters.
+
+    Attributes:
+      left: Work that is left.
+      largest_result: Most characters of the result of one call.
+      messages: Ids of the messages, whose texts do not count again in every list that holds them.
+    """
 
     left: float
     largest_result: float
+    messages: frozenset[int]
 
     def spend(self, value: Any, least: int = 1) -> None:
         """Takes the size of a value, at least `least`."""
@@ -100,7 +107,9 @@ class _Work:
         stack = [value]
         while stack and self.left >= 0:
             part = stack.pop()
-            if isinstance(part, str | bytes):
+            if id(part) in self.messages:
+                self.left -= _ITEM
+            elif isinstance(part, str | bytes):
                 self.left -= len(part)
             elif isinstance(part, Collection):
                 self.left -= _ITEM * len(part)
@@ -295,9 +304,10 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 @contextlib.contextmanager
-def _working(characters: int) -> Iterator[None]:
-    share = 1 + characters / 1_000_000
-    token = _work.set(_Work(_WORK + _WORK_PER_CHARACTER * characters, _LARGEST_RESULT * share))
+def _working(messages: Sequence[Mapping[str, str]]) -> Iterator[None]:
+    characters = sum(len(message["content"]) for message in messages)
+    work, largest = _WORK + _WORK_PER_CHARACTER * characters, _LARGEST_RESULT * (1 + characters / 1_000_000)
+    token = _work.set(_Work(work, largest, frozenset(map(id, messages))))
     try:
         yield
     finally:
@@ -327,10 +337,11 @@ def render(
     day, roles = parse_date(date), [message["role"] for message in messages]
     parts: list[str] = []
     try:
-        with _working(sum(len(message["content"]) for message in messages)):
+        turns = [dict(message) for message in messages]
+        with _working(turns):
             for part in _compiled(source).generate(
                 **special,
-                messages=[dict(message) for message in messages],
+                messages=turns,
                 tools=None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
