@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from ste_jax.checkpoint.source import CARD
 from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.errors import SteError
 from ste_jax.judge_uses import JudgeUses
-from ste_jax.judging.calibration import Calibration, read_calibration
+from ste_jax.judging.calibration import Calibration, calibration_of, read_calibration
 from ste_jax.judging.compare import (
     CompareSettings,
     OnFlip,
@@ -25,8 +26,14 @@ from ste_jax.judging.compare import (
     source_settings,
 )
 from ste_jax.judging.decision import DecisionRule
-from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt, check_reference
+from ste_jax.judging.prompts import load_prompt
+from ste_jax.judging.protocol import (
+    JudgeSettings,
+    JudgingProtocol,
+    check_prompt,
+    check_reference,
+    trained_prompt,
+)
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
 from ste_jax.model import SMALL, Model
 from ste_jax.progress import Progress
@@ -116,7 +123,7 @@ class Judge(JudgeUses):
             raise SteError(
                 "argument_invalid", f"max_new_tokens must be 1 or more, or 0 with force_verdict, not {budget}"
             )
-        trained = JudgePrompt.from_json(card.judge_prompt) if card and card.judge_prompt else None
+        trained = trained_prompt(source)
         if prompt or trained is None:
             chosen = load_prompt(prompt or ("short" if small else "standard"), rubric)
         else:
@@ -129,7 +136,7 @@ class Judge(JudgeUses):
             # Short judgments end together, so the prompts of many are read at once.
             opened.settings = dataclasses.replace(opened.settings, prefill_tokens=2048)
         if card and card.calibration:
-            calibration = Calibration.from_dict(card.calibration)
+            calibration = calibration_of(card.calibration, source.path / CARD)
         else:
             calibration = read_calibration(source.digest())
         settings = JudgeSettings(chosen, budget, forced, seed)

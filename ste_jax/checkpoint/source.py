@@ -180,7 +180,13 @@ def open_model(source: str | Path, chat: ChatSettings | None = None) -> ModelSou
       SteError: "file_not_found", "model_not_found", "model_damaged", "model_mismatch", "model_unsupported",
         or an error of the card (see `ModelCard.from_json`).
     """
-    opened = _open(source)
+    try:
+        opened = _open(source)
+    except SteError as error:
+        # Errors of the values, such as of `LlamaConfig`, do not know their file.
+        if str(source) in str(error) or str(local_path(source, "model")) in str(error):
+            raise
+        raise SteError(error.code, f"{source}: {error}") from error
     return opened if chat is None else dataclasses.replace(opened, chat=chat)
 
 
