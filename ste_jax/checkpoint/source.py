@@ -281,8 +281,9 @@ def _check_shapes(
 ) -> None:
     for name, shape in wanted.items():
         if name not in found:
+            hint = ", or set tie_word_embeddings in config.json if it is tied" if "lm_head" in name else ""
             raise SteError(
-                "model_damaged", f"{path}: tensor {name} is missing; copy or convert the model again"
+                "model_damaged", f"{path}: tensor {name} is missing; copy or convert the model again{hint}"
             )
         if found[name] != shape:
             raise SteError(

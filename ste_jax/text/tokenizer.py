@@ -69,14 +69,15 @@ class Tokenizer:
         self.bos_id = self._backend.token_to_id(self._special.get("bos_token", ""))
         self._adds_bos = self.bos_id is not None and self.bos_id in self._backend.encode("").ids
         eos_id = self._backend.token_to_id(self._special.get("eos_token", ""))
-        known = (eos_id, *stop_ids, self._turn_end())
+        first, last = self._turn_ends()
+        known = (eos_id, *stop_ids, last, first)
         self.stop_ids = tuple(dict.fromkeys(token for token in known if token is not None))
         if not self.stop_ids:
             remedy = (
                 "convert the model again" if _is_gguf(origin) else "add eos_token to tokenizer_config.json"
             )
             raise SteError("tokenizer_invalid", f"no end-of-sequence token: {remedy}")
-        self.turn_end_id: int = known[-1] if known[-1] is not None else self.stop_ids[0]
+        self.turn_end_id: int = first if first is not None else self.stop_ids[0]
         self.has_system_role = self._shows_system()
         if not self.has_system_role:
             _log.warning(
@@ -172,13 +173,13 @@ class Tokenizer:
         settings |= {"bos_token_id": self.bos_id, "eos_token_id": list(self.stop_ids)}
         generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    def _turn_end(self) -> int | None:
-        """Returns the control token that the template writes after an assistant turn, or None."""
+    def _turn_ends(self) -> tuple[int | None, int | None]:
+        """Returns the first and the last control token that the template writes after an assistant turn."""
         words = "assistant-words"
         turns = [{"role": "user", "content": "user-words"}, {"role": "assistant", "content": words}]
         _, found, rest = self.render(turns, add_generation_prompt=False).rpartition(words)
-        end = self._encoder.pattern.search(rest) if found else None
-        return self._control[end[0]] if end else None
+        ends = self._encoder.pattern.findall(rest) if found else []
+        return (self._control[ends[0]], self._control[ends[-1]]) if ends else (None, None)
 
     def _shows_system(self) -> bool:
         words = "system-words"

@@ -213,6 +213,14 @@ def test_stop_ids_are_eos_those_of_the_generation_config_and_the_turn_end(
     assert load_tokenizer(folder).stop_ids == (401, 400, 404)
 
 
+def test_a_turn_with_two_control_tokens_at_its_end_stops_at_both(write_llama3, tmp_path: Path):
+    turn = "{{ m.content }}<|end_header_id|> <|eot_id|>"
+    template = "{% for m in messages %}<|start_header_id|>" + turn + "\n{% endfor %}"
+    tokenizer = load_tokenizer(write_llama3(tmp_path, template))
+    assert tokenizer.stop_ids == (401, 404, 403)
+    assert tokenizer.turn_end_id == 403
+
+
 def test_a_saved_tokenizer_is_the_same_one(tokenizer: Tokenizer, tmp_path: Path):
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')
     tokenizer.save(tmp_path)
