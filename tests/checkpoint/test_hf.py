@@ -1,5 +1,6 @@
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,14 @@ import transformers
 from errors import raises
 from safetensors.torch import load_file, save_file
 
+from ste_jax.checkpoint.export import config_fields
 from ste_jax.checkpoint.hf import read_architecture
 from ste_jax.checkpoint.source import open_model
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig, hidden_states
 from ste_jax.models.rope import LinearScaling, RopeScaling
 from ste_jax.sharding import TRAIN, make_mesh
+from ste_jax.text.tokenizer import load_tokenizer
 
 Make = Callable[..., Path]
 # As published with Llama 3.1 8B, in the form that transformers wrote before version 5.
@@ -226,6 +230,32 @@ def test_linear_and_dynamic_rope(tmp_path: Path) -> None:
     assert LlamaConfig.from_json(json.loads(json.dumps(linear.to_json()))) == linear
     for kind in ({"rope_type": "dynamic", "factor": 4.0}, {"rope_type": "linear", "factor": 1.0}):
         assert config_of(tmp_path, rope_scaling=kind).rope_scaling is None
+
+
+def test_an_exported_config_is_read_back(tmp_path: Path, tokenizer_folder: Make) -> None:
+    tokenizer = load_tokenizer(tokenizer_folder())
+    for scaling in (None, {"type": "linear", "factor": 4.0}, LLAMA_31["rope_scaling"]):
+        cfg = config_of(tmp_path, rope_scaling=scaling)
+        exported = config_fields(cfg, np.dtype(np.float32), tokenizer)
+        (tmp_path / "config.json").write_text(json.dumps(exported))
+        assert read_architecture(tmp_path / "config.json") == cfg
+
+
+def test_damaged_headers_end_in_an_error_or_are_read(hf_folder: Make) -> None:
+    folder, draw = hf_folder(), random.Random(0)
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            damaged[draw.randrange(1000)] = draw.randrange(256)
+        file.write_bytes(damaged)
+        try:
+            open_model(folder)
+        except SteError as error:
+            refused += str(folder) in str(error)
+    assert refused > 50
 
 
 def test_the_older_rope_field_goes_first(tmp_path: Path) -> None:

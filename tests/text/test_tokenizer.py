@@ -516,6 +516,21 @@ def test_damaged_files_end_in_an_error_or_are_read(llama3_folder: Path, tmp_path
         load_tokenizer(folder)
 
 
+def test_a_damaged_gguf_ends_in_an_error_or_is_read(llama3_folder: Path, tmp_path: Path):
+    path, draw = gguf_of(llama3_folder, tmp_path / "m.gguf", "llama-bpe"), random.Random(2)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 5)):
+            damaged[draw.randrange(len(damaged))] = draw.choice((0, 1, 3, 4, 8, 9, 128, 255))
+        path.write_bytes(damaged)
+        try:
+            load_tokenizer(path)
+        except SteError as error:
+            refused += str(path) in str(error)
+    assert refused > 10
+
+
 def test_missing_and_broken_files_are_named(
     write_llama3, llama3_folder: Path, smollm2_path: Path, tmp_path: Path
 ):
