@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.name = "company_data"
     c.iterations = 3
     c.model = "meta-llama/Llama-3.1-8B-Instruct"
+    c.chat_template = ""
     c.mesh, c.train_mesh = (1, -1, 8), (1, -1, 1)
     c.train.micro_rows = 16
     c.train.moment_dtype = "float32"

@@ -37,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.iterations = 5  # arXiv 2408.02666, section 4.1: five iterations
     c.model = "meta-llama/Meta-Llama-3-70B-Instruct"  # section 4.1: the seed model
+    c.chat_template = ""
     c.instructions = "instructions.jsonl"  # the paper: WildChat prompts that are labelled "reasoning"
     c.labelled_pairs = ""
     c.judge_prompt = "standard"

@@ -21,6 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = _PAPER["get_config"]()
     c.name = "llama3_8b"
     c.model = "meta-llama/Llama-3.1-8B-Instruct"
+    c.chat_template = ""
     c.mesh, c.train_mesh = (1, -1, 8), (1, -1, 1)
     c.train.micro_rows = 16
     c.train.moment_dtype = "float32"

@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.iterations = 1 if small else 2
     # Fetched to ~/.cache/ste_jax if the file is not there.
     c.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    c.chat_template = ""
     c.instructions = "starter"
     c.labelled_pairs = ""
     # A short prompt: a model of this size cannot follow a long one, and two cores read 500 tokens per second.

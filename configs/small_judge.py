@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.iterations = 1 if small else 3
     c.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    c.chat_template = ""
     c.instructions = "starter"
     c.labelled_pairs = ""
     c.judge_prompt = "verdict"

@@ -18,6 +18,7 @@ from ste_jax.instructions.filters import FilterSettings
 from ste_jax.instructions.labels import CATEGORIES
 from ste_jax.pairs.construction import PairChecks
 from ste_jax.sharding import is_mesh
+from ste_jax.text.template import ChatSettings
 from ste_jax.training.settings import TrainSettings
 
 T = TypeVar("T")
@@ -206,6 +207,9 @@ class RunConfig:
       seed: Seed of every random draw.
       iterations: Number of rounds of annotation and training.
       model: Seed model: GGUF file, Hugging Face folder or hub name, or model folder of another run.
+      chat_template: File of a chat template that replaces that of the seed model. "": the model's own.
+      chat_date: Date, as YYYY-MM-DD, that a chat template prints as today's. "": that of the seed model's
+        training if it is of another run, else 2024-07-26.
       instructions: Source of instructions: a file, or a name that `data.sources.read_instructions` knows.
       labelled_pairs: File of pairs with labels. One half replaces the validation pairs; on the other half
         every model is evaluated in addition to the test pairs. "": none.
@@ -231,6 +235,8 @@ class RunConfig:
     seed: int = config_field(0, affects=STAGES)
     iterations: int = config_field(5, affects=())
     model: str = config_field(affects=STAGES, by_content=True)
+    chat_template: str = config_field("", affects=STAGES, by_content=True)
+    chat_date: str = config_field("", affects=STAGES, used=lambda section: section.chat_date != "")
     instructions: str = config_field(affects=("select",), by_content=True)
     labelled_pairs: str = config_field("", affects=JUDGING, by_content=True)
     judge_prompt: str = config_field("standard", affects=JUDGING, by_content=True)
@@ -248,6 +254,7 @@ class RunConfig:
     decode: DecodeSettings = config_field(DecodeSettings(), affects=STAGES)
 
     def __post_init__(self):
+        _ = self.chat  # checks the date
         validated = self.pairs.validation > 0 or self.labelled_pairs != ""
         _require(
             (self.iterations >= 1, f"iterations must be 1 or more, not {self.iterations}"),
@@ -288,6 +295,11 @@ class RunConfig:
                     f"config: {name}.micro_rows ({settings.micro_rows}) is not a multiple of mesh data x "
                     f"fsdp ({shards})",
                 )
+
+    @property
+    def chat(self) -> ChatSettings:
+        """What replaces the chat template of the seed model, or a part of it."""
+        return ChatSettings(self.chat_template, self.chat_date)
 
     @property
     def held_out(self) -> int:

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from ste_jax.checkpoint.source import CARD
 from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.errors import SteError
 from ste_jax.judge_uses import JudgeUses
-from ste_jax.judging.calibration import Calibration, read_calibration
+from ste_jax.judging.calibration import Calibration, calibration_of, read_calibration
 from ste_jax.judging.compare import (
     CompareSettings,
     OnFlip,
@@ -25,8 +26,14 @@ from ste_jax.judging.compare import (
     source_settings,
 )
 from ste_jax.judging.decision import DecisionRule
-from ste_jax.judging.prompts import JudgePrompt, load_prompt
-from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol, check_prompt, check_reference
+from ste_jax.judging.prompts import load_prompt
+from ste_jax.judging.protocol import (
+    JudgeSettings,
+    JudgingProtocol,
+    check_prompt,
+    check_reference,
+    trained_prompt,
+)
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
 from ste_jax.model import SMALL, Model
 from ste_jax.progress import Progress
@@ -79,6 +86,8 @@ class Judge(JudgeUses):
         mesh: tuple[int, int, int] = (1, -1, 1),
         sequences: int = 32,
         allow_untrained_prompt: bool = False,
+        chat_template: str | os.PathLike[str] = "",
+        chat_date: str = "",
     ) -> Self:
         """Opens a judge.
 
@@ -97,11 +106,15 @@ class Judge(JudgeUses):
           mesh: sizes of the mesh axes data, fsdp and tensor; -1 takes the remaining devices.
           sequences: judgments in flight.
           allow_untrained_prompt: accept a prompt, rubric or reference that the judge was not trained with.
+          chat_template: file of a chat template that replaces that of the model.
+          chat_date: see `Model.load`.
 
         Raises:
-          SteError: the model cannot be opened, or the prompt is not that of its training.
+          SteError: the model cannot be opened, its chat template cannot render the prompt, or the prompt is
+            not that of its training.
         """
-        opened = Model.load(model, dtype=dtype, mesh=mesh, sequences=sequences)
+        chat = {"chat_template": os.fspath(chat_template), "chat_date": chat_date}
+        opened = Model.load(model, dtype=dtype, mesh=mesh, sequences=sequences, **chat)
         source, card = opened.source, opened.source.card
         small = source.architecture.parameter_count < SMALL
         budget = _first(max_new_tokens, card and card.max_new_tokens, _SHORT if small else 2048)
@@ -110,7 +123,7 @@ class Judge(JudgeUses):
             raise SteError(
                 "argument_invalid", f"max_new_tokens must be 1 or more, or 0 with force_verdict, not {budget}"
             )
-        trained = JudgePrompt.from_json(card.judge_prompt) if card and card.judge_prompt else None
+        trained = trained_prompt(source)
         if prompt or trained is None:
             chosen = load_prompt(prompt or ("short" if small else "standard"), rubric)
         else:
@@ -123,17 +136,18 @@ class Judge(JudgeUses):
             # Short judgments end together, so the prompts of many are read at once.
             opened.settings = dataclasses.replace(opened.settings, prefill_tokens=2048)
         if card and card.calibration:
-            calibration = Calibration.from_dict(card.calibration)
+            calibration = calibration_of(card.calibration, source.path / CARD)
         else:
             calibration = read_calibration(source.digest())
         settings = JudgeSettings(chosen, budget, forced, seed)
         judge = cls(opened, settings, allow_untrained_prompt=allow_untrained_prompt)
+        judge.protocol().check_template()
         if calibration is not None and calibration.settings == judge.calibration_settings():
             judge.calibration = calibration
         judge._arguments = (
             *(("model", os.fspath(model)), ("prompt", prompt), ("rubric", rubric)),
             *(("max_new_tokens", max_new_tokens), ("force_verdict", force_verdict), ("dtype", dtype)),
-            *(("seed", seed), ("mesh", mesh), ("sequences", sequences)),
+            *(("seed", seed), ("mesh", mesh), ("sequences", sequences), *chat.items()),
             ("allow_untrained_prompt", allow_untrained_prompt),
         )
         return judge
@@ -152,11 +166,13 @@ class Judge(JudgeUses):
 
     def calibration_settings(self) -> dict[str, Any]:
         """Returns the settings that a calibration holds for: another prompt or budget needs another one."""
-        return {
+        settings = {
             "prompt_digest": self.settings.prompt.digest(),
             "max_new_tokens": self.settings.max_new_tokens,
             "force_verdict": self.settings.force_verdict,
         }
+        source = self.model.source
+        return settings | ({"tokenizer": source.tokenizer.fingerprint()} if source.chat.is_set else {})
 
     def compare(
         self,

@@ -32,18 +32,38 @@ class _QuietFileHandler(logging.FileHandler):
             super().handleError(record)
 
 
+class _Once(logging.Filter):
+    """Lets every message pass once: a command opens the same model several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
+
+
 _memory = logging.handlers.MemoryHandler(_CAPACITY, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
 _file: logging.FileHandler | None = None
 
 
 def start() -> None:
-    """Keeps log lines in memory until `open_file`, and reports downloads on stderr."""
+    """Keeps log lines in memory until `open_file`; reports downloads and warnings about models on stderr."""
     _ROOT.setLevel(logging.INFO)
     _ROOT.propagate = False
     _ROOT.addHandler(_memory)
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("ste: %(message)s"))
     logging.getLogger("ste_jax.checkpoint.small_model").addHandler(console)
+    warnings = logging.StreamHandler()
+    warnings.setLevel(logging.WARNING)
+    warnings.setFormatter(logging.Formatter("ste: warning: %(message)s"))
+    warnings.addFilter(_Once())
+    for name in ("ste_jax.checkpoint.hf", "ste_jax.text"):
+        logging.getLogger(name).addHandler(warnings)
     logging.getLogger("absl").addFilter(is_shown)
     _ROOT.info("command: %s", sys.argv)
 

@@ -16,6 +16,7 @@ from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, decode_mesh
 from ste_jax.storage.files import digest
 from ste_jax.text.chat import Message, Role, encode_chat
+from ste_jax.text.template import ChatSettings
 
 # Models below this number of parameters follow no judge format by themselves and are computed in float32.
 SMALL = 1_000_000_000
@@ -77,6 +78,8 @@ class Model:
         mesh: tuple[int, int, int] = (1, -1, 1),
         sequences: int = 32,
         prefill_tokens: int = 512,
+        chat_template: str | os.PathLike[str] = "",
+        chat_date: str = "",
     ) -> Self:
         """Opens a model.
 
@@ -87,11 +90,14 @@ class Model:
           mesh: sizes of the mesh axes data, fsdp and tensor; -1 takes the remaining devices.
           sequences: samples in flight.
           prefill_tokens: prompt positions of one prefill call.
+          chat_template: file of a chat template that replaces that of the model.
+          chat_date: date, as YYYY-MM-DD, that a chat template prints as today's. Default: that of the model's
+            training if it was trained by ste_jax, else 2024-07-26.
 
         Raises:
           SteError: the model cannot be opened.
         """
-        source = open_model(os.fspath(model))
+        source = open_model(os.fspath(model), ChatSettings(os.fspath(chat_template), chat_date))
         small = source.architecture.parameter_count < SMALL
         trained = source.card.dtype if source.card else None
         dtype = dtype or trained or ("float32" if small else "bfloat16")

@@ -23,6 +23,7 @@ from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.shipped import read_config_file
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
+from ste_jax.stages.templates import check_template
 from ste_jax.storage.files import remove
 from ste_jax.storage.readers import IndexedRecords, read_records
 from ste_jax.storage.success import require_success
@@ -55,6 +56,7 @@ def run_stages(context: Context) -> dict[str, Any]:
     config = context.config
     train.check(context)
     context.check_files()
+    check_template(context)
     instructions = select.run(context)
     pairs.run(context, instructions)
     splits = _splits(context)
@@ -77,6 +79,7 @@ def report(context: Context) -> dict[str, Any]:
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     """Runs one stage (of one iteration), and returns its summary; what it reads must be finished."""
     context.check_files()
+    check_template(context)
     if stage == "select":
         select.run(context)
         return require_success(context.workdir / "select").summary

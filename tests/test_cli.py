@@ -87,6 +87,7 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "broken": GOOD + GOOD + '{"text": "half\n' + GOOD,
         "textless": GOOD + '{"question_text": "x"}\n',
     }
+    into = ["--data=x.csv", f"--out={folder}/r.jsonl"]
     asked = ["evaluate", f"--model={gguf}"]
     sources = {name: written(folder / f"{name}.jsonl", content) for name, content in files.items()}
     return {
@@ -102,6 +103,7 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "bucket_target": ["convert", f"{folder}/absent", "gs://bucket/model"],
         "out_is_a_folder": ["evaluate", f"--model={folder}/absent", "--data=x.csv", f"--out={folder}"],
         "below_a_file": ["run", f"--config={config}", f"--workdir={gguf}/run"],
+        "templateless": ["evaluate", f"--model={model}", f"--chat_template={folder}/absent.jinja", *into],
         "promptless": [*base, f"--config.judge_prompt={folder}/absent.toml"],
         "impossible": [*base, "--config.iterations=0"],
         "unknown_field": [*base, "--config.annotate.smaples=3"],
@@ -161,6 +163,7 @@ EXPECTED = {
     "bucket_target": "target folder gs://bucket/model",
     "out_is_a_folder": "--out ",
     "below_a_file": "cut.gguf/run",
+    "templateless": "absent.jinja: no such file",
     "promptless": "absent.toml",
     "impossible": "iterations",
     "unknown_field": """--config has no field 'smaples' Did you mean "samples" instead of "smaples"?""",

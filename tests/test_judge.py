@@ -47,6 +47,19 @@ def test_a_comparison_has_every_number(judge: Judge, result: ComparisonResult) -
     assert json.loads(json.dumps(result.to_dict()))["winner"] == result.winner
 
 
+def test_a_template_is_checked_when_a_judge_is_loaded(smollm2_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    written = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    file.write_text(written)
+    judge = load_judge(smollm2_path, chat_template=file, chat_date="2020-02-03")
+    assert judge.model.source.tokenizer.chat_template == written
+    assert judge.model.source.tokenizer.chat_date == "2020-02-03"
+    assert judge.calibration_settings() != load_judge(smollm2_path).calibration_settings()
+    file.write_text(written.replace("m.content", "m.content[:99]"))
+    with raises("chat_invalid", str(file), "--chat_template=FILE"):
+        load_judge(smollm2_path, chat_template=str(file))
+
+
 @pytest.mark.parametrize("votes", [1, 3])
 def test_exchanging_the_responses_negates_the_log_odds_bit_for_bit(judge: Judge, votes: int) -> None:
     one, other = judge.compare(X, GOOD, BAD, votes=votes), judge.compare(X, BAD, GOOD, votes=votes)

@@ -104,6 +104,8 @@ def _check_types(value: dict[str, Any]) -> None:
     budget, forced = value.get("max_new_tokens"), value.get("force_verdict")
     for name, valid in (
         ("stop_ids", isinstance(stop_ids, list | tuple) and all(type(i) is int for i in stop_ids)),
+        *((name, isinstance(value[name], str)) for name in ("name", "tokenizer_hash", "weights_hash")),
+        *((name, isinstance(value[name], str | None)) for name in ("parent", "parser")),
         ("judge_prompt", isinstance(value["judge_prompt"], dict | None)),
         ("max_new_tokens", budget is None or (type(budget) is int and budget >= 0)),
         ("force_verdict", forced is None or isinstance(forced, bool)),

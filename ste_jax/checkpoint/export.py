@@ -19,6 +19,7 @@ from ste_jax.checkpoint.source import ModelSource, read_card
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
+from ste_jax.models.rope import LinearScaling, Scaling
 from ste_jax.sharding import DECODE, make_mesh
 from ste_jax.text.tokenizer import Tokenizer
 
@@ -160,7 +161,6 @@ def _index(shards: dict[str, list[_Tensor]]) -> dict[str, Any]:
 
 def config_fields(cfg: LlamaConfig, dtype: np.dtype, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns the fields of config.json, rope as all versions of transformers read it."""
-    scaling = cfg.rope_scaling
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -178,17 +178,24 @@ def config_fields(cfg: LlamaConfig, dtype: np.dtype, tokenizer: Tokenizer) -> di
         "max_position_embeddings": cfg.context_length,
         "rms_norm_eps": cfg.rms_norm_eps,
         "rope_theta": cfg.rope_theta,
-        "rope_scaling": scaling
-        and {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        },
+        "rope_scaling": _rope_scaling(cfg.rope_scaling),
         "tie_word_embeddings": cfg.tie_embeddings,
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": list(tokenizer.stop_ids),
+    }
+
+
+def _rope_scaling(scaling: Scaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    if isinstance(scaling, LinearScaling):
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_context,
     }
 
 

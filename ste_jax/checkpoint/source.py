@@ -22,7 +22,7 @@ from ste_jax.checkpoint import layout, small_model
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
-from ste_jax.checkpoint.hf import HfWeights
+from ste_jax.checkpoint.hf import ADAPTER, HfWeights, adapter_error
 from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
@@ -30,12 +30,13 @@ from ste_jax.models.llama import Llama, LlamaConfig, check_divisible, parameter_
 from ste_jax.paths import local_path
 from ste_jax.sharding import Rules
 from ste_jax.storage.files import read_json
+from ste_jax.text.template import ChatSettings
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 CARD = "model.json"
 PARAMETERS = "parameters"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "chat_template.jinja")
+_HUB_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.jinja")
 Weights = GgufWeights | HfWeights
 
 
@@ -50,6 +51,7 @@ class ModelSource:
       card: Card of an own or exported model folder (None: a foreign model).
       dtypes: Dtype of each parameter on disk.
       weights: Weights of a foreign format (None: an own folder, written with Orbax).
+      chat: What replaces the chat template of the model, or a part of it.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class ModelSource:
     dtypes: Mapping[str, np.dtype]
     weights: Weights | None
     _read: Callable[[str, jax.ShapeDtypeStruct], jax.Array]
+    chat: ChatSettings = ChatSettings()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -67,17 +70,33 @@ class ModelSource:
         Raises:
           SteError: It is missing or broken, or belongs to another model ("model_mismatch").
         """
-        tokenizer = load_tokenizer(self.path)
-        if tokenizer.vocab_size > self.architecture.vocab_size:
+        embedded = self.architecture.vocab_size
+        tokenizer = load_tokenizer(self.path, self.chat if self.card is None else None, embedded)
+        if self.card is not None:
+            tokenizer = self._checked(self.card, tokenizer)
+        if missing := tokenizer.reachable(embedded):
             raise SteError(
                 "model_mismatch",
-                f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids, the model embeds only "
-                f"{self.architecture.vocab_size}; use the model's own tokenizer files",
+                f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids, the model embeds {embedded} "
+                f"(not {', '.join(missing[:3])}); use the model's own tokenizer files",
             )
-        if self.card is not None and self.card.tokenizer_hash != tokenizer.fingerprint():
+        return tokenizer
+
+    def _checked(self, card: ModelCard, own: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer with the given chat template, if it is the one that the card allows."""
+        if card.tokenizer_hash != own.fingerprint():
             raise SteError(
                 "model_mismatch",
                 f"{self.path}: the tokenizer is not the one that {CARD} names; copy the model folder again",
+            )
+        if not self.chat.is_set:
+            return own
+        tokenizer = load_tokenizer(self.path, self.chat, self.architecture.vocab_size)
+        if card.judge_prompt is not None and card.tokenizer_hash != tokenizer.fingerprint():
+            raise SteError(
+                "untrained_prompt",
+                f"{self.path}: this judge was trained with another chat template or date; leave "
+                "chat_template and chat_date out",
             )
         return tokenizer
 
@@ -150,13 +169,28 @@ class ModelSource:
         return Llama(self.architecture, rules, dtype, arrays)
 
 
-def open_model(source: str | Path) -> ModelSource:
+def open_model(source: str | Path, chat: ChatSettings | None = None) -> ModelSource:
     """Opens a GGUF file, a Hugging Face folder, an own model folder, or a model of the Hugging Face hub.
+
+    Args:
+      source: The file, folder or hub name.
+      chat: What replaces the chat template of the model, or a part of it.
 
     Raises:
       SteError: "file_not_found", "model_not_found", "model_damaged", "model_mismatch", "model_unsupported",
         or an error of the card (see `ModelCard.from_json`).
     """
+    try:
+        opened = _open(source)
+    except SteError as error:
+        # Errors of the values, such as of `LlamaConfig`, do not know their file.
+        if str(source) in str(error) or str(local_path(source, "model")) in str(error):
+            raise
+        raise SteError(error.code, f"{source}: {error}") from error
+    return opened if chat is None else dataclasses.replace(opened, chat=chat)
+
+
+def _open(source: str | Path) -> ModelSource:
     path = local_path(source, "model")
     name = path.name
     if name == small_model.NAME and not path.exists():
@@ -172,6 +206,8 @@ def open_model(source: str | Path) -> ModelSource:
         return _open_foreign(HfWeights(path), name, read_card(path))
     if (path / CARD).is_file():
         return _open_own(path)
+    if (path / ADAPTER).is_file():
+        raise adapter_error(path)
     raise SteError(
         "model_not_found",
         f"{path}: holds neither {CARD} nor config.json; give a GGUF file, a Hugging Face folder, "
@@ -216,6 +252,11 @@ def _open_foreign(weights: Weights, name: str, card: ModelCard | None) -> ModelS
             f"{weights.path}: config.json and {CARD} describe different models; copy the folder again, or "
             f"delete {CARD} if the model was changed elsewhere",
         )
+    if cfg.num_layers > len(weights.shapes):  # before a name is made for each tensor of each layer
+        missing = weights.names["blocks.wq"].format(cfg.num_layers - 1)
+        raise SteError(
+            "model_damaged", f"{weights.path}: tensor {missing} is missing; copy or convert the model again"
+        )
     wanted, dtypes = {}, {}
     for parameter, shape in layout.tensor_shapes(cfg).items():
         tensors = layout.tensor_names(cfg, parameter, weights.names[parameter])
@@ -240,8 +281,9 @@ def _check_shapes(
 ) -> None:
     for name, shape in wanted.items():
         if name not in found:
+            hint = ", or set tie_word_embeddings in config.json if it is tied" if "lm_head" in name else ""
             raise SteError(
-                "model_damaged", f"{path}: tensor {name} is missing; copy or convert the model again"
+                "model_damaged", f"{path}: tensor {name} is missing; copy or convert the model again{hint}"
             )
         if found[name] != shape:
             raise SteError(

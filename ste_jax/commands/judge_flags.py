@@ -50,6 +50,15 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of vote sampling, tie-breaks, boot
 _UNTRAINED = flags.DEFINE_bool(
     "allow_untrained_prompt", False, "Accept a prompt or rubric that the judge was not trained with."
 )
+_CHAT_TEMPLATE = flags.DEFINE_string(
+    "chat_template", "", "File of a chat template (Jinja) that replaces that of the model."
+)
+_CHAT_DATE = flags.DEFINE_string(
+    "chat_date",
+    "",
+    "Date, as YYYY-MM-DD, that a chat template prints as today's. Default: that of the judge's training, "
+    "else 2024-07-26.",
+)
 
 
 def load_judge() -> "Judge":
@@ -69,6 +78,8 @@ def load_judge() -> "Judge":
         mesh=mesh_shape(),
         sequences=_SEQUENCES.value,
         allow_untrained_prompt=_UNTRAINED.value,
+        chat_template=_CHAT_TEMPLATE.value,
+        chat_date=_CHAT_DATE.value,
     )
 
 

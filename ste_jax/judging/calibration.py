@@ -8,6 +8,7 @@ measured with the values of the other).
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -77,7 +78,9 @@ class Calibration:
             )
         names = {field.name for field in dataclasses.fields(cls)}
         numbers = [value.get("temperature"), value.get("threshold", 0.0)]
-        if not all(isinstance(n, int | float) and np.isfinite(n) for n in numbers) or value.keys() - names:
+        # Compared, not np.isfinite: that refuses integers of more than 64 bits.
+        valid = all(isinstance(n, int | float) and -math.inf < n < math.inf for n in numbers)
+        if not valid or value.keys() - names:
             raise SteError(
                 "data_invalid", f"calibration: fields {sorted(value)} are not those of a calibration"
             )
@@ -323,7 +326,16 @@ def read_calibration(fingerprint: str) -> Calibration | None:
     path = calibration_path(fingerprint)
     if not path.exists():
         return None
+    return calibration_of(read_json(path, "delete it and run `ste calibrate` again"), path)
+
+
+def calibration_of(value: dict[str, Any], path: Path) -> Calibration:
+    """Returns the calibration that a file holds.
+
+    Raises:
+      SteError: it is broken or of a newer version; the message names the file.
+    """
     try:
-        return Calibration.from_dict(read_json(path, "delete it and run `ste calibrate` again"))
+        return Calibration.from_dict(value)
     except SteError as error:
         raise SteError(error.code, f"{path}: {error}") from error

@@ -7,7 +7,7 @@ called with the same prompt, parser and token budget.
 import dataclasses
 from collections.abc import Sequence
 
-from ste_jax.checkpoint.source import ModelSource
+from ste_jax.checkpoint.source import CARD, ModelSource
 from ste_jax.decode.protocol import Completion, ForcedSuffix, Limits
 from ste_jax.errors import SteError
 from ste_jax.judging.prompts import JudgePrompt
@@ -23,6 +23,7 @@ from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import Tokenizer
 
+_RIVERS = Comparison(id="check", instruction="Name a river.", response_a="Loire", response_b="Paris")
 _LETTERS: tuple[Label, Label] = ("A", "B")
 
 
@@ -43,19 +44,33 @@ class JudgeSettings:
     seed: int
 
 
+def trained_prompt(source: ModelSource) -> JudgePrompt | None:
+    """Returns the prompt that a model was trained with as a judge, or None.
+
+    Raises:
+      SteError: its card is broken.
+    """
+    if source.card is None or source.card.judge_prompt is None:
+        return None
+    try:
+        return JudgePrompt.from_json(source.card.judge_prompt)
+    except SteError as error:
+        raise SteError(error.code, f"{source.path / CARD}: {error}") from error
+
+
 def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
     """Refuses a prompt or parser other than those that a judge was trained with.
 
     Raises:
       SteError: they differ ("untrained_prompt").
     """
-    card = source.card
-    if card is None or card.judge_prompt is None:
+    card, trained = source.card, trained_prompt(source)
+    if card is None or trained is None:
         return
-    if not prompt.is_same_template(JudgePrompt.from_json(card.judge_prompt)) or card.parser != PARSER:
+    if not prompt.is_same_template(trained) or card.parser != PARSER:
         raise SteError(
             "untrained_prompt",
-            f"{source.path}: this judge was trained with prompt {card.judge_prompt['name']} and parser "
+            f"{source.path}: this judge was trained with prompt {trained.name} and parser "
             f"{card.parser}, not with {prompt.name} and {PARSER}; set judge_prompt and rubric (--prompt and "
             "--rubric) to those of its training, or, outside of runs, allow_untrained_prompt",
         )
@@ -129,6 +144,15 @@ class JudgingProtocol:
         text = prompt.fill(comparison.instruction, first, second, reference=comparison.reference)
         messages = [Message("system", prompt.system)] if prompt.system else []
         return tuple(encode_chat(self._tokenizer, [*messages, Message("user", text)]))
+
+    def check_template(self) -> None:
+        """Renders the prompt of a short comparison, before anything is generated.
+
+        Raises:
+          SteError: "chat_invalid" if the chat template refuses or rewrites it.
+        """
+        reference = "Loire" if "{reference}" in self.settings.prompt.user else None
+        self.prompt_ids(dataclasses.replace(_RIVERS, reference=reference), ORDERS[0])
 
     def prompts(
         self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS

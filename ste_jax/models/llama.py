@@ -7,6 +7,7 @@ Decoding runs the same layers with B slots and T samples of a slot, one new toke
 """
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from ste_jax.errors import SteError
 from ste_jax.models.adapters import Adapters
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.einsum import einsum_vjp
-from ste_jax.models.rope import RopeScaling, apply_rope, rope_tables
+from ste_jax.models.rope import LinearScaling, RopeScaling, Scaling, apply_rope, rope_tables
 from ste_jax.sharding import Rules
 
 Array = jax.Array
@@ -41,11 +42,12 @@ class LlamaConfig:
     head_dim: int
     context_length: int
     rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
+    rope_scaling: Scaling | None = None
     rms_norm_eps: float = 1e-5
     tie_embeddings: bool = False
 
     def __post_init__(self):
+        _check_numbers(self)
         if self.num_heads % self.num_kv_heads:
             raise SteError(
                 "model_invalid",
@@ -69,7 +71,27 @@ class LlamaConfig:
     def from_json(cls, value: dict[str, Any]) -> "LlamaConfig":
         """Builds a configuration from the result of `to_json`."""
         scaling = value.get("rope_scaling")
-        return cls(**{**value, "rope_scaling": RopeScaling(**scaling) if scaling else None})
+        if scaling:
+            kind = LinearScaling if scaling.keys() == {"factor"} else RopeScaling
+            scaling = kind(**scaling)
+        return cls(**{**value, "rope_scaling": scaling or None})
+
+
+def _check_numbers(section: Any) -> None:
+    """Refuses fields that are no positive numbers of their type, such as those of a damaged file."""
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value)
+        elif field.type is bool or value is None:
+            valid = isinstance(value, bool) or field.name == "rope_scaling"
+        else:
+            numbers, most = ((int,), 2**31) if field.type is int else ((int, float), math.inf)
+            # Integers are compared as such: float(10**400) would raise.
+            valid = isinstance(value, numbers) and not isinstance(value, bool) and 0 < value < most
+            valid = valid and value.bit_length() < 64 if isinstance(value, int) else valid
+        if not valid:
+            raise SteError("model_invalid", f"model: {field.name} is {value!r}, not a valid value")
 
 
 @dataclasses.dataclass(frozen=True)

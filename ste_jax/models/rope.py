@@ -1,10 +1,12 @@
-"""Rotary position embeddings, with the frequency scaling of Llama 3.1."""
+"""Rotary position embeddings, with linear scaling and the frequency scaling of Llama 3.1."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ste_jax.errors import SteError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +26,38 @@ class RopeScaling:
     high_freq_factor: float
     original_context: int
 
+    def __post_init__(self):
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise SteError(
+                "model_invalid",
+                f"model: the rope scaling's high_freq_factor ({self.high_freq_factor}) must be above its "
+                f"low_freq_factor ({self.low_freq_factor})",
+            )
 
-def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
+
+@dataclasses.dataclass(frozen=True)
+class LinearScaling:
+    """Linear scaling ("position interpolation"), the rope type "linear".
+
+    Attributes:
+      factor: Divisor of all frequencies.
+    """
+
+    factor: float
+
+
+Scaling = RopeScaling | LinearScaling
+
+
+def rope_frequencies(head_dim: int, theta: float, scaling: Scaling | None) -> np.ndarray:
     """Returns the angular frequencies, float32 [H/2], computed in float64.
 
-    The scaling is the "llama3" rope type of the Llama 3.1 release.
+    The scaling is the rope type "linear", or "llama3" of the Llama 3.1 release.
     """
     frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    if scaling is not None:
+    if isinstance(scaling, LinearScaling):
+        frequencies = frequencies / scaling.factor
+    elif scaling is not None:
         turns = scaling.original_context * frequencies / (2 * np.pi)
         blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         blend = np.clip(blend, 0.0, 1.0)
@@ -40,7 +66,7 @@ def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -
 
 
 def rope_tables(
-    positions: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None
+    positions: jax.Array, head_dim: int, theta: float, scaling: Scaling | None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (cos, sin), float32 [B, T, H/2], of int32 positions [B, T]."""
     frequencies = jnp.asarray(rope_frequencies(head_dim, theta, scaling))

@@ -21,7 +21,9 @@ from ste_jax.logs import log_mesh
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
+from ste_jax.storage.files import digest
 from ste_jax.storage.success import read_success
+from ste_jax.text.template import ChatSettings
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Context:
     @cached_property
     def seed_model(self) -> ModelSource:
         """Model that the run starts from."""
-        return self.opened(self.config.model)
+        return self.opened(self.config.model, self.config.chat)
 
     def model(self, iteration: int) -> ModelSource:
         """Returns the model that an iteration trained; 0 is the seed model.
@@ -96,14 +98,18 @@ class Context:
             )
         return self.opened(folder / "model")
 
-    def opened(self, path: epath.Path | str) -> ModelSource:
+    def opened(self, path: epath.Path | str, chat: ChatSettings | None = None) -> ModelSource:
         """Opens a model and checks that it can be used with the configuration. Reads no weights.
+
+        Args:
+          path: File, folder or hub name.
+          chat: What replaces its chat template; models of this run hold theirs.
 
         Raises:
           SteError: the model cannot be opened, it was trained with another judge prompt or parser, or the
             mesh axis `tensor` does not divide it ("mesh_invalid").
         """
-        source = open_model(str(path))
+        source = open_model(str(path), chat)
         check_prompt(source, self.prompt)
         for rules, sizes in ((DECODE, self.config.mesh), (TRAIN, self.config.train_mesh)):
             # An axis of -1 follows from the devices: it is checked when weights are loaded.
@@ -154,4 +160,6 @@ class Context:
           **inputs: hash of each input, by its name.
         """
         values = fingerprint_of(self.config, stage)
+        if self.config.chat_template:
+            inputs["chat_template"] = digest(self.config.chat.read())
         return {"schema_version": FINGERPRINT_SCHEMA, "stage": stage, "config": values, "inputs": inputs}

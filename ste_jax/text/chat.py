@@ -37,27 +37,34 @@ def encode_chat(
     """Returns the prompt ids of a conversation: the ids `transformers` gives for it, with exactly one BOS.
 
     They differ from those of `transformers` only where a content spells a control token: here it stays text.
+    A template without a system role is given the system text in the user's turn.
 
     Raises:
       SteError: "chat_invalid" if the template refuses the conversation, or does more than trim a content.
     """
     if not messages:
         raise SteError("chat_invalid", "the chat template refuses a conversation of the roles []")
+    if not tokenizer.has_system_role:
+        messages = _without_system(messages)
     rendered = _render(tokenizer, messages, [message.content for message in messages], add_generation_prompt)
     opening, closing = _unused_characters(rendered, *(message.content for message in messages))
     contents = [_enclosed(message.content, opening, closing) for message in messages]
     marked = _render(tokenizer, messages, contents, add_generation_prompt)
     if marked.replace(opening, "").replace(closing, "") != rendered:
-        raise SteError(
-            "chat_invalid",
-            "the chat template looks into a message and writes other text for it: cannot encode it",
-        )
+        raise tokenizer.refusal("the chat template looks into a message and writes other text for it")
     marks = [character for character in marked if character in (opening, closing)]
     if marks != [opening, closing] * sum(bool(message.content.strip()) for message in messages):
-        raise SteError(
-            "chat_invalid", "the chat template drops, repeats or cuts the text of a message: cannot encode it"
-        )
+        raise tokenizer.refusal("the chat template drops, repeats or cuts the text of a message")
     return tokenizer.with_bos(tokenizer.encode_spans(_spans(marked, opening, closing)))
+
+
+def _without_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """Returns the messages with a leading system text at the beginning of the user turn that follows it."""
+    if [message.role for message in messages[:2]] != ["system", "user"]:
+        return messages
+    system, user = messages[:2]
+    text = "\n\n".join(content for content in (system.content, user.content) if content.strip())
+    return [Message("user", text), *messages[2:]]
 
 
 def _render(

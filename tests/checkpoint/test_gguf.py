@@ -1,4 +1,8 @@
+import contextlib
 import math
+import random
+import struct
+import time
 from pathlib import Path
 
 import gguf
@@ -10,9 +14,10 @@ from errors import raises
 from gguf import GGMLQuantizationType as Kind
 
 from ste_jax.checkpoint.source import open_model
+from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.presets import PRESETS
-from ste_jax.models.rope import RopeScaling
+from ste_jax.models.rope import LinearScaling, RopeScaling
 from ste_jax.sharding import TRAIN
 
 V, D, F, L, HEADS, KV, H = 64, 32, 64, 2, 4, 2, 16
@@ -183,8 +188,54 @@ def test_unknown_rope_factors_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("metadata", "factor"),
+    [
+        ({"scaling.factor": 4.0}, 4.0),  # no type: linear, as llama.cpp
+        ({"scale_linear": 8.0}, 8.0),
+        ({"scaling.type": "linear", "scaling.factor": 2.0, "scale_linear": 8.0}, 2.0),
+        ({"scaling.type": "linear", "scaling.factor": 1.0}, None),
+        ({"scaling.factor": 0.0}, None),
+        ({"scaling.type": "none", "scaling.factor": 4.0, "scaling.original_context_length": 64}, None),
+    ],
+    ids=str,
+)
+def test_linear_rope_scaling(tmp_path: Path, metadata: dict[str, object], factor: float | None) -> None:
+    metadata = {f"llama.rope.{key}": value for key, value in metadata.items()}
+    scaling = open_model(write(tmp_path / "m.gguf", random_tensors(), metadata)).architecture.rope_scaling
+    assert scaling == (factor and LinearScaling(factor))
+
+
+def test_two_rope_scalings_at_once_are_refused(tmp_path: Path) -> None:
+    tensors = random_tensors() | {"rope_freqs.weight": llama3_factors(H, 8.0)}
+    path = write(tmp_path / "m.gguf", tensors, {"llama.rope.scale_linear": 4.0})
+    with raises("model_unsupported", str(path), "llama.rope.scale_linear", "rope_freqs.weight"):
+        open_model(path)
+
+
+def test_metadata_without_effect_are_accepted(tmp_path: Path) -> None:
+    plain = open_model(write(tmp_path / "plain.gguf", random_tensors())).architecture
+    metadata = {
+        "llama.vocab_size": V,
+        "llama.expert_count": 0,
+        "llama.logit_scale": 0.0,
+        "llama.rope.scaling.attn_factor": 1.0,
+        "other.logit_scale": 2.0,
+    }
+    assert open_model(write(tmp_path / "m.gguf", random_tensors(), metadata)).architecture == plain
+
+
+@pytest.mark.parametrize(
     ("metadata", "code", "places"),
     [
+        ({"llama.rope.scaling.attn_factor": 2.0}, "model_unsupported", ("llama.rope.scaling.attn_factor",)),
+        ({"llama.rope.scaling.factor": -4.0}, "model_damaged", ("llama.rope.scaling.factor",)),
+        ({"llama.rope.freq_base": 0.0}, "model_damaged", ("llama.rope.freq_base",)),
+        ({"llama.rope.freq_base": math.inf}, "model_damaged", ("llama.rope.freq_base",)),
+        ({"llama.rope.freq_base_swa": 1e4}, "model_unsupported", ("llama.rope.freq_base_swa",)),
+        ({"llama.logit_scale": 2.0}, "model_unsupported", ("llama.logit_scale", "2.0")),
+        ({"llama.pooling_type": 4}, "model_unsupported", ("llama.pooling_type", "reward")),
+        ({"general.type": "adapter"}, "model_unsupported", ("general.type", "adapter")),
+        ({"llama.block_count": 2**31 - 1}, "model_damaged", ("blk.2147483646.",)),
         ({"llama.rope.scaling.type": "yarn"}, "model_unsupported", ("llama.rope.scaling.type", "yarn")),
         ({"llama.expert_count": 8}, "model_unsupported", ("llama.expert_count",)),
         ({"split.count": 3}, "model_unsupported", ("gguf-split",)),
@@ -237,6 +288,90 @@ def test_truncated_files_are_refused(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with raises("model_damaged", str(path)):
         open_model(path)
+
+
+def gguf_bytes(version: int = 3, tensors: int = 0, fields: int = 0, rest: bytes = b"") -> bytes:
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, fields) + rest
+
+
+def field(key: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+
+
+def tensor(shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
+    head = struct.pack("<Q1sI", 1, b"t", len(shape))
+    return head + struct.pack(f"<{len(shape)}QIQ", *shape, kind, offset)
+
+
+HUGE = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gguf_bytes(tensors=HUGE),
+        gguf_bytes(fields=HUGE),
+        gguf_bytes(fields=1, rest=struct.pack("<Q", HUGE)),
+        gguf_bytes(fields=1, rest=field(b"llama.x", 8, struct.pack("<Q", HUGE))),
+        gguf_bytes(fields=1, rest=field(b"llama.x", 9, struct.pack("<IQ", 0, HUGE))),
+        gguf_bytes(fields=1, rest=field(b"llama.x", 9, struct.pack("<IQ", 8, HUGE // 8))),
+        gguf_bytes(fields=1, rest=field(b"llama.x", 9, struct.pack("<IQ", 9, 1) * 10_000)),
+        gguf_bytes(fields=1, rest=field(b"llama.x", 99, b"")),
+        gguf_bytes(fields=1, rest=field(b"\xff\xfe", 0, b"1")),
+        gguf_bytes(fields=2, rest=field(b"llama.x", 0, b"1") * 2),
+        gguf_bytes(fields=1, rest=field(b"general.alignment", 4, struct.pack("<I", 3))),
+        gguf_bytes(
+            tensors=1,
+            fields=1,
+            rest=field(b"general.alignment", 4, struct.pack("<I", 2**31)) + tensor((1,)),
+        ),
+        gguf_bytes(tensors=1, rest=tensor((HUGE, HUGE))),
+        gguf_bytes(tensors=1, rest=tensor((2**32, 2**32))),  # 0 in 64 bits
+        gguf_bytes(tensors=1, rest=tensor((0,))),
+        gguf_bytes(tensors=1, rest=tensor((4,), offset=HUGE)),
+        gguf_bytes(tensors=1, rest=tensor((1,) * 9)),
+        gguf_bytes(tensors=1, rest=struct.pack("<Q1sI", 1, b"t", 2**32 - 1)),
+        gguf_bytes(tensors=2, rest=tensor((1,)) * 2 + bytes(64)),
+    ],
+    ids=range(19),
+)
+def test_hostile_headers_end_in_an_error_at_once(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(content + bytes(8))
+    started = time.monotonic()
+    with raises("model_damaged", str(path)):
+        open_model(path)
+    assert time.monotonic() - started < 1.0
+
+
+@pytest.mark.parametrize(("version", "place"), [(1, "version 1"), (4, "version 4"), (3 << 24, "big-endian")])
+def test_other_versions_are_named(tmp_path: Path, version: int, place: str) -> None:
+    (tmp_path / "m.gguf").write_bytes(gguf_bytes(version) + bytes(64))
+    with raises("model_unsupported", str(tmp_path / "m.gguf"), place):
+        open_model(tmp_path / "m.gguf")
+
+
+def test_an_unknown_type_of_tensor_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(gguf_bytes(tensors=1, rest=tensor((4,), kind=77)) + bytes(64))
+    with raises("model_unsupported", str(tmp_path / "m.gguf"), "tensor t", "77"):
+        open_model(tmp_path / "m.gguf")
+
+
+def test_a_file_of_a_vocabulary_alone_is_refused(tmp_path: Path) -> None:
+    with raises("model_damaged", str(tmp_path / "m.gguf"), "token_embd.weight", "vocabulary"):
+        open_model(write(tmp_path / "m.gguf", {}))
+
+
+def test_random_damage_ends_in_an_error_or_nowhere(tmp_path: Path) -> None:
+    path, draw = write(tmp_path / "m.gguf", random_tensors()), random.Random(0)
+    whole, header = path.read_bytes(), 1500
+    for _ in range(300):
+        changed = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            changed[draw.randrange(header)] = draw.choice((0, 1, 8, 9, 127, 128, 255, draw.randrange(256)))
+        path.write_bytes(changed)
+        with contextlib.suppress(SteError):
+            open_model(path)
 
 
 def test_a_git_lfs_pointer_is_no_weights(tmp_path: Path) -> None:

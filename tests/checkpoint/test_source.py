@@ -23,6 +23,8 @@ from ste_jax.distributed import process
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.models.llama import Llama, LlamaConfig, parameter_table
 from ste_jax.sharding import TRAIN, make_mesh
+from ste_jax.text.chat import Message, encode_chat
+from ste_jax.text.template import ChatSettings
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 Make = Callable[..., Path]
@@ -229,6 +231,50 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(hf_folder: Make, to
     shutil.copytree(tokenizer_folder(), folder, dirs_exist_ok=True)
     with raises("model_mismatch", str(folder), "259", "258"):
         _ = open_model(folder).tokenizer
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_an_added_token_that_nothing_writes_need_not_be_embedded(
+    hf_folder: Make, tokenizer_folder: Make, special: bool
+) -> None:
+    folder = hf_folder(vocab_size=259)
+    shutil.copytree(tokenizer_folder(), folder, dirs_exist_ok=True)
+    plain = open_model(folder).tokenizer.encode_plain("a [PAD] b")
+    add_token(folder, "[PAD]", 259, special)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "[PAD]"}))
+    tokenizer = open_model(folder).tokenizer
+    assert tokenizer.encode_plain("a [PAD] b") == plain
+    assert max(encode_chat(tokenizer, [Message("user", "[PAD]")])) < 259
+    template = tokenizer.chat_template
+    for written in ("{{ pad_token }}", "[PAD]"):
+        (folder / "chat_template.jinja").write_text(template + written)
+        with raises("model_mismatch", str(folder), "[PAD]"):
+            _ = open_model(folder).tokenizer
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 259}')
+    with raises("model_mismatch", str(folder), "[PAD]"):
+        _ = open_model(folder).tokenizer
+
+
+def add_token(folder: Path, name: str, id_: int, special: bool) -> None:
+    value = json.loads((folder / "tokenizer.json").read_text())
+    token = {"id": id_, "content": name, "special": special, "normalized": False}
+    value["added_tokens"].append(token | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
+    (folder / "tokenizer.json").write_text(json.dumps(value))
+
+
+def test_a_chat_template_of_a_model_with_a_card(own: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text("{% for m in messages %}<turn>{{ m.content }}<eos>{% endfor %}")
+    chat = ChatSettings(template=str(file))
+    converted = dataclasses.replace(CARD, judge_prompt=None, parser=None)
+    save_model(tmp_path / "converted", random_model(), converted, tokenizer)
+    assert open_model(tmp_path / "converted", chat).tokenizer.chat_template == file.read_text()
+    same = ChatSettings(date="2024-07-26")
+    assert open_model(own, same).tokenizer.fingerprint() == tokenizer.fingerprint()
+    with raises("untrained_prompt", str(own), "chat_template"):
+        _ = open_model(own, chat).tokenizer
 
 
 def test_a_folder_without_tokenizer_is_refused(hf_folder: Make) -> None:

@@ -42,6 +42,47 @@ def test_labelled_pairs_are_read_before_any_stage(
     assert not list(Path(context.workdir).iterdir())
 
 
+@pytest.mark.parametrize(
+    ("refused", "changes"),
+    [
+        ("verdict", {}),  # the judge prompt
+        ("sort this request", {"select": {"categories": ("Writing", "Coding")}}),
+        ("plainly of lower quality", {"pairs": {"mode": "degraded"}}),
+        ("write a new instruction", {"pairs": {"mode": ("truncated", "modified")}}),
+    ],
+    ids=["judge", "label", "degraded", "modified"],
+)
+def test_a_template_that_refuses_a_prompt_is_named_before_any_stage(
+    make_context: MakeContext, tiny_model: Path, tmp_path: Path, refused: str, changes: dict
+) -> None:
+    own = (tiny_model / "chat_template.jinja").read_text()
+    condition = f"{refused!r} in messages | map(attribute='content') | join | lower"
+    file = tmp_path / "template.jinja"
+    file.write_text(f"{{% if {condition} %}}{{{{ raise_exception('unspeakable') }}}}{{% endif %}}{own}")
+    context = make_context(chat_template=str(file), **changes)
+    with raises("chat_invalid", str(file), "unspeakable", "--chat_template=FILE"):
+        pipeline.run_stage(context, "select", 1) if changes else pipeline.run_stages(context)
+    assert not list(Path(context.workdir).iterdir())
+
+
+def test_a_chat_template_and_a_date_make_stages_stale_by_content(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    def fingerprint(**changes: str) -> dict:
+        return make_context(**changes).fingerprint("pairs", model="m")
+
+    one, other = tmp_path / "one.jinja", tmp_path / "other.jinja"
+    one.write_text("{{ messages[0].content }}")
+    other.write_text(one.read_text())
+    plain, given = fingerprint(), fingerprint(chat_template=str(one))
+    assert given == fingerprint(chat_template=str(other))
+    other.write_text("{{ messages[0].content }}!")
+    seen = [plain, given, fingerprint(chat_template=str(other)), fingerprint(chat_date="2020-01-01")]
+    assert all(seen.count(value) == 1 for value in seen)
+    with raises("argument_invalid", "chat_date", "yesterday"):
+        make_context(chat_date="yesterday")
+
+
 def test_the_model_of_an_iteration_that_was_not_trained(make_context: MakeContext) -> None:
     with raises("stage_unfinished", "iteration_1", "ste train --iteration=1"):
         make_context().model(1)

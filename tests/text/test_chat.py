@@ -202,7 +202,35 @@ def test_conversations_that_the_template_refuses_are_named(llama2: Tokenizer):
         Message("human<|im_end|>", "a")  # type: ignore[arg-type]
 
 
+NO_SYSTEM = {
+    "refuses": "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}",
+    "drops": "{% set messages = messages[1:] if messages[0].role == 'system' else messages %}",
+}
+
+
+@pytest.mark.parametrize("kind", NO_SYSTEM)
+def test_a_system_text_goes_into_the_user_turn_where_there_is_no_such_role(
+    llama3: Tokenizer, write_llama3, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+):
+    folder = write_llama3(tmp_path, NO_SYSTEM[kind] + llama3.chat_template)
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.has_system_role, llama3.has_system_role) == (False, True)
+    assert str(folder) in caplog.text
+    system, user, answer = (
+        Message("system", "Be <|eot_id|>."),
+        Message("user", "Hi"),
+        Message("assistant", "a"),
+    )
+    folded = [Message("user", "Be <|eot_id|>.\n\nHi"), answer, user]
+    assert encode_chat(tokenizer, [system, user, answer, user]) == encode_chat(llama3, folded)
+    assert encode_chat(tokenizer, [user]) == encode_chat(llama3, [user])
+    assert encode_chat(tokenizer, [Message("system", " "), user]) == encode_chat(llama3, [user])
+    with raises("chat_invalid", str(folder), "--chat_template=FILE"):
+        encode_chat(tokenizer, [system])
+
+
 def test_prompts_do_not_change_with_the_day(llama3: Tokenizer, write_llama3, tmp_path: Path):
-    dated = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}" + llama3.chat_template
-    ids = encode_chat(load_tokenizer(write_llama3(tmp_path, dated)), [Message("user", "a")])
-    assert llama3.decode(ids).startswith("26 Jul 2024")
+    for written in ("date_string if date_string is defined else 'x'", "strftime_now('%d %b %Y')"):
+        dated = "{{ " + written + " }}" + llama3.chat_template
+        ids = encode_chat(load_tokenizer(write_llama3(tmp_path, dated)), [Message("user", "a")])
+        assert llama3.decode(ids).startswith("26 Jul 2024")

@@ -12,6 +12,8 @@ import tokenizers
 from errors import raises
 from transformers import AutoTokenizer
 
+from ste_jax.errors import SteError
+from ste_jax.text.template import ChatSettings
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 ODD_TEXTS = [
@@ -79,7 +81,8 @@ def write_gguf(path: Path, tokens: list[str], model: str, **fields) -> Path:
     writer.add_token_list(tokens)
     writer.add_chat_template(fields.pop("template"))
     for name, value in fields.items():
-        getattr(writer, f"add_{name}")(value)
+        if value is not None:
+            getattr(writer, f"add_{name}")(value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -210,6 +213,14 @@ def test_stop_ids_are_eos_those_of_the_generation_config_and_the_turn_end(
     assert load_tokenizer(folder).stop_ids == (401, 400, 404)
 
 
+def test_a_turn_with_two_control_tokens_at_its_end_stops_at_both(write_llama3, tmp_path: Path):
+    turn = "{{ m.content }}<|end_header_id|> <|eot_id|>"
+    template = "{% for m in messages %}<|start_header_id|>" + turn + "\n{% endfor %}"
+    tokenizer = load_tokenizer(write_llama3(tmp_path, template))
+    assert tokenizer.stop_ids == (401, 404, 403)
+    assert tokenizer.turn_end_id == 403
+
+
 def test_a_saved_tokenizer_is_the_same_one(tokenizer: Tokenizer, tmp_path: Path):
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')
     tokenizer.save(tmp_path)
@@ -260,26 +271,264 @@ def test_a_llama_3_gguf_takes_whole_words_of_the_vocabulary(llama3_folder: Path,
 def test_a_sentencepiece_gguf_gives_the_ids_of_its_folder(
     llama2: Tokenizer, sentencepiece_folder: Path, tmp_path: Path
 ):
-    model = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_folder / "tokenizer.model"))
-    ids = range(model.vocab_size())
-    types = [
-        2 if model.IsUnknown(i) else 3 if model.IsControl(i) else 6 if model.IsByte(i) else 1 for i in ids
-    ]
-    path = write_gguf(
-        tmp_path / "llama2.gguf",
-        [model.IdToPiece(i) for i in ids],
-        "llama",
-        token_scores=[model.GetScore(i) for i in ids],
-        token_types=types,
-        template=llama2.chat_template,
-        bos_token_id=1,
-        eos_token_id=2,
-        unk_token_id=0,
-    )
+    path = sentencepiece_gguf(sentencepiece_folder, tmp_path / "llama2.gguf", llama2.chat_template)
     ours = load_tokenizer(path)
     assert (ours.bos_id, ours.stop_ids, ours.with_bos([7])) == (1, (2,), [1, 7])
     for text in [*ODD_TEXTS, *random_texts(seed=3, count=50)]:
         assert ours.encode_plain(text) == llama2.encode_plain(text)
+
+
+def sentencepiece_gguf(folder: Path, path: Path, template: str, **fields) -> Path:
+    """Writes the tokenizer.model of `folder` as a GGUF file."""
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    ids = range(model.vocab_size())
+    types = [
+        2 if model.IsUnknown(i) else 3 if model.IsControl(i) else 6 if model.IsByte(i) else 1 for i in ids
+    ]
+    defaults = {
+        "token_scores": [model.GetScore(i) for i in ids],
+        "token_types": types,
+        "template": template,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unk_token_id": 0,
+    }
+    return write_gguf(path, [model.IdToPiece(i) for i in ids], "llama", **(defaults | fields))
+
+
+def test_a_gguf_without_space_prefix(llama2: Tokenizer, sentencepiece_folder: Path, tmp_path: Path):
+    template = llama2.chat_template
+    with_prefix, without = (
+        load_tokenizer(
+            sentencepiece_gguf(sentencepiece_folder, tmp_path / "m.gguf", template, add_space_prefix=value)
+        )
+        for value in (True, False)
+    )
+    for text in ("the judge", "judge the  answer", "", "Ærø\nnaïve"):
+        # sentencepiece without its dummy prefix
+        assert without.encode_plain("=" + text) == llama2.encode_plain("=" + text)[1:]
+        assert with_prefix.encode_plain(text) == llama2.encode_plain(text)
+        assert without.decode(without.encode_plain(text)) == text
+        assert without.decode(without.encode_plain(" " + text)) == " " + text
+
+
+def test_all_declared_ends_of_a_gguf_stop(llama3_folder: Path, tmp_path: Path):
+    backend = tokenizers.Tokenizer.from_file(str(llama3_folder / "tokenizer.json"))
+    template = "{% for m in messages %}{{ m.content }}<|start_header_id|>{% endfor %}"
+    names = {"eos_token_id": "<|end_of_text|>", "eot_token_id": "<|eot_id|>", "eom_token_id": "<tool>"}
+    ids = {key: backend.token_to_id(name) for key, name in names.items()}
+    kept = {key: value for key, value in ids.items() if key != "eom_token_id"}
+    path = gguf_of(llama3_folder, tmp_path / "m.gguf", "llama-bpe", template=template, **kept)
+    assert load_tokenizer(path).stop_ids == (*kept.values(), backend.token_to_id("<|start_header_id|>"))
+    path = keyed(gguf_of, tmp_path, {"tokenizer.ggml.eom_token_id": ids["eom_token_id"]}, llama3_folder)
+    ours = load_tokenizer(path)
+    assert ids["eom_token_id"] in ours.stop_ids
+    assert ids["eom_token_id"] not in ours.encode_plain("a <tool>")
+
+
+def keyed(write, folder: Path, keys: dict[str, object], source: Path, **fields) -> Path:
+    """Writes a GGUF file with further metadata by key."""
+
+    class Writer(gguf.GGUFWriter):
+        def write_header_to_file(self, *arguments) -> None:
+            for key, value in keys.items():
+                add = {
+                    bool: self.add_bool,
+                    int: self.add_int32,
+                    float: self.add_float32,
+                    str: self.add_string,
+                    list: self.add_array,
+                }
+                self.kv_data[0].pop(key, None)
+                add[type(value)](key, value)
+            super().write_header_to_file(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "GGUFWriter", Writer)
+        return write(source, folder / "keyed.gguf", "llama-bpe", **fields)
+
+
+@pytest.mark.parametrize("types", ["normal", "unused", "absent"])
+def test_control_tokens_of_another_type_are_control_tokens(
+    llama3: Tokenizer, llama3_folder: Path, tmp_path: Path, types: str, caplog: pytest.LogCaptureFixture
+):
+    backend = tokenizers.Tokenizer.from_file(str(llama3_folder / "tokenizer.json"))
+    size = max(backend.get_vocab().values()) + 1
+    kind = {"normal": 1, "unused": 5, "absent": None}[types]
+    token_types = [kind] * size if kind else None
+    path = gguf_of(llama3_folder, tmp_path / "m.gguf", "llama-bpe", token_types=token_types)
+    ours = load_tokenizer(path)
+    turns = [{"role": "user", "content": "Which?"}]
+    text = llama3.render(turns, add_generation_prompt=True)
+    assert trusted_ids(ours, text) == trusted_ids(llama3, text)
+    assert 404 in ours.stop_ids
+    assert not {400, 402, 403, 404} & set(ours.encode_plain(text))
+    assert "<|eot_id|>" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"tokenizer.ggml.remove_extra_whitespaces": True}, "remove_extra_whitespaces"),
+        ({"tokenizer.ggml.precompiled_charsmap": [1, 2]}, "precompiled_charsmap"),
+        ({"tokenizer.ggml.add_space_prefix": True}, "add_space_prefix"),
+        ({"tokenizer.ggml.some_new_key": 7}, "some_new_key"),
+        ({"tokenizer.ggml.eot_token_id": 999_999}, "eot_token_id"),
+        ({"tokenizer.ggml.eom_token_id": -1}, "eom_token_id"),
+        ({"tokenizer.ggml.bos_token_id": "<s>"}, "bos_token_id"),
+        ({"tokenizer.ggml.add_bos_token": 1}, "add_bos_token"),
+        ({"tokenizer.ggml.token_type": [1, 2]}, "token_type"),
+        ({"tokenizer.ggml.merges": [1]}, "merges"),
+        ({"tokenizer.ggml.tokens": [1]}, "tokens"),
+        ({"tokenizer.chat_template": 5}, "tokenizer.chat_template"),
+    ],
+    ids=str,
+)
+def test_metadata_that_cannot_be_read_are_refused_by_name(
+    llama3_folder: Path, tmp_path: Path, keys: dict[str, object], place: str
+):
+    path = keyed(gguf_of, tmp_path, keys, llama3_folder)
+    with raises("tokenizer_invalid", str(path), place):
+        load_tokenizer(path)
+
+
+def test_metadata_without_effect_are_accepted(llama3: Tokenizer, llama3_folder: Path, tmp_path: Path):
+    keys = {
+        "tokenizer.ggml.add_eos_token": True,
+        "tokenizer.ggml.mask_token_id": 3,
+        "tokenizer.ggml.add_sep_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.chat_template.tool_use": "another",
+    }
+    ours = load_tokenizer(keyed(gguf_of, tmp_path, keys, llama3_folder))
+    assert ours.chat_template == llama3.chat_template
+    assert ours.encode_plain(" the answer") == llama3.encode_plain(" the answer")
+
+
+def test_a_gguf_without_a_template_is_given_one(
+    llama3: Tokenizer, llama3_folder: Path, tmp_path: Path
+) -> None:
+    path = gguf_of(llama3_folder, tmp_path / "m.gguf", "llama-bpe", template=[])
+    with raises("tokenizer_invalid", str(path), "--chat_template=FILE"):
+        load_tokenizer(path)
+    (tmp_path / "template.jinja").write_text(llama3.chat_template)
+    ours = load_tokenizer(path, ChatSettings(template=str(tmp_path / "template.jinja")))
+    assert (ours.chat_template, 404 in ours.stop_ids) == (llama3.chat_template, True)
+    named = [{"name": "chatml", "template": "x"}, {"name": "tool_use", "template": "y"}]
+    path = gguf_of(llama3_folder, tmp_path / "named.gguf", "llama-bpe", template=named)
+    with raises("tokenizer_invalid", str(path), "chatml", "tool_use"):
+        load_tokenizer(path)
+
+
+def test_a_template_file_replaces_that_of_a_folder(llama3_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }}<|eot_id|>{% endfor %}")
+    ours = load_tokenizer(llama3_folder, ChatSettings(template=str(file)))
+    text = ours.render([{"role": "user", "content": "a"}], add_generation_prompt=True)
+    assert text == "[user]a<|eot_id|>"
+    ours.save(tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint() == ours.fingerprint()
+    with raises("file_not_found", "absent.jinja"):
+        load_tokenizer(llama3_folder, ChatSettings(template=str(tmp_path / "absent.jinja")))
+    file.write_bytes(b"\xff\xfe")
+    with raises("chat_invalid", str(file)):
+        load_tokenizer(llama3_folder, ChatSettings(template=str(file)))
+    file.write_text("{{ raise_exception('never') }}")
+    with raises("tokenizer_invalid", str(file), "never"):
+        load_tokenizer(llama3_folder, ChatSettings(template=str(file)))
+
+
+def test_the_default_of_several_templates_is_taken(write_llama3, llama3: Tokenizer, tmp_path: Path) -> None:
+    folder, named = write_llama3(tmp_path), [{"name": "tool_use", "template": "x"}]
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    own = config["chat_template"]
+    config["chat_template"] = [*named, {"name": "default", "template": own}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_tokenizer(folder).fingerprint() == llama3.fingerprint()
+    config["chat_template"] = named
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with raises("tokenizer_invalid", str(folder), "tool_use"):
+        load_tokenizer(folder)
+    (folder / "chat_template.jinja").write_text(own)
+    assert load_tokenizer(folder).chat_template == own
+
+
+def test_the_date_of_a_template_is_part_of_the_fingerprint_and_kept(
+    write_llama3, llama3: Tokenizer, llama3_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("strftime_now('%Y')", "date_string"):
+        folder = write_llama3(tmp_path / name[:4], "{{ " + name + " }}" + llama3.chat_template)
+        plain, dated = (load_tokenizer(folder, ChatSettings(date=date)) for date in ("", "1999-05-06"))
+        assert plain.fingerprint() != dated.fingerprint()
+        text = dated.render([{"role": "user", "content": "a"}], add_generation_prompt=True)
+        assert "1999" in text
+        dated.save(tmp_path / "saved")
+        again = load_tokenizer(tmp_path / "saved")
+        assert (again.chat_date, again.fingerprint()) == ("1999-05-06", dated.fingerprint())
+    undated = load_tokenizer(llama3_folder, ChatSettings(date="1999-05-06"))
+    assert undated.fingerprint() == llama3.fingerprint()
+
+
+def test_stop_ids_outside_of_the_vocabulary_are_refused(write_llama3, tmp_path: Path):
+    folder = write_llama3(tmp_path)
+    for stop in (999_999, [401, 407], [-1], [401, True]):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop}))
+        with raises("tokenizer_invalid", str(folder), "generation_config.json", "eos_token_id"):
+            load_tokenizer(folder)
+
+
+def changed(value: object, draw: random.Random) -> None:
+    """Changes or deletes a random part of a JSON value."""
+    others = [None, True, -1, 1.5, 10**30, "", [], {}, [None], {"a": 1}]
+    while isinstance(value, dict | list) and value:
+        key = draw.choice(list(value)) if isinstance(value, dict) else draw.randrange(len(value))
+        if not isinstance(value[key], dict | list) or draw.random() < 0.3:
+            if draw.random() < 0.3:
+                del value[key]
+            else:
+                value[key] = draw.choice(others)
+            return
+        value = value[key]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+def test_damaged_files_end_in_an_error_or_are_read(llama3_folder: Path, tmp_path: Path, name: str):
+    draw = random.Random(name)
+    original = (llama3_folder / name).read_text()
+    folder = tmp_path / "model"
+    shutil.copytree(llama3_folder, folder)
+    refused = read = 0
+    for _ in range(60):
+        value = json.loads(original)
+        changed(value, draw)
+        (folder / name).write_text(json.dumps(value))
+        try:
+            tokenizer = load_tokenizer(folder)
+            tokenizer.render([{"role": "user", "content": "a"}], add_generation_prompt=True)
+        except SteError as error:
+            refused += str(folder) in str(error)
+        else:
+            read += 1
+    assert refused + read == 60
+    assert refused > 5
+    (folder / name).write_text("[" * 100_000)
+    with raises("tokenizer_invalid", str(folder)):
+        load_tokenizer(folder)
+
+
+def test_a_damaged_gguf_ends_in_an_error_or_is_read(llama3_folder: Path, tmp_path: Path):
+    path, draw = gguf_of(llama3_folder, tmp_path / "m.gguf", "llama-bpe"), random.Random(2)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 5)):
+            damaged[draw.randrange(len(damaged))] = draw.choice((0, 1, 3, 4, 8, 9, 128, 255))
+        path.write_bytes(damaged)
+        try:
+            load_tokenizer(path)
+        except SteError as error:
+            refused += str(path) in str(error)
+    assert refused > 10
 
 
 def test_missing_and_broken_files_are_named(
