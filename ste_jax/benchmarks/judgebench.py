@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.stats import bootstrap_interval
@@ -27,9 +28,9 @@ SUBSETS = {
 }
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file contains pairs; the repository of the authors also has outputs of judges."""
-    return "outputs/" not in file and ",judge_name=" not in file
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files with pairs; the repository of the authors also has outputs of judges."""
+    return [file for file in without_splits(files, ("outputs",)) if ",judge_name=" not in file]
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
