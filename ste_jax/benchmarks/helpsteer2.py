@@ -34,7 +34,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         if "preference_strength" in row.fields:
             raise SteError(
                 "data_invalid",
-                f"{row.where}: preferences of HelpSteer2, not ratings; give the file as --data, or the ratings",
+                f"{row.where}: preferences of HelpSteer2, not ratings; give the file as --data",
             )
     made, ties, alone = [], 0, 0
     groups = itertools.groupby(rows, key=lambda row: row.text("prompt"))

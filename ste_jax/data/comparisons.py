@@ -43,8 +43,8 @@ _COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *_OPTI
 _RANKING = frozenset(("id", "instruction", "responses", "reference", *JOINED_COLUMNS))
 _SCORING = frozenset(("id", "instruction", "response", "baseline", "reference", *JOINED_COLUMNS))
 PAIR_COLUMNS = (
-    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a published "
-    "form, such as prompt, chosen, rejected"
+    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a "
+    "published form, such as prompt, chosen, rejected"
 )
 
 
@@ -250,8 +250,8 @@ def _refuse_contradictions(comparisons: list[Comparison], rows: list[Row]) -> No
         if first != better:
             raise SteError(
                 "data_invalid",
-                f"{row.where}: the label contradicts that of the same pair in {where}; remove one of them, or "
-                "add a column annotator if both are votes",
+                f"{row.where}: the label contradicts that of the same pair in {where}; remove one of them, "
+                "or add a column annotator if both are votes",
             )
 
 
@@ -288,7 +288,7 @@ def read_labelled_pairs(path: str) -> LabelledPairs:
 
 
 def without_identical(comparisons: list[Comparison]) -> tuple[list[Comparison], int]:
-    """Returns the comparisons without those labelled A or B whose responses are the same, and their number."""
+    """Returns the comparisons but those labelled A or B with equal responses, and the number of these."""
     kept = [c for c in comparisons if c.label in (None, "tie") or not _is_identical(c)]
     return kept, len(comparisons) - len(kept)
 

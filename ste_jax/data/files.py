@@ -24,7 +24,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def ending(name: str) -> str:
-    """Returns the ending that names the format of a file, such as ".jsonl" for both x.jsonl and x.jsonl.gz."""
+    """Returns the ending that names the format of a file: ".jsonl" for x.jsonl and for x.jsonl.gz."""
     name = name.lower()
     if name.endswith(_COMPRESSED):
         inner = epath.Path(name[: -len(_COMPRESSED)]).suffix

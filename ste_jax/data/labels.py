@@ -54,9 +54,7 @@ def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False)
         return _NAMED[plain]
     unclear = ""
     if number in ("0", "1", "2", "-1", "true", "false"):
-        unclear = (
-            "; a number does not say which response it means: write A for the first one, B for the second"
-        )
+        unclear = "; a number does not say which response it means: write A for the first, B for the second"
     raise SteError(
         "data_invalid", f"{where}: the {_titled(column)} is {text!r}, expected {EXPECTED}{unclear}"
     )

@@ -161,8 +161,8 @@ def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
     if any(whole) or not shape.prompt:
         raise SteError(
             "data_invalid",
-            f"{where}: the columns {first} and {second} must both be conversations that begin with the prompt, "
-            f"or responses to a column {', '.join(PROMPT_COLUMNS[:3])}",
+            f"{where}: {first} and {second} must both be conversations that begin with the prompt, or "
+            f" responses to a column {', '.join(PROMPT_COLUMNS[:3])}",
         )
     a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
     return row.get(shape.prompt), a, b
@@ -199,7 +199,7 @@ def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: 
 
 
 def _arena_turns(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]] | None:
-    """Returns the conversations of a row of the arena's table, whose cells are JSON lists of texts by turn."""
+    """Returns the conversations of a row of the arena's table, whose cells are JSON lists of texts."""
     if shape.label[:1] not in [(name,) for name in ONE_HOT_COLUMNS] or not shape.prompt:
         return None
     cells = [_text_list(row.get(name)) for name in (shape.prompt, *shape.responses)]
