@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ste_jax.judge import Judge
     from ste_jax.judging.calibration import Calibration
 
-_DATA = flags.DEFINE_string("data", None, "File of labelled pairs: .jsonl, .csv or .parquet.")
+_DATA = flags.DEFINE_string("data", None, "File or folder of labelled pairs (`ste data` shows what is read).")
 _OUT = flags.DEFINE_string("out", None, "Keep the verdicts in this file, so that the command can continue.")
 _AGREEMENT = flags.DEFINE_float(
     "agreement", None, "Share of decisions that are to agree with the labels; the judge abstains below."

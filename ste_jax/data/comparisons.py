@@ -211,10 +211,14 @@ def read_comparisons(path: str, *, labels: Labels, reference_column: str | None 
       SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line; also if
         labels are required and one pair has two, unless a column says who gave them.
     """
-    table = read_table(path)
+    return comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
+
+
+def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
+    """Returns the comparisons of a table; see `read_comparisons`."""
     shape = pair_shape(table, labels)
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
-    read = list(_comparisons(rows, stem(path), labels, reference_column))
+    read = list(_comparisons(rows, stem(table.path), labels, reference_column))
     if labels == "required" and not shape.has_votes:
         _refuse_contradictions(read, rows)
     return read
