@@ -7,7 +7,7 @@ those named here, labels of earlier runs included, are left out, and logged once
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -31,8 +31,20 @@ _TFDS = "tfds:"
 _log = logging.getLogger(__name__)
 
 
+class Source(NamedTuple):
+    """The instructions of a source, in its order, and the columns that are not read."""
+
+    instructions: list[Instruction]
+    columns_left_out: list[str]
+
+
 def read_instructions(spec: str) -> list[Instruction]:
-    """Returns the instructions of a source, in its order.
+    """Returns the instructions of a source, in its order; see `read_source`."""
+    return read_source(spec).instructions
+
+
+def read_source(spec: str) -> Source:
+    """Reads the instructions of a source.
 
     Args:
       spec: `starter` (the packaged file), a file or folder (see `read_table`), a .txt file (one instruction
@@ -46,9 +58,10 @@ def read_instructions(spec: str) -> list[Instruction]:
         is no record, or one is malformed, has no text or repeats an id.
     """
     name, table = _open(spec)
-    if left_out := columns_left_out(table):
-        _log.info("%s: columns that are not read: %s", spec, shown(left_out))
-    return instructions_of(table, name)
+    source = Source(instructions_of(table, name), columns_left_out(table))
+    if source.columns_left_out:
+        _log.info("%s: columns that are not read: %s", spec, shown(source.columns_left_out))
+    return source
 
 
 def instructions_of(table: Table, name: str) -> list[Instruction]:
