@@ -38,12 +38,13 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     made = []
     for row in rows:
         label, source = row.text("label"), row.text("source")
+        question = row.name("original_id" if row.fields.get("original_id") else "pair_id")
         if label not in ("A>B", "B>A"):
             raise SteError("data_invalid", f"{row.where}: the label is {label!r}; download the files again")
         made.append(
             Comparison(
                 id=row.text("pair_id"),
-                prompt_id=f"{source}/{row.fields.get('original_id') or row.text('pair_id')}",
+                prompt_id=f"{source}/{question}",
                 instruction=row.text("question"),
                 response_a=row.text("response_A"),
                 response_b=row.text("response_B"),

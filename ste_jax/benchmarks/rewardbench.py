@@ -79,7 +79,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
             raise SteError("data_invalid", f"{row.where}: a file of M-RewardBench, not of RewardBench")
         subset = prior or row.text("subset")
         # Several MT-Bench pairs share the id of their question.
-        name = f"{subset}/{row.fields.get('id')}"
+        name = f"{subset}/{row.name('id')}"
         seen[name] += 1
         id_ = name if seen[name] == 1 else f"{name}/{seen[name]}"
         instruction = conversation(row.turns("prompt")) if prior else row.text("prompt")

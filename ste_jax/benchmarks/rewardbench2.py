@@ -37,7 +37,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns each correct response against each wrong one; in Ties also neighbouring correct responses."""
     made = []
     for row in rows:
-        subset, id_ = row.text("subset"), str(row.fields.get("id"))
+        subset, id_ = row.text("subset"), row.name("id")
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
         if not chosen or not rejected:
             raise SteError(

@@ -48,6 +48,14 @@ class Row:
         """Returns a text field. Raises SteError "data_invalid" if it is missing or not text."""
         return valid_unicode(self._typed(name, str, "text"), name, self.where)
 
+    def name(self, field: str) -> str:
+        """Returns an id as text, which may be a number or missing ("None").
+
+        Raises:
+          SteError: "data_invalid" if it cannot be written.
+        """
+        return valid_unicode(str(self.fields.get(field)), field, self.where)
+
     def texts(self, name: str) -> list[str]:
         """Returns a field that holds a list of texts. Raises SteError "data_invalid" if it does not."""
         values = self._typed(name, list, "a list of texts")
