@@ -27,7 +27,7 @@ _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with votes of people; the other split has those of GPT-4."""
-    return without_splits(files, ("gpt4", "gpt_4", "gpt", "model_judgment"))
+    return without_splits(files, ("gpt4", "gpt4_pair", "gpt", "gpt-4", "gpt-4_pair", "model_judgment"))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

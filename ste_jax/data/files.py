@@ -45,14 +45,14 @@ def is_hidden(relative: str) -> bool:
 
 
 def path_words(relative: str) -> list[str]:
-    """Returns what the folders and the name of a file say about its split, in lower case.
+    """Returns what the folders and the name of a file may say about its split, in lower case.
 
-    These are the names of the folders, and the beginning of the name of the file up to the first character
-    that is not a letter, digit or underscore: "default/raw/0000.parquet" gives default, raw and 0000, and
-    "data/raw-00000-of-00001.parquet" gives data and raw.
+    These are the names of the folders, and the words in the name of the file, with and without underscores:
+    "default/raw/0000.parquet" gives default, raw, 0000 and parquet.
     """
     *folders, name = relative.lower().split("/")
-    return [*folders, re.split(r"[^a-z0-9_]", name, maxsplit=1)[0]]
+    words = [word for pattern in (r"[^a-z0-9_]+", r"[^a-z0-9]+") for word in re.split(pattern, name)]
+    return list(dict.fromkeys([*folders, *filter(None, words)]))
 
 
 def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:

@@ -72,6 +72,8 @@ def test_a_hidden_file_that_cannot_be_read_does_no_harm(tmp_path):
         ("default/validation/0000.jsonl", "default/train/0000.jsonl"),
         ("validation.jsonl", "train-00000-of-00001.jsonl"),
         ("validation.jsonl", "preference/preference.jsonl"),
+        ("HelpSteer2_validation.jsonl", "HelpSteer2_train.jsonl"),
+        ("my-training/validation.jsonl", "my-training/helpsteer2-train.jsonl"),
     ],
 )
 def test_helpsteer2_is_its_validation_split(tmp_path, wanted, other):
