@@ -116,8 +116,6 @@ def comparison_from_row(
     label = label_of(row, "label", where)
     if label is None and labels == "required":
         raise SteError("data_invalid", f"{where}: the label is missing, expected {EXPECTED}")
-    if SURFACE_KEY in row:
-        raise SteError("data_invalid", f"{where}: the column name {SURFACE_KEY} is reserved; rename it")
     optional = {name: optional_group(row, name, where) for name in ("subset", "category")}
     optional["prompt_id"] = optional_name(row, "prompt_id", where)
     reference = _reference(row, where, reference_column)
@@ -395,3 +393,5 @@ def _known(columns: frozenset[str], reference_column: str | None) -> frozenset[s
 def _require_mapping(row: Any, where: str):
     if not isinstance(row, Mapping):
         raise SteError("data_invalid", f"{where}: expected a dict, not a {type(row).__name__}")
+    if SURFACE_KEY in row:
+        raise SteError("data_invalid", f"{where}: the column name {SURFACE_KEY} is reserved; rename it")

@@ -58,14 +58,7 @@ def run(context: Context) -> list[Instruction]:
     if read_success(folder):
         return read_records(folder, Instruction)
 
-    funnel: list[FunnelStep] = []
-    kept = held_out.left_out_of(read, settings.filters.near_duplicate_threshold, funnel)
-    kept, steps = filter_instructions(kept, settings.filters)
-    funnel += steps
-    kept = _drop_long(kept, source, settings.max_tokens, funnel)
-    kept = _draw_pool(kept, settings.pool, config.seed, funnel)
-    _check_left(config, kept, len(read), funnel)
-    check_labelled_pairs(config, kept)
+    kept, funnel = _filtered(config, read, held_out, source)
     to_label = kept if settings.categories else []
     conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in to_label}
     answers, _ = generate_texts(
@@ -92,6 +85,21 @@ def run(context: Context) -> list[Instruction]:
     }
     records.finish([i.id for i in chosen], summary)
     return chosen
+
+
+def _filtered(
+    config: RunConfig, read: list[Instruction], held_out: HeldOutTexts, source: ModelSource
+) -> tuple[list[Instruction], list[FunnelStep]]:
+    """Returns the instructions for the model to label, and the funnel so far."""
+    settings, funnel = config.select, []
+    kept = held_out.left_out_of(read, settings.filters.near_duplicate_threshold, funnel)
+    kept, steps = filter_instructions(kept, settings.filters)
+    funnel += steps
+    kept = _drop_long(kept, source, settings.max_tokens, funnel)
+    kept = _draw_pool(kept, settings.pool, config.seed, funnel)
+    _check_left(config, kept, len(read), funnel)
+    check_labelled_pairs(config, kept)
+    return kept, funnel
 
 
 def _check_left(config: RunConfig, kept: list[Instruction], read: int, funnel: list[FunnelStep]) -> None:
