@@ -5,7 +5,7 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ste_jax.data.fields import (
@@ -229,7 +229,9 @@ def pair_shape(table: Table, labels: Labels) -> PairShape:
       SteError: "data_invalid" with the columns that were found and those expected.
     """
     shape = find_shape(table.columns)
-    required = [] if shape else [(name, [name]) for name in RESPONSE_COLUMNS[0]]
+    required: list[tuple[str, Sequence[str]]] = []
+    if not shape:
+        required += [(name, [name]) for name in RESPONSE_COLUMNS[0]]
     if not (shape and (shape.prompt or shape.from_conversations)):
         required.append(("instruction", PROMPT_COLUMNS))
     if labels == "required" and not (shape and (shape.label or shape.by_choice)):

@@ -74,8 +74,8 @@ def one_hot_label(fields: Fields, where: str) -> Outcome | None:
     given = {name: value for name, value in values.items() if value is not None}
     if not given:
         return None
-    outcomes = dict(zip(ONE_HOT_COLUMNS, _ONE_HOT, strict=True))
-    found = [outcomes[name] for name, value in given.items() if value == 1]
+    outcomes = zip(ONE_HOT_COLUMNS, _ONE_HOT, strict=True)
+    found = [outcome for name, outcome in outcomes if given.get(name) == 1]
     if len(found) != 1 or any(value not in (0, 1) for value in given.values()):
         raise SteError(
             "data_invalid", f"{where}: exactly one of the columns {', '.join(values)} must be 1, the others 0"
