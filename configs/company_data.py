@@ -3,9 +3,11 @@
   ste run --config=company_data --workdir=runs/support \\
       --config.instructions=tickets.csv --config.labelled_pairs=judged_by_us.jsonl
 
-`instructions`: .jsonl, .csv, .parquet (a column instruction, prompt, text or question), .txt (one a line) or
-tfds:NAME. `labelled_pairs` (optional): instruction, response_a, response_b, label (A or B). They are never
-trained on: half of them choose the checkpoint of every iteration, on the other half every model is evaluated.
+`instructions`: a file or folder with a column instruction, prompt, text, question or messages, .txt (one a
+line) or tfds:NAME. `labelled_pairs` (optional): instruction, response_a, response_b, label (A or B), or a
+published form (`ste data FILE` shows what is read). They are never trained on: half of them choose the
+checkpoint of every iteration, on the other half every model is evaluated, and instructions with their texts
+are left out. Instructions in all languages are kept.
 Slices: v5e-16, v6e-8. `:runlocal` shrinks it to two CPU cores and the starter
 instructions (add `--config.model=` a small model).
 """
@@ -54,6 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     c.select.size = 5000
+    # All languages: the filter of the paper's configuration keeps English alone.
+    c.select.filters = ConfigDict({"languages": ()})
     c.pairs.validation, c.pairs.test = 200, 200
 
     c.train.learning_rate = 2e-6

@@ -53,6 +53,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select.quotas = ConfigDict({"Knowledge and Reasoning": 1.0, "Mathematical reasoning": 1.0})
     c.select.max_tokens = 1024
     c.select.max_new_tokens = 48
+    c.select.decontaminate = ()
+    c.select.filters = ConfigDict({"languages": ("en",)})  # instructions in other languages are left out
 
     c.pairs = ConfigDict()
     c.pairs.mode = "modified_one_call"  # section 3.2 and the released prompt: x' and its answer in one call

@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select.size = 12 if small else 48
     c.select.max_tokens = 96
     c.select.max_new_tokens = 32
+    c.select.decontaminate = ()
     # The starter instructions are English and hold no personal data. For other instructions install
     # ste-jax[select] and switch on the filters: languages ("en",), personal_data True.
     c.select.filters = ConfigDict(

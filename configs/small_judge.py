@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Labels of a model of this size carry almost no information.
     c.select.categories = ()
     c.select.max_tokens = 48
+    c.select.decontaminate = ()
     c.select.filters = ConfigDict(
         {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 200, "personal_data": True}
     )

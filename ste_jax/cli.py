@@ -31,12 +31,13 @@ MODULES: dict[str, str] = {
     "calibrate": "ste_jax.commands.calibrate",
     "stats": "ste_jax.commands.results",
     "compare": "ste_jax.commands.results",
+    "data": "ste_jax.commands.data",
     "convert": "ste_jax.commands.convert",
     "plan": "ste_jax.commands.plan",
     "preflight": "ste_jax.commands.preflight",
 }
 # Commands that compute: they may start the interpreter again with faster options.
-_COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "preflight"}
+_COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "data", "preflight"}
 USAGE = """usage: ste COMMAND [FLAGS]
 
 Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
@@ -53,7 +54,7 @@ Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...
 
 Judges:
   judge compare|rank|score --model=MODEL --data=FILE --out=RESULT [--votes=K --on_flip=probability|abstain]
-                      one JSON line for each row of a .jsonl, .csv or .parquet file; needs no labels
+                      one JSON line for each row of a file (`ste data FILE` shows it); needs no labels
   judge show --model=MODEL --data=FILE --row=0
                       the prompt that the judge sees, its tokens and its answer
   calibrate --model=MODEL --data=LABELLED [--agreement=0.8]
@@ -66,6 +67,8 @@ Judges:
                       paired tests of two results
 
 Tools:
+  data FILE           what is read from a file or folder of instructions or pairs: its form, columns, counts
+                      and first records; needs no model
   plan --config=CONFIG --topology=v5p-128 [--phase=sft|dpo|prefill|decode] [--price_per_chip_hour=X] [--json]
                       memory and cost of a run on TPU slices, by the TPU compiler; needs no TPU
   preflight --config=CONFIG --workdir=FOLDER [--wait=SECONDS]

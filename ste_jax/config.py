@@ -62,6 +62,8 @@ class SelectConfig:
       prefer_complex: Within a category, select instructions of higher complexity first.
       max_tokens: Maximum length of an instruction in tokens; longer instructions are dropped.
       max_new_tokens: Maximum length of a label in tokens.
+      decontaminate: Files of prompts of benchmarks. Instructions that repeat one of them, or share 13 words
+        in a row with one, are left out.
       filters: Filters applied before labeling.
     """
 
@@ -73,6 +75,7 @@ class SelectConfig:
     prefer_complex: bool = _select(True)
     max_tokens: int = _select(1024)
     max_new_tokens: int = _select(48)
+    decontaminate: tuple[str, ...] = _select((), by_content=True)
     filters: FilterSettings = _select(FilterSettings())
 
     def __post_init__(self):
@@ -88,6 +91,14 @@ class SelectConfig:
             (
                 all(0.0 <= weight < math.inf for weight in self.quotas.values()),
                 "select.quotas must be weights of 0 or more",
+            ),
+            (
+                not self.quotas or any(self.quotas.values()),
+                "select.quotas: at least one weight must be positive",
+            ),
+            (
+                self.min_complexity == 0 or self.categories != (),
+                "select.min_complexity needs select.categories: without labels no complexity is known",
             ),
             (not unknown, f"select.quotas has categories that are not in select.categories: {unknown}"),
         )
@@ -212,7 +223,8 @@ class RunConfig:
         training if it is of another run, else 2024-07-26.
       instructions: Source of instructions: a file, or a name that `data.sources.read_instructions` knows.
       labelled_pairs: File of pairs with labels. One half replaces the validation pairs; on the other half
-        every model is evaluated in addition to the test pairs. "": none.
+        every model is evaluated in addition to the test pairs. Instructions with the text of one of their
+        prompts are left out. "": none.
       judge_prompt: Built-in judge prompt or template file (see `judging.prompts`).
       rubric: Criteria shown to the judge. "": those of the prompt.
       train_from: Model that each iteration starts from: the "seed", as in the paper, or the "last" one.
@@ -238,7 +250,7 @@ class RunConfig:
     chat_template: str = config_field("", affects=STAGES, by_content=True)
     chat_date: str = config_field("", affects=STAGES, used=lambda section: section.chat_date != "")
     instructions: str = config_field(affects=("select",), by_content=True)
-    labelled_pairs: str = config_field("", affects=JUDGING, by_content=True)
+    labelled_pairs: str = config_field("", affects=("select", *JUDGING), by_content=True)
     judge_prompt: str = config_field("standard", affects=JUDGING, by_content=True)
     rubric: str = config_field("", affects=JUDGING, by_content=True)
     train_from: Literal["seed", "last"] = config_field("seed", affects=("train",), by_content=True)

@@ -5,10 +5,10 @@ Generated text is stored together with the token ids that it was decoded from.
 """
 
 import dataclasses
-import functools
 from typing import Any, Literal, Self
 
 from ste_jax.errors import SteError
+from ste_jax.typed_json import build, check_types, check_unicode, field_checks
 
 Label = Literal["A", "B"]
 Outcome = Literal["A", "B", "tie"]
@@ -38,23 +38,14 @@ class Record:
         """Builds the record of a dict that `to_json` made.
 
         Raises:
-          SteError: "data_invalid": a field is missing or unknown.
+          SteError: "data_invalid": a field is missing, unknown or of another type.
         """
-        known, required = _field_names(cls)
-        if value.keys() <= known and value.keys() >= required:
-            return cls(**value)
-        unknown, missing = sorted(value.keys() - known), sorted(required - value.keys())
-        raise SteError(
-            "data_invalid", f"not a {cls.__name__} (unknown fields: {unknown}, missing fields: {missing})"
-        )
-
-
-@functools.cache
-def _field_names(cls: type) -> tuple[frozenset[str], frozenset[str]]:
-    """Returns the names of all fields and of those without a default."""
-    absent, fields = dataclasses.MISSING, dataclasses.fields(cls)
-    required = [f.name for f in fields if f.default is absent and f.default_factory is absent]
-    return frozenset(f.name for f in fields), frozenset(required)
+        try:
+            record = build(cls, value)
+            check_unicode(value)
+        except (ValueError, RecursionError) as error:
+            raise SteError("data_invalid", f"not a {cls.__name__} ({error})") from error
+        return record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -296,10 +287,32 @@ class ComparisonResult:
 
     @classmethod
     def from_dict(cls, comparison: Comparison, value: dict[str, Any]) -> Self:
-        """Builds the result of a comparison from a dict that `to_dict` made."""
+        """Builds the result of a comparison from a dict that `to_dict` made.
+
+        Raises:
+          SteError: "data_invalid": a field is missing or of another type.
+        """
         names = {field.name for field in dataclasses.fields(cls)} - {"comparison", "orders"}
-        orders = tuple(OrderResult(**order) for order in value["orders"])
-        return cls(comparison=comparison, orders=orders, **{name: value[name] for name in names})
+        try:
+            if missing := (names | {"orders"}) - value.keys():
+                raise ValueError(f"missing fields: {', '.join(sorted(missing))}")
+            decision = {name: value[name] for name in names}
+            check_types(decision, field_checks(cls, frozenset(names)))
+            if not isinstance(value["orders"], list):
+                raise ValueError("orders is no list")
+            orders = tuple(_order_of(order) for order in value["orders"])
+        except (ValueError, RecursionError) as error:
+            raise SteError(
+                "data_invalid", f"{comparison.id}: not the result of a comparison ({error})"
+            ) from error
+        return cls(comparison=comparison, orders=orders, **decision)
+
+
+def _order_of(value: Any) -> OrderResult:
+    try:
+        return build(OrderResult, value)
+    except ValueError as error:
+        raise ValueError(f"in orders, {error}") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,7 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "versions": versions(),
         "models": _models(context, splits, yields),
         **{name: chosen[name] for name in ("funnel", "categories", "labels")},
+        "columns_left_out": chosen.get("columns_left_out", []),
         "pairs": {**paired.summary, "splits": {name: len(part) for name, part in vars(splits).items()}}
         if paired and splits
         else {},

@@ -241,12 +241,14 @@ def test_overrides_keep_their_types(overridden: Callable[..., RunConfig]) -> Non
         "--config.mesh=(1,1,2)",
         "--config.select.filters.languages=('en','de')",
         "--config.labelled_pairs=ours.csv",
+        "--config.select.decontaminate=('a.jsonl',)",
     )
     assert (config.seed, config.model, config.train.learning_rate) == (7, "some model", 1e-5)
     assert not config.annotate.force_verdict
     assert (config.decode.buckets, config.mesh) == ((64, 128), (1, 1, 2))
     assert config.select.filters.languages == ("en", "de")
     assert config.labelled_pairs == "ours.csv"
+    assert config.select.decontaminate == ("a.jsonl",)
 
 
 @old_loader

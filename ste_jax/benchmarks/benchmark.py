@@ -1,12 +1,11 @@
 """A loaded benchmark: comparisons and their origin."""
 
 import dataclasses
-import hashlib
 from typing import Any
 
-from etils import epath
-
-from ste_jax.data.comparisons import read_comparisons
+from ste_jax.data.comparisons import read_comparisons, without_identical
+from ste_jax.data.files import content_hash, data_files
+from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
 
@@ -49,11 +48,17 @@ class Benchmark:
 
 
 def read_pairs_file(path: str) -> Benchmark:
-    """Returns the labelled comparisons of a .jsonl, .csv or .parquet file (see `read_comparisons`).
+    """Returns the labelled comparisons of a file or folder (see `read_comparisons`).
+
+    Pairs of two equal responses, of which none is better, are left out and counted.
 
     Raises:
-      SteError: as `read_comparisons`.
+      SteError: as `read_comparisons`, or "data_invalid" if no pair is left.
     """
-    items = read_comparisons(path, labels="required")
-    content = hashlib.sha256(epath.Path(path).expanduser().read_bytes()).hexdigest()
-    return Benchmark(name="", items=items, source=path, revision=None, content=content, notes={})
+    read = read_comparisons(path, labels="required")
+    items, identical = without_identical(read)
+    if not items:
+        raise SteError("data_invalid", f"{path}: both responses are the same in all {identical} pairs")
+    notes = {"identical_responses_left_out": identical} if identical else {}
+    content = content_hash(data_files(path))
+    return Benchmark(name="", items=items, source=path, revision=None, content=content, notes=notes)

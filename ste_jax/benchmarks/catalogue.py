@@ -1,8 +1,10 @@
 """Benchmarks by name.
 
 The module of a benchmark defines HUB (name of the data set on the Hugging Face hub, or None), PATTERNS (glob
-patterns of its files), `is_needed` (returns True for the files that belong to it), `items` (converts rows to
-comparisons) and `aggregate` (computes the benchmark's own scores from judged pairs).
+patterns of its files), `choose` (returns those of a folder's files that belong to it), `items` (converts rows
+to comparisons) and `aggregate` (computes the benchmark's own scores from judged pairs). Where the paths
+of files name subsets, `subset_of` returns that of a file. ARE_VOTES is True if records are votes, so that two
+may be equal.
 """
 
 import importlib
@@ -11,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ste_jax.benchmarks.benchmark import Benchmark
-from ste_jax.benchmarks.source import read_folder, read_hub
+from ste_jax.benchmarks.source import read_folder, read_hub, refuse_repeated
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.records import ComparisonResult
@@ -30,8 +32,10 @@ def load(name: str, path: str = "") -> Benchmark:
             "argument_invalid",
             f"{name}: is not on the hub; clone its repository and pass its folder as --path",
         )
-    is_needed = module.is_needed
-    files = read_folder(path, is_needed) if path else read_hub(module.HUB, module.PATTERNS, is_needed)
+    choose = module.choose
+    files = read_folder(path, choose) if path else read_hub(module.HUB, module.PATTERNS, choose)
+    subset_of = getattr(module, "subset_of", lambda file: None)
+    refuse_repeated(files.rows, subset_of, are_votes=getattr(module, "ARE_VOTES", False))
     items, notes = module.items(files.rows)
     if not items:
         raise SteError("data_invalid", f"{files.source}: contains no comparison of {name}; check --path")

@@ -11,6 +11,8 @@ from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.splits import without_splits
+from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.records import Comparison, ComparisonResult
 
@@ -21,15 +23,19 @@ ATTRIBUTE = "helpfulness"
 _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file contains the ratings of the validation split."""
-    return not file.startswith(("preference/", "disagreements/")) and not file.rsplit("/", 1)[-1].startswith(
-        ("train", "preference", "disagreements")
-    )
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files with the ratings of the validation split."""
+    return without_splits(files, ("train", "test", "preference", "disagreements"))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the pairs that differ in helpfulness, and counts of what was left out."""
+    for row in rows:
+        if "preference_strength" in row.fields:
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: preferences of HelpSteer2, not ratings; give the file as --data",
+            )
     made, ties, alone = [], 0, 0
     groups = itertools.groupby(rows, key=lambda row: row.text("prompt"))
     for number, (prompt, group) in enumerate(groups):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.stats import bootstrap_interval
@@ -27,9 +28,9 @@ SUBSETS = {
 }
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file contains pairs; the repository of the authors also has outputs of judges."""
-    return "outputs/" not in file and ",judge_name=" not in file
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files with pairs; the repository of the authors also has outputs of judges."""
+    return [file for file in without_splits(files, ("outputs",)) if ",judge_name=" not in file]
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
@@ -37,12 +38,13 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     made = []
     for row in rows:
         label, source = row.text("label"), row.text("source")
+        question = row.name("original_id" if row.fields.get("original_id") else "pair_id")
         if label not in ("A>B", "B>A"):
             raise SteError("data_invalid", f"{row.where}: the label is {label!r}; download the files again")
         made.append(
             Comparison(
                 id=row.text("pair_id"),
-                prompt_id=f"{source}/{row.fields.get('original_id') or row.text('pair_id')}",
+                prompt_id=f"{source}/{question}",
                 instruction=row.text("question"),
                 response_a=row.text("response_A"),
                 response_b=row.text("response_B"),

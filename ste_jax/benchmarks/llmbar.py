@@ -22,17 +22,28 @@ ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")
 _FILE = re.compile(rf"(?:.*/)?({'|'.join(COUNTS)})/dataset\.json")
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file is one of the five subsets; the repository also has others."""
-    return bool(_FILE.fullmatch(file)) and "CaseStudy" not in file and "Processed" not in file
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files of the five subsets; the repository also has others.
+
+    The file of a single subset, whose folder was given, is returned too: `items` says what is wrong.
+    """
+    subsets = [file for file in files if _FILE.fullmatch(file)]
+    chosen = [file for file in subsets if "CaseStudy" not in file and "Processed" not in file]
+    return chosen or [file for file in files if file == "dataset.json"]
+
+
+def subset_of(file: str) -> str | None:
+    """Returns the subset that the folder of a file names, or None."""
+    match = _FILE.fullmatch(file)
+    return match[1] if match else None
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons in the order of the files."""
     made = []
     for row in rows:
-        match = _FILE.fullmatch(row.file)
-        if match is None:
+        subset = subset_of(row.file)
+        if subset is None:
             raise SteError(
                 "data_invalid",
                 f"{row.where}: pass the folder Dataset/LLMBar as --path: its subfolders name the subsets",
@@ -42,7 +53,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
             raise SteError(
                 "data_invalid", f"{row.where}: the label is {label}, not 1 or 2; download the files again"
             )
-        id_ = f"{match[1]}-{row.record}"
+        id_ = f"{subset}-{row.record}"
         made.append(
             Comparison(
                 id=id_,
@@ -51,7 +62,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
                 response_a=row.text("output_1"),
                 response_b=row.text("output_2"),
                 label="A" if label == 1 else "B",
-                subset=match[1],
+                subset=subset,
             )
         )
     return made, {}
@@ -68,4 +79,5 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
         },
         "missing_subsets": subsets.missing(list(COUNTS)),
         "short_subsets": subsets.short(COUNTS),
+        "surplus_subsets": subsets.surplus(COUNTS),
     }

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ste_jax.benchmarks.pairing import assistant_text, user_text
 from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.policy import Policy
@@ -18,24 +19,29 @@ from ste_jax.records import Comparison, ComparisonResult, Outcome
 
 HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
+ARE_VOTES = True
 TURNS = ("turn1", "turn2")
 # Ten questions per category, numbered from 81.
 _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file contains votes of people; the other split has those of GPT-4."""
-    return not file.rsplit("/", 1)[-1].startswith("gpt4")
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files with votes of people; the other split has those of GPT-4."""
+    return without_splits(files, ("gpt4", "gpt4_pair", "gpt", "gpt-4", "gpt-4_pair", "model_judgment"))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns a comparison with its votes for every question, pair of models and turn."""
     votes: dict[tuple[int, str, str, int], Counter[str]] = {}
     shown: dict[tuple[int, str, str, int], tuple[str, str, str]] = {}
-    authors = 0
+    authors = models = 0
     for row in rows:
-        if row.text("judge").startswith("author"):
-            authors += 1
+        judge = row.fields.get("judge")
+        # The judge of a model's vote may be a list: the model and its prompt.
+        judge = "" if isinstance(judge, list) else row.text("judge")
+        authors += judge.startswith("author")
+        models += not judge.startswith(("author", "expert"))
+        if not judge.startswith("expert"):
             continue
         question, turn = int(row.number("question_id")), int(row.number("turn"))
         a, b = row.text("model_a"), row.text("model_b")
@@ -49,7 +55,8 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         talk_a, talk_b = (row.turns(f"conversation_{side}")[: 2 * turn] for side in (side_a, side_b))
         shown[key] = (user_text(talk_a), assistant_text(talk_a), assistant_text(talk_b))
     made = [_item(key, shown[key], votes[key]) for key in sorted(votes)]
-    return made, {"votes_of_authors_left_out": authors}
+    left_out = {"votes_of_authors_left_out": authors, "votes_of_models_left_out": models}
+    return made, {name: count for name, count in left_out.items() if count}
 
 
 def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Counter[str]) -> Comparison:

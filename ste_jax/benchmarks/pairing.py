@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 
-from ste_jax.data.messages import flatten_messages
-from ste_jax.records import Comparison, Label
+from ste_jax.data.messages import joined_turns
+from ste_jax.data.pair_shapes import placed
+from ste_jax.records import Comparison
 
 Turns = Sequence[tuple[str, str]]
 
@@ -20,8 +21,7 @@ def chosen_and_rejected(
     category: str | None = None,
 ) -> Comparison:
     """Returns the comparison of a better and a worse response; a hash of the id decides which is A."""
-    label: Label = "A" if hashlib.sha256(f"place {id_}".encode()).digest()[0] % 2 else "B"
-    response_a, response_b = (chosen, rejected) if label == "A" else (rejected, chosen)
+    response_a, response_b, label = placed(id_, chosen, rejected)
     return Comparison(
         id=id_,
         prompt_id=prompt_id,
@@ -57,4 +57,4 @@ def _numbered(texts: Sequence[str], name: str) -> str:
 
 def conversation(turns: Turns) -> str:
     """Returns a conversation up to the response as one text (see `flatten_messages`)."""
-    return flatten_messages([{"role": role, "content": content} for role, content in turns])
+    return joined_turns(turns)

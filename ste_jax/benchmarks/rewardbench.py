@@ -6,7 +6,6 @@ weight and the plain mean of four external sets. They are another data set, whos
 folder.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,9 @@ from typing import Any
 from ste_jax.benchmarks.pairing import chosen_and_rejected, conversation, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.splits import without_splits
+from ste_jax.data.files import path_words
+from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.records import Comparison, ComparisonResult
 
@@ -55,24 +57,29 @@ SECTIONS: dict[str, dict[str, int]] = {
 WEIGHTS = {name: weight for subsets in SECTIONS.values() for name, weight in subsets.items()}
 COUNTS = WEIGHTS | {"math-prm": 447}
 PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
-_PRIOR_FILE = re.compile(rf"(?:.*/)?({'|'.join(PRIOR_SETS)})(?:[-.].*)")
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file contains pairs to judge: the filtered split or one of the four prior sets."""
-    name = file.rsplit("/", 1)[-1]
-    other = ("raw", "anthropic_harmless", "pku_", "mtbench_")
-    return not name.startswith(other) and name != "dataset_infos.json"
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files with pairs to judge: the filtered split and the four prior sets."""
+    chosen = without_splits(files, ("raw", "anthropic_harmless", "pku_", "mtbench_"))
+    return [file for file in chosen if file.rsplit("/", 1)[-1] != "dataset_infos.json"]
+
+
+def subset_of(file: str) -> str | None:
+    """Returns the prior set that the path of a file names, or None."""
+    return next((word for word in path_words(file) if word in PRIOR_SETS), None)
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons; each record has a chosen and a rejected response."""
     made, seen = [], Counter()
     for row in rows:
-        prior = _PRIOR_FILE.fullmatch(row.file)
-        subset = prior[1] if prior else row.text("subset")
+        prior = subset_of(row.file)
+        if not prior and "subset" not in row.fields and {"language", "category"} <= row.fields.keys():
+            raise SteError("data_invalid", f"{row.where}: a file of M-RewardBench, not of RewardBench")
+        subset = prior or row.text("subset")
         # Several MT-Bench pairs share the id of their question.
-        name = f"{subset}/{row.fields.get('id')}"
+        name = f"{subset}/{row.name('id')}"
         seen[name] += 1
         id_ = name if seen[name] == 1 else f"{name}/{seen[name]}"
         instruction = conversation(row.turns("prompt")) if prior else row.text("prompt")
@@ -107,4 +114,5 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
         },
         "missing_subsets": subsets.missing(list(WEIGHTS)),
         "short_subsets": subsets.short(COUNTS),
+        "surplus_subsets": subsets.surplus(COUNTS),
     }

@@ -16,6 +16,7 @@ import numpy as np
 from ste_jax.benchmarks.pairing import chosen_and_rejected
 from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.stats import bootstrap_interval, mean, scores_of
@@ -27,16 +28,16 @@ SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 CHANCE = 0.125
 
 
-def is_needed(file: str) -> bool:
-    """Returns True for every file."""
-    return bool(file)
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the files of the test split, which is the only one of the data set."""
+    return without_splits(files, ("train", "validation"))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns each correct response against each wrong one; in Ties also neighbouring correct responses."""
     made = []
     for row in rows:
-        subset, id_ = row.text("subset"), str(row.fields.get("id"))
+        subset, id_ = row.text("subset"), row.name("id")
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
         if not chosen or not rejected:
             raise SteError(

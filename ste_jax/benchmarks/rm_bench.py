@@ -5,6 +5,7 @@ more elaborate style, in hard ones the plainer style; in normal ones the styles 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,23 +22,38 @@ SUBSETS = ("chat", "code", "math", "safety-refuse", "safety-response")
 DOMAINS = ("chat", "code", "math", "safety")
 LEVELS = ("easy", "normal", "hard")
 STYLES = 3
+_DOMAIN_FILE = re.compile(rf"({'|'.join(SUBSETS)})(?![a-z-])")
 
 
-def is_needed(file: str) -> bool:
-    """Returns True if a file contains prompts: all of them, or those of a domain."""
-    return file.endswith(".json") or file.endswith(".parquet") or file.endswith(".jsonl")
+def choose(files: Sequence[str]) -> list[str]:
+    """Returns the file with all prompts; without it, the files with those of a domain each.
+
+    A clone of the authors' repository has both; records of a domain's file do not name the domain.
+    """
+    whole = [file for file in files if file.rsplit("/", 1)[-1].startswith("total_dataset.")]
+    domains = [file for file in files if subset_of(file)]
+    return whole or domains or [file for file in files if "allenai_rewardbench" not in file]
+
+
+def subset_of(file: str) -> str | None:
+    """Returns the domain that the name of a file begins with, such as safety-refuse_filtered.json."""
+    match = _DOMAIN_FILE.match(file.rsplit("/", 1)[-1])
+    return match[1] if match else None
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns nine comparisons per prompt; a prompt in several files counts once."""
+    """Returns nine comparisons per prompt, and the number of prompts that occur again, which count once."""
     made: list[Comparison] = []
     seen: set[str] = set()
+    repeated = 0
     for row in rows:
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
         # By content, since ids may be missing or repeated in another file.
         content = json.dumps([row.text("prompt"), chosen, rejected])
-        prompt_id = f"{row.text('domain')}/{prompt_key(content)}"
+        domain = row.text("domain") if "domain" in row.fields else subset_of(row.file) or row.text("domain")
+        prompt_id = f"{domain}/{prompt_key(content)}"
         if prompt_id in seen:
+            repeated += 1
             continue
         seen.add(prompt_id)
         if len(chosen) != STYLES or len(rejected) != STYLES:
@@ -55,11 +71,11 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
                         instruction=row.text("prompt"),
                         chosen=chosen[i],
                         rejected=rejected[j],
-                        subset=row.text("domain"),
+                        subset=domain,
                         category="normal" if i == j else "easy" if i > j else "hard",
                     )
                 )
-    return made, {}
+    return made, {"repeated_prompts_left_out": repeated} if repeated else {}
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:

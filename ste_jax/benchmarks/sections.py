@@ -71,6 +71,14 @@ class Subsets:
             if name in self._pairs and self._pairs[name] < n
         }
 
+    def surplus(self, expected: Mapping[str, int]) -> dict[str, str]:
+        """Returns "n of expected" by subset, for subsets with more scores than expected."""
+        return {
+            name: f"{self._pairs[name]} of {n}"
+            for name, n in expected.items()
+            if name in self._pairs and self._pairs[name] > n
+        }
+
     def mean(self, weights: Mapping[str, float]) -> dict[str, Any]:
         """Returns the weighted mean accuracy of subsets with its interval; None if a subset is missing.
 

@@ -1,21 +1,26 @@
 """Reads the files of a benchmark from a local folder or the Hugging Face hub, without running remote code."""
 
 import dataclasses
-import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from pyarrow import ArrowException, parquet
+from etils import epath
 
-from ste_jax.data.fields import valid_unicode
+from ste_jax.data.fields import json_value, valid_unicode
+from ste_jax.data.files import is_hidden
+from ste_jax.data.header import shown
+from ste_jax.data.messages import flat_turns
+from ste_jax.data.rows import iterate_rows
 from ste_jax.errors import SteError
 
 Fields = dict[str, Any]
-_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json")
+# Returns the files that belong to a benchmark, of the relative paths of all data files in a folder.
+Choose = Callable[[Sequence[str]], list[str]]
+_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,14 @@ class Row:
         """Returns a text field. Raises SteError "data_invalid" if it is missing or not text."""
         return valid_unicode(self._typed(name, str, "text"), name, self.where)
 
+    def name(self, field: str) -> str:
+        """Returns an id as text, which may be a number or missing ("None").
+
+        Raises:
+          SteError: "data_invalid" if it cannot be written.
+        """
+        return valid_unicode(str(self.fields.get(field)), field, self.where)
+
     def texts(self, name: str) -> list[str]:
         """Returns a field that holds a list of texts. Raises SteError "data_invalid" if it does not."""
         values = self._typed(name, list, "a list of texts")
@@ -51,20 +64,19 @@ class Row:
         return [valid_unicode(value, name, self.where) for value in values]
 
     def number(self, name: str) -> float:
-        """Returns a number field. Raises SteError "data_invalid" if it is missing or not a number."""
-        return self._typed(name, int | float, "a number")
+        """Returns a finite number field. Raises SteError "data_invalid" if it is missing or anything else."""
+        value = self._typed(name, int | float, "a number")
+        # False for NaN too.
+        if isinstance(value, bool) or not abs(value) < 2**53:
+            raise SteError("data_invalid", f"{self.where}: the field {name} is {value}, expected a number")
+        return value
 
     def turns(self, name: str) -> list[tuple[str, str]]:
         """Returns the (role, content) turns of a conversation field. Raises SteError "data_invalid"."""
-        try:
-            return [
-                (str(turn["role"]), valid_unicode(str(turn["content"]), name, self.where))
-                for turn in self._typed(name, list, "a list of turns")
-            ]
-        except (KeyError, TypeError) as error:
-            raise SteError(
-                "data_invalid", f"{self.where}: the field {name} must hold turns of role and content"
-            ) from error
+        turns = flat_turns(self._typed(name, list, "a list of turns"), f"{self.where}, field {name}")
+        for text in (text for turn in turns for text in turn):
+            valid_unicode(text, name, self.where)
+        return turns
 
     def _typed(self, name: str, kind: Any, what: str) -> Any:
         value = self.fields.get(name)
@@ -72,7 +84,8 @@ class Row:
             found = "missing" if value is None else f"a {type(value).__name__}"
             raise SteError(
                 "data_invalid",
-                f"{self.where}: the field {name} is {found}, expected {what}; download the files again",
+                f"{self.where}: the field {name} is {found}, expected {what}; found the fields: "
+                f"{shown(self.fields)}: check that the file is the benchmark's, or download it again",
             )
         return value
 
@@ -94,26 +107,28 @@ class Files:
     content: str
 
 
-def read_folder(path: str, is_needed: Callable[[str], bool]) -> Files:
+def read_folder(path: str, choose: Choose) -> Files:
     """Returns the contents of the data files of a local folder, or of a single file.
+
+    Hidden files and folders are left out: editors and systems keep copies there.
 
     Args:
       path: the folder or file.
-      is_needed: returns True for the relative paths of files that belong to the benchmark.
+      choose: returns the files that belong to the benchmark.
 
     Raises:
       SteError: "file_not_found", or "data_invalid" if there is no data file or one is malformed.
     """
-    return _read(Path(path).expanduser(), is_needed, path, None)
+    return _read(Path(path).expanduser(), choose, path, None)
 
 
-def read_hub(name: str, patterns: Sequence[str], is_needed: Callable[[str], bool]) -> Files:
+def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:
     """Downloads the files of a data set from the Hugging Face hub, or takes them from its local cache.
 
     Args:
       name: organisation/dataset.
       patterns: glob patterns of the files to download.
-      is_needed: see `read_folder`.
+      choose: see `read_folder`.
 
     Raises:
       SteError: "download_failed", or as `read_folder`.
@@ -129,58 +144,59 @@ def read_hub(name: str, patterns: Sequence[str], is_needed: Callable[[str], bool
             "network, or download the files elsewhere and pass their folder as --path",
         ) from error
     # The cache names a snapshot's folder after its commit.
-    return _read(folder, is_needed, name, folder.name)
+    return _read(folder, choose, name, folder.name)
 
 
-def _read(folder: Path, is_needed: Callable[[str], bool], source: str, revision: str | None) -> Files:
+def refuse_repeated(rows: Sequence[Row], subset_of: Callable[[str], str | None], *, are_votes: bool) -> None:
+    """Refuses a record that occurs twice, as in a copy of a file.
+
+    Args:
+      rows: the records.
+      subset_of: returns the subset that the path of a file names, or None; equal records of two subsets are
+        different.
+      are_votes: equal records of one file are votes of the same person on the same pair.
+
+    Raises:
+      SteError: "data_invalid" with both records.
+    """
+    seen: dict[tuple[str | None, bytes], Row] = {}
+    for row in rows:
+        text = json.dumps(json_value(row.fields), sort_keys=True)
+        first = seen.setdefault((subset_of(row.file), hashlib.sha256(text.encode()).digest()), row)
+        if first is not row and not (are_votes and first.path == row.path):
+            raise SteError(
+                "data_invalid", f"{row.where}: the same record as {first.where}; remove one of them"
+            )
+
+
+def _read(folder: Path, choose: Choose, source: str, revision: str | None) -> Files:
     if not folder.exists():
         raise SteError("file_not_found", f"{source}: no such file or folder; check --path")
-    paths = [folder]
+    paths = {folder.name: folder}
     if folder.is_dir():
-        files = sorted(path for path in folder.rglob("*") if path.name.endswith(_SUFFIXES) and path.is_file())
-        paths = [path for path in files if is_needed(path.relative_to(folder).as_posix())]
+        files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+        named = [file for file in files if file.endswith(_SUFFIXES) and not is_hidden(file)]
+        paths = {file: folder / file for file in choose(named)}
+    elif not folder.name.endswith(_SUFFIXES):
+        raise SteError(
+            "data_invalid", f"{source}: unknown file type; expected one ending in {', '.join(_SUFFIXES)}"
+        )
     if not paths:
         raise SteError(
             "data_invalid",
             f"{source}: contains none of the benchmark's files ({', '.join(_SUFFIXES)}); check --path",
         )
-    rows, digest = [], hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-        name = path.name if path == folder else path.relative_to(folder).as_posix()
-        rows += [Row(name, path, i, fields) for i, fields in enumerate(_records(path), 1)]
-    return Files(rows, source, revision, digest.hexdigest())
+    hasher = hashlib.sha256()
+    for path in paths.values():
+        hasher.update(hashlib.sha256(path.read_bytes()).digest())
+    return Files(
+        rows=[row for name, path in paths.items() for row in _rows(name, path)],
+        source=source,
+        revision=revision,
+        content=hasher.hexdigest(),
+    )
 
 
-def _records(path: Path) -> Iterator[Fields]:
-    readers: dict[str, Callable[[Path], Iterator[Any]]] = {
-        ".parquet": _parquet,
-        ".jsonl": _lines,
-        ".gz": _lines,
-    }
-    try:
-        for record in readers.get(path.suffix, _json)(path):
-            if not isinstance(record, dict):
-                raise ValueError(f"expected JSON objects, found a {type(record).__name__}")
-            yield record
-    except (ArrowException, ValueError, OSError, EOFError) as error:
-        raise SteError(
-            "data_invalid", f"{path}: cannot be read ({error}); download the files again"
-        ) from error
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file:
-        yield from parquet.read_table(file).to_pylist()
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    # Not splitlines(): texts may hold other line separators, which JSON leaves as they are.
-    yield from (json.loads(line) for line in text.split("\n") if line.strip())
-
-
-def _json(path: Path) -> Iterator[Any]:
-    value = json.loads(path.read_text("utf-8"))
-    yield from value if isinstance(value, list) else [value]
+def _rows(name: str, path: Path) -> list[Row]:
+    rows = iterate_rows(epath.Path(path), str(path))
+    return [Row(name, path, i, dict(row.fields)) for i, row in enumerate(rows, 1)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ste_jax.judge import Judge
     from ste_jax.judging.calibration import Calibration
 
-_DATA = flags.DEFINE_string("data", None, "File of labelled pairs: .jsonl, .csv or .parquet.")
+_DATA = flags.DEFINE_string("data", None, "File or folder of labelled pairs (`ste data` shows what is read).")
 _OUT = flags.DEFINE_string("out", None, "Keep the verdicts in this file, so that the command can continue.")
 _AGREEMENT = flags.DEFINE_float(
     "agreement", None, "Share of decisions that are to agree with the labels; the judge abstains below."
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     from ste_jax.judging.calibration import check_agreement, check_size, fit_calibration
 
     check_agreement(_AGREEMENT.value)
-    pairs, ties = read_labelled_pairs(_DATA.value)
+    pairs, ties, identical = read_labelled_pairs(_DATA.value)
     prompts = [pair.cluster for pair in pairs]
     check_size(len(pairs), len(set(prompts)))
     out = output_path(_OUT.value) if _OUT.value else None
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         )
         path = save(judge, calibration)
         if process.is_process_zero():
-            print(json.dumps(calibration.to_dict()) if _JSON.value else report(calibration, ties))
+            print(json.dumps(calibration.to_dict()) if _JSON.value else report(calibration, ties, identical))
             print(f"written: {path}", file=sys.stderr)
 
 
@@ -73,11 +73,12 @@ def save(judge: "Judge", calibration: "Calibration") -> Path:
     return write_calibration(source.digest(), calibration)
 
 
-def report(calibration: "Calibration", ties: int) -> str:
-    """Returns a calibration as lines of text."""
+def report(calibration: "Calibration", ties: int, identical: int) -> str:
+    """Returns a calibration, and the numbers of pairs that were left out, as lines of text."""
     held_out = calibration.held_out
     lines = [
-        f"{calibration.pairs} pairs of {calibration.prompts} prompts; {ties} ties left out, "
+        f"{calibration.pairs} pairs of {calibration.prompts} prompts; {ties} ties and "
+        f"{identical} pairs of equal responses left out, "
         f"{calibration.without_numbers} without log-odds",
         f"temperature {calibration.temperature:.3f}, abstention threshold {calibration.threshold:.3f}",
         "held out (each half of the prompts with the fit of the other):",

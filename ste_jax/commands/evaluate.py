@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BENCHMARK = flags.DEFINE_enum("benchmark", None, BENCHMARKS, "Benchmark to evaluate on.")
 _PATH = flags.DEFINE_string("path", "", "Folder of the benchmark's files. Default: its data set on the hub.")
-_DATA = flags.DEFINE_string("data", None, "File of labelled pairs: .jsonl, .csv or .parquet.")
+_DATA = flags.DEFINE_string("data", None, "File or folder of labelled pairs (`ste data` shows what is read).")
 _OUT = flags.DEFINE_string("out", None, "Result file; an interrupted evaluation continues there.")
 _LIMIT = flags.DEFINE_integer(
     "limit", 0, "Comparisons to judge, drawn at random; 0 judges all.", lower_bound=0

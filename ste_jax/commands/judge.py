@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_DATA = flags.DEFINE_string("data", None, "File to judge: .jsonl, .csv or .parquet.")
+_DATA = flags.DEFINE_string("data", None, "File or folder to judge (`ste data` shows what is read).")
 _OUT = flags.DEFINE_string("out", None, "File of JSON lines to write.")
 _REFERENCE = flags.DEFINE_string(
     "reference_column", None, "Column that holds a correct answer to show to the judge."

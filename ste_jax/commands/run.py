@@ -102,7 +102,10 @@ def _open_log(context: "Context") -> None:
 def _show(context: "Context", summary: dict[str, Any]) -> None:
     from rich.console import Console
 
+    from ste_jax.data.header import shown
     from ste_jax.report.terminal import render_terminal_table
 
     Console().print(render_terminal_table(summary))
+    if left_out := summary.get("columns_left_out"):
+        print(f"\ncolumns of the instructions that are not read: {shown(left_out)}")
     print(f"\nsummary: {context.workdir / 'summary.json'}\nreport:  {context.workdir / 'report.html'}")

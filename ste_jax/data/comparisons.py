@@ -5,32 +5,47 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, cast
-
-from etils import epath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ste_jax.data.fields import (
-    conversation_text,
     extra_columns,
+    optional_group,
     optional_name,
     optional_text,
     required_text,
     text_list,
     unique_id,
 )
-from ste_jax.data.rows import Row, read_rows
+from ste_jax.data.files import stem
+from ste_jax.data.header import check_header
+from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
+from ste_jax.data.labels import EXPECTED, label_of
+from ste_jax.data.pair_shapes import (
+    LABEL_COLUMNS,
+    PROMPT_COLUMNS,
+    RESPONSE_COLUMNS,
+    PairShape,
+    find_shape,
+    known_columns,
+    native_row,
+)
+from ste_jax.data.rows import Row, Table, read_table
 from ste_jax.errors import SteError
-from ste_jax.records import SURFACE_KEY, Comparison, Outcome
+from ste_jax.records import SURFACE_KEY, Comparison
 
 Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
 T = TypeVar("T")
 
 _OPTIONAL = ("label", "prompt_id", "reference", "subset", "category")
-_COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *_OPTIONAL))
-_RANKING = frozenset(("id", "instruction", "responses", "reference"))
-_SCORING = frozenset(("id", "instruction", "response", "baseline", "reference"))
+_COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *_OPTIONAL, *JOINED_COLUMNS))
+_RANKING = frozenset(("id", "instruction", "responses", "reference", *JOINED_COLUMNS))
+_SCORING = frozenset(("id", "instruction", "response", "baseline", "reference", *JOINED_COLUMNS))
+PAIR_COLUMNS = (
+    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a "
+    "published form, such as prompt, chosen, rejected"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,8 +100,9 @@ def comparison_from_row(
 
     Args:
       row: `instruction` (text or a list of chat messages), `response_a`, `response_b`; optionally `label`
-        ("A", "B" or "tie"), `id`, `prompt_id`, `reference`, `subset` and `category`. All other columns are
-        kept in `metadata`.
+        ("A", "B" or "tie", see `label_of`), `id`, `prompt_id`, `reference`, `subset` and `category`. The
+        columns `system`, `input` and `context` are joined with the instruction (see `instruction_text`). All
+        other columns are kept in `metadata`.
       where: the file and line, or the argument, to name in errors.
       default_id: the id of a row without one.
       labels: "required" refuses a row without a label.
@@ -97,26 +113,24 @@ def comparison_from_row(
         label is not one of the three.
     """
     _require_mapping(row, where)
-    label = optional_name(row, "label", where)
-    if label not in ("A", "B", "tie") and (label is not None or labels == "required"):
-        found = "missing" if label is None else repr(label)
-        raise SteError("data_invalid", f"{where}: the label is {found}, expected 'A', 'B' or 'tie'")
-    if SURFACE_KEY in row:
-        raise SteError("data_invalid", f"{where}: the column name {SURFACE_KEY} is reserved; rename it")
-    optional = {name: optional_name(row, name, where) for name in ("prompt_id", "subset", "category")}
+    label = label_of(row, "label", where)
+    if label is None and labels == "required":
+        raise SteError("data_invalid", f"{where}: the label is missing, expected {EXPECTED}")
+    optional = {name: optional_group(row, name, where) for name in ("subset", "category")}
+    optional["prompt_id"] = optional_name(row, "prompt_id", where)
     reference = _reference(row, where, reference_column)
     columns = {"label": label, **optional, reference_column or "reference": reference}
     return Comparison(
         id=optional_name(row, "id", where) or default_id,
         prompt_id=optional["prompt_id"] or "",
-        instruction=conversation_text(row, "instruction", where).strip(),
+        instruction=instruction_text(row, "instruction", where),
         response_a=required_text(row, "response_a", where),
         response_b=required_text(row, "response_b", where),
-        label=cast(Outcome | None, label),
+        label=label,
         reference=reference,
         subset=optional["subset"] or "",
         category=optional["category"],
-        metadata=extra_columns(row, _known(_COMPARISON, reference_column)),
+        metadata=extra_columns(row, _known(_COMPARISON, reference_column), where),
         columns={name: value for name, value in columns.items() if value},
     )
 
@@ -131,10 +145,10 @@ def ranking_from_row(
     _require_mapping(row, where)
     return Ranking(
         id=optional_name(row, "id", where) or default_id,
-        instruction=conversation_text(row, "instruction", where).strip(),
+        instruction=instruction_text(row, "instruction", where),
         responses=tuple(text_list(row, "responses", where)),
         reference=_reference(row, where, reference_column),
-        extra=extra_columns(row, _known(_RANKING, reference_column)),
+        extra=extra_columns(row, _known(_RANKING, reference_column), where),
     )
 
 
@@ -149,11 +163,11 @@ def scoring_from_row(
     _require_mapping(row, where)
     return Scoring(
         id=optional_name(row, "id", where) or default_id,
-        instruction=conversation_text(row, "instruction", where).strip(),
+        instruction=instruction_text(row, "instruction", where),
         response=required_text(row, "response", where),
         baseline=optional_text(row, "baseline", where),
         reference=_reference(row, where, reference_column),
-        extra=extra_columns(row, _known(_SCORING, reference_column)),
+        extra=extra_columns(row, _known(_SCORING, reference_column), where),
     )
 
 
@@ -180,33 +194,111 @@ def comparisons_from_rows(
 
 
 def read_comparisons(path: str, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
-    """Returns the comparisons of a .jsonl, .csv or .parquet file, in file order; the whole file is checked.
+    """Returns the comparisons of a file or folder, in order; all of it is checked.
 
-    A row without an id is named `pair-STEM-NUMBER` after the file and the line. A row without `prompt_id`
-    shares the id of the first row with the same instruction.
+    Published forms of pairs are read too (see `find_shape`). A row without an id is named `pair-STEM-NUMBER`
+    after the file and the line. A row without `prompt_id` shares the id of the first row with the same
+    instruction.
 
     Args:
-      path: the file; for its columns see `comparison_from_row`.
+      path: a file, or a folder of parts (see `read_table`); for its columns see `comparison_from_row`.
       labels: "required" refuses rows without a label.
       reference_column: the column that holds the reference, in place of `reference`.
 
     Raises:
-      SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line.
+      SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line; also if
+        labels are required and one pair has two, unless a column says who gave them.
     """
-    return list(_comparisons(read_rows(path), _stem(path), labels, reference_column))
+    return comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
 
 
-def read_labelled_pairs(path: str) -> tuple[list[Comparison], int]:
-    """Returns the comparisons of a file that are labelled A or B, and the number of ties left out.
+def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
+    """Returns the comparisons of a table; see `read_comparisons`."""
+    shape = pair_shape(table, labels)
+    rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
+    read = list(_comparisons(rows, stem(table.path), labels, reference_column))
+    if labels == "required" and not shape.has_votes:
+        _refuse_contradictions(read, rows)
+    return read
+
+
+def pair_shape(table: Table, labels: Labels) -> PairShape:
+    """Returns the shape of a table of pairs.
 
     Raises:
-      SteError: as `read_comparisons`, or "data_invalid" if all are ties.
+      SteError: "data_invalid" with the columns that were found and those expected.
+    """
+    shape = find_shape(table.columns)
+    required: list[tuple[str, Sequence[str]]] = []
+    if not shape:
+        required += [(name, [name]) for name in RESPONSE_COLUMNS[0]]
+    if not (shape and (shape.prompt or shape.from_conversations)):
+        required.append(("instruction", PROMPT_COLUMNS))
+    if labels == "required" and not (shape and (shape.label or shape.by_choice)):
+        required.append(("label", LABEL_COLUMNS))
+    check_header(table, known_columns() | _COMPARISON, required, PAIR_COLUMNS)
+    if shape is None:
+        raise SteError("data_invalid", f"{table.where}: no column of a response; expected {PAIR_COLUMNS}")
+    return shape
+
+
+def _refuse_contradictions(comparisons: list[Comparison], rows: list[Row]) -> None:
+    """Refuses a pair of responses to one instruction with two different labels, in either order."""
+    seen: dict[tuple[str, frozenset[str]], tuple[str, str]] = {}
+    for comparison, row in zip(comparisons, rows, strict=True):
+        if comparison.label is None or _is_identical(comparison):
+            continue
+        key = (comparison.instruction, frozenset((comparison.response_a, comparison.response_b)))
+        better = "" if comparison.label == "tie" else comparison.chosen
+        first, where = seen.setdefault(key, (better, row.where))
+        if first != better:
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: the label contradicts that of the same pair in {where}; remove one of them, "
+                "or add a column annotator if both are votes",
+            )
+
+
+class LabelledPairs(NamedTuple):
+    """Comparisons that are labelled A or B, and the numbers of those that were left out.
+
+    Attributes:
+      pairs: the comparisons.
+      ties: number of comparisons labelled tie.
+      identical: number of comparisons labelled A or B whose responses are the same text.
+    """
+
+    pairs: list[Comparison]
+    ties: int
+    identical: int
+
+
+def read_labelled_pairs(path: str) -> LabelledPairs:
+    """Returns the comparisons of a file that are labelled A or B, and counts of what was left out.
+
+    Raises:
+      SteError: as `read_comparisons`, or "data_invalid" if nothing is left.
     """
     comparisons = read_comparisons(path, labels="required")
-    pairs = [comparison for comparison in comparisons if comparison.label != "tie"]
+    decided = [comparison for comparison in comparisons if comparison.label != "tie"]
+    pairs, identical = without_identical(decided)
     if not pairs:
-        raise SteError("data_invalid", f"{path}: all {len(comparisons)} comparisons are labelled tie")
-    return pairs, len(comparisons) - len(pairs)
+        raise SteError(
+            "data_invalid",
+            f"{path}: none of {len(comparisons)} comparisons has a better response: "
+            f"{len(comparisons) - len(decided)} are labelled tie, in {identical} both responses are the same",
+        )
+    return LabelledPairs(pairs, len(comparisons) - len(decided), identical)
+
+
+def without_identical(comparisons: list[Comparison]) -> tuple[list[Comparison], int]:
+    """Returns the comparisons but those labelled A or B with equal responses, and the number of these."""
+    kept = [c for c in comparisons if c.label in (None, "tie") or not _is_identical(c)]
+    return kept, len(comparisons) - len(kept)
+
+
+def _is_identical(comparison: Comparison) -> bool:
+    return comparison.response_a.strip() == comparison.response_b.strip()
 
 
 def load_pairs(path: str) -> list[dict[str, Any]]:
@@ -231,29 +323,44 @@ def row_from_comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def read_rankings(path: str, *, reference_column: str | None = None) -> list[Ranking]:
-    """Returns the rankings of a .jsonl, .csv or .parquet file, in file order (see `ranking_from_row`).
+    """Returns the rankings of a file or folder, in order (see `ranking_from_row`).
 
     Raises:
       SteError: as `read_comparisons`.
     """
-    return _read(path, "rank", ranking_from_row, reference_column)
+    return _read(path, "rank", ranking_from_row, _RANKING, ("responses",), reference_column)
 
 
 def read_scorings(path: str, *, reference_column: str | None = None) -> list[Scoring]:
-    """Returns the scorings of a .jsonl, .csv or .parquet file, in file order (see `scoring_from_row`).
+    """Returns the scorings of a file or folder, in order (see `scoring_from_row`).
 
     Raises:
       SteError: as `read_comparisons`.
     """
-    return _read(path, "score", scoring_from_row, reference_column)
+    return _read(path, "score", scoring_from_row, _SCORING, ("response",), reference_column)
 
 
-def _read(path: str, kind: str, build: Callable[..., T], reference_column: str | None) -> list[T]:
+def _read(
+    path: str,
+    kind: str,
+    build: Callable[..., T],
+    known: frozenset[str],
+    responses: tuple[str],
+    reference_column: str | None,
+) -> list[T]:
     """Returns one record per row of a file; rows without an id are named `KIND-STEM-NUMBER`."""
-    stem, seen, records = _stem(path), {}, []
-    for row in read_rows(path):
-        id_ = unique_id(row.fields, f"{kind}-{stem}-{row.number}", row.where, seen)
-        records.append(build(row.fields, row.where, default_id=id_, reference_column=reference_column))
+    table, name = read_table(path), stem(path)
+    prompt = next((column for column in PROMPT_COLUMNS if column in table.columns), "instruction")
+    required = [("instruction", PROMPT_COLUMNS), (responses[0], responses)]
+    check_header(
+        table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {responses[0]}"
+    )
+    seen, records = {}, []
+    for row in table.rows:
+        id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)
+        fields = {key: value for key, value in row.fields.items() if key != prompt}
+        fields["instruction"] = row.fields.get(prompt)
+        records.append(build(fields, row.where, default_id=id_, reference_column=reference_column))
     return records
 
 
@@ -288,7 +395,5 @@ def _known(columns: frozenset[str], reference_column: str | None) -> frozenset[s
 def _require_mapping(row: Any, where: str):
     if not isinstance(row, Mapping):
         raise SteError("data_invalid", f"{where}: expected a dict, not a {type(row).__name__}")
-
-
-def _stem(path: str) -> str:
-    return epath.Path(path).stem
+    if SURFACE_KEY in row:
+        raise SteError("data_invalid", f"{where}: the column name {SURFACE_KEY} is reserved; rename it")

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ste_jax.data.messages import flatten_messages
 from ste_jax.errors import SteError
 
 Fields = Mapping[str, Any]
@@ -35,22 +34,6 @@ def optional_text(fields: Fields, name: str, where: str) -> str | None:
     return None if is_absent(value) else _text(value, name, where)
 
 
-def conversation_text(fields: Fields, name: str, where: str) -> str:
-    """Returns a column that holds text or a list of chat messages as text (see `flatten_messages`).
-
-    Raises:
-      SteError: "data_invalid", if the column is missing, blank or holds anything else.
-    """
-    value = fields.get(name)
-    if isinstance(value, list | tuple):
-        text = valid_unicode(flatten_messages(value, f"{where}, column {name}"), name, where)
-    else:
-        text = required_text(fields, name, where)
-    if not text.strip():
-        raise SteError("data_invalid", f"{where}: the column {name} is empty")
-    return text
-
-
 def text_list(fields: Fields, name: str, where: str) -> list[str]:
     """Returns a column that holds a list of texts, or such a list written as JSON (in CSV files).
 
@@ -61,7 +44,7 @@ def text_list(fields: Fields, name: str, where: str) -> list[str]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SteError("data_invalid", f"{where}: the column {name} is not a JSON list") from error
     if not isinstance(value, list | tuple) or not value:
         raise SteError("data_invalid", f"{where}: the column {name} must be a list of at least one text")
@@ -80,6 +63,15 @@ def optional_name(fields: Fields, name: str, where: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SteError("data_invalid", f"{where}: the column {name} is a {type(value).__name__}, not text")
     return valid_unicode(str(value), name, where).strip() or None
+
+
+def optional_group(fields: Fields, name: str, where: str) -> str | None:
+    """Returns the name of a group, or several names of a list separated by commas; see `optional_name`."""
+    value = fields.get(name)
+    if not isinstance(value, list | tuple):
+        return optional_name(fields, name, where)
+    names = (optional_name({name: item}, name, where) for item in value)
+    return ", ".join(filter(None, names)) or None
 
 
 def unique_id(fields: Fields, default: str, where: str, seen: dict[str, str]) -> str:
@@ -130,9 +122,27 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-def extra_columns(fields: Fields, known: frozenset[str]) -> dict[str, Any]:
-    """Returns the columns that are not `known`, as JSON values."""
-    return {name: json_value(value) for name, value in fields.items() if name not in known}
+def extra_columns(fields: Fields, known: frozenset[str], where: str) -> dict[str, Any]:
+    """Returns the columns that are not `known`, as JSON values.
+
+    Raises:
+      SteError: "data_invalid", if one is nested too deeply or holds text that cannot be written as UTF-8.
+    """
+    extra: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in known:
+            continue
+        try:
+            extra[name] = json_value(value)
+            valid_unicode(json.dumps([name, extra[name]], ensure_ascii=False), str(name), where)
+        # An integer of more than 4,300 digits is a ValueError.
+        except (RecursionError, ValueError) as error:
+            if isinstance(error, SteError):
+                raise
+            raise SteError(
+                "data_invalid", f"{where}: the column {name!r} cannot be written as JSON ({error})"
+            ) from error
+    return extra
 
 
 def valid_unicode(text: str, name: str, where: str) -> str:
@@ -140,8 +150,9 @@ def valid_unicode(text: str, name: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
         raise SteError(
-            "data_invalid", f"{where}: the column {name} contains an unpaired surrogate"
+            "data_invalid", f"{where}: the column {shown} contains an unpaired surrogate"
         ) from error
     return text
 

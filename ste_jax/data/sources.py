@@ -1,58 +1,115 @@
 """Reads instructions from files and from TensorFlow Datasets (TFDS).
 
 Texts are kept as they are, without Unicode normalization; outer white space is removed. Columns other than
-those named here, labels of earlier runs included, are ignored.
+those named here, labels of earlier runs included, are left out, and logged once.
 """
 
+import logging
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from etils import epath
 
 import ste_jax
-from ste_jax.data.fields import conversation_text, optional_name, unique_id
-from ste_jax.data.rows import Row, iterate_rows
+from ste_jax.data.comparisons import read_comparisons
+from ste_jax.data.fields import optional_name, unique_id
+from ste_jax.data.files import stem
+from ste_jax.data.header import check_header, shown
+from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
+from ste_jax.data.pair_shapes import find_shape
+from ste_jax.data.rows import Row, Table, read_table, table_of
 from ste_jax.errors import SteError
 from ste_jax.records import Instruction
 
 STARTER = "starter"
 TEXT_FIELDS = ("instruction", "prompt", "text", "question")
+# Whole conversations: the answer at the end of one is no part of the instruction.
+MESSAGE_FIELDS = ("messages", "conversations", "conversation")
+_KNOWN = frozenset(("id", "source", *TEXT_FIELDS, *MESSAGE_FIELDS, *JOINED_COLUMNS))
 _TFDS = "tfds:"
+_log = logging.getLogger(__name__)
+
+
+class Source(NamedTuple):
+    """The instructions of a source, in its order, and the columns that are not read."""
+
+    instructions: list[Instruction]
+    columns_left_out: list[str]
 
 
 def read_instructions(spec: str) -> list[Instruction]:
-    """Returns the instructions of a source, in its order.
+    """Returns the instructions of a source, in its order; see `read_source`."""
+    return read_source(spec).instructions
+
+
+def read_source(spec: str) -> Source:
+    """Reads the instructions of a source.
 
     Args:
-      spec: `starter` (the packaged file), a file .jsonl, .json-lines, .csv, .parquet or .txt (one instruction
-        per line), or `tfds:NAME[:SPLIT]`. The text is the first of the columns `TEXT_FIELDS` that has a
-        value; it may be a list of chat messages (see `flatten_messages`). The columns `id` and `source` are
-        kept. A record without an id is named `instruction-STEM-NUMBER` after the file and the line.
+      spec: `starter` (the packaged file), a file or folder (see `read_table`), a .txt file (one instruction
+        per line), or `tfds:NAME[:SPLIT]`. The text is the first of the columns `TEXT_FIELDS` and
+        `MESSAGE_FIELDS` that has a value; it may be a list of chat messages (see `flatten_messages`). The
+        columns `JOINED_COLUMNS` are joined with it (see `instruction_text`), `id` and `source` are kept. A
+        record without an id is named `instruction-STEM-NUMBER` after the file and the line.
 
     Raises:
       SteError: "file_not_found", "file_unreadable", "extra_missing" (TFDS), or "data_invalid" if there
         is no record, or one is malformed, has no text or repeats an id.
     """
-    stem, rows = _open(spec)
+    name, table = _open(spec)
+    source = Source(instructions_of(table, name), columns_left_out(table))
+    if source.columns_left_out:
+        _log.info("%s: columns that are not read: %s", spec, shown(source.columns_left_out))
+    return source
+
+
+def instructions_of(table: Table, name: str) -> list[Instruction]:
+    """Returns the instructions of a table; see `read_instructions`.
+
+    Args:
+      table: the rows.
+      name: source of the instructions whose row names none, which default ids contain.
+    """
+    fields = (*TEXT_FIELDS, *MESSAGE_FIELDS)
+    check_header(table, _KNOWN, [("text", fields)], f"one of the columns {', '.join(fields)}")
     instructions, seen = [], {}
-    for row in rows:
-        identifier = unique_id(row.fields, f"instruction-{stem}-{row.number}", row.where, seen)
-        source = optional_name(row.fields, "source", row.where) or stem
-        instructions.append(Instruction(id=identifier, text=_text(row).strip(), source=source))
-    if not instructions:
-        raise SteError("data_invalid", f"{spec}: contains no instructions")
+    for row in table.rows:
+        identifier = unique_id(row.fields, f"instruction-{name}-{row.number}", row.where, seen)
+        source = optional_name(row.fields, "source", row.where) or name
+        instructions.append(Instruction(id=identifier, text=_text(row, fields), source=source))
     return instructions
 
 
-def _open(spec: str) -> tuple[str, Iterator[Row]]:
+def columns_left_out(table: Table) -> list[str]:
+    """Returns the columns that no instruction is made from: unknown ones, and further columns of text."""
+    used = {_field(row, (*TEXT_FIELDS, *MESSAGE_FIELDS)) for row in table.rows}
+    return [name for name in table.columns if name not in used | {"id", "source", *JOINED_COLUMNS}]
+
+
+def read_prompts(path: str) -> list[str]:
+    """Returns the instructions of a file of pairs or of instructions.
+
+    Raises:
+      SteError: as `read_comparisons` and `read_instructions`.
+    """
+    if path.startswith(_TFDS) or path == STARTER:
+        return [instruction.text for instruction in read_instructions(path)]
+    name, table = _open(path)
+    if find_shape(table.columns):
+        return [comparison.instruction for comparison in read_comparisons(path, labels="optional")]
+    return [instruction.text for instruction in instructions_of(table, name)]
+
+
+def _open(spec: str) -> tuple[str, Table]:
     """Returns the name of a source and its rows."""
     if spec.startswith(_TFDS):
-        return _tfds(spec)
+        name, rows = _tfds(spec)
+        return name, table_of(spec, list(rows))
     if spec == STARTER:
         packaged = epath.resource_path(ste_jax) / "data" / "starter_instructions.jsonl"
-        return STARTER, iterate_rows(str(packaged))
-    return epath.Path(spec).stem, iterate_rows(spec, text_lines=True)
+        return STARTER, read_table(str(packaged))
+    return stem(spec), read_table(spec, text_lines=True)
 
 
 def _tfds(spec: str) -> tuple[str, Iterator[Row]]:
@@ -86,10 +143,14 @@ def _tfds_rows(spec: str, records: Any) -> Iterator[Row]:
         yield Row(number, where, fields)
 
 
-def _text(row: Row) -> str:
-    for field in TEXT_FIELDS:
-        if row.fields.get(field) is not None:
-            return conversation_text(row.fields, field, row.where)
-    raise SteError(
-        "data_invalid", f"{row.where}: no text; expected one of the columns {', '.join(TEXT_FIELDS)}"
-    )
+def _text(row: Row, fields: Sequence[str]) -> str:
+    field = _field(row, fields)
+    if field is None:
+        raise SteError(
+            "data_invalid", f"{row.where}: no text; expected one of the columns {', '.join(fields)}"
+        )
+    return instruction_text(row.fields, field, row.where, answered=field in MESSAGE_FIELDS)
+
+
+def _field(row: Row, fields: Sequence[str]) -> str | None:
+    return next((field for field in fields if row.fields.get(field) is not None), None)

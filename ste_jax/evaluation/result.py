@@ -13,16 +13,33 @@ from typing import Any
 
 from etils import epath
 
+from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.errors import SteError
 from ste_jax.judging.verdict import PARSER
 from ste_jax.metrics.traits import Surface, from_stored, without_texts
 from ste_jax.records import SURFACE_KEY, Comparison, Judgment
 from ste_jax.storage.jsonl_output import iter_output, read_header
+from ste_jax.typed_json import Check, accepts, check_types
 
 SCHEMA = "ste-evaluation"
 # Format of files written before schema versions: the header, then items, judgments and sessions as lines.
 _FORMAT_1 = "ste-result-1"
+_NAMES_OF_FORMAT_1 = {"judgment": ("pair_id", "id"), "item": ("id",), "too_long": ("id",)}
 _JUDGMENTS, _TOO_LONG = "judgments", "too_long"
+# The fields of the settings that numbers, or comparisons of results, are made from.
+_RUN: dict[str, Check] = {
+    **{name: accepts(str) for name in ("tokenizer_hash", "template_hash", "prompt_hash", "parser")},
+    **{name: accepts(int) for name in ("samples", "seed")},
+    **{name: accepts(Any) for name in ("sampling", "max_new_tokens", "force_verdict", "model", "data")},
+    "benchmark": accepts(str | None),
+}
+_MODEL: dict[str, Check] = {"name": accepts(str), "hash": accepts(str), "parent": accepts(str | None)}
+_DATA: dict[str, Check] = {
+    "source": accepts(str),
+    "hash": accepts(str),
+    "limit": accepts(int | None),
+    "notes": accepts(dict[str, Any]),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,26 +84,87 @@ def read_result(path: str | Path) -> Result:
         raise SteError(
             "file_not_found", f"{path}: no such result file; `ste evaluate --out={path}` writes it"
         )
-    run, rows = _rows_of_format_1(path) if _is_format_1(path) else _rows(path)
-    if run.get("parser") != PARSER:
+    try:
+        run, rows = _rows_of_format_1(path) if _is_format_1(path) else _rows(path)
+        check_run(run, path)
+        comparisons, too_long, judgments = _contents(path, rows)
+    except RecursionError as error:
+        raise SteError("result_invalid", f"{path}: nested too deeply for a result file") from error
+    return Result(path, run, comparisons, too_long, judgments)
+
+
+def check_run(run: Any, path: Path) -> None:
+    """Raises SteError if the header of a result has not the fields that the numbers are computed from."""
+    try:
+        _check_fields(run, _RUN, "settings")
+        _check_fields(run["model"], _MODEL, "settings.model")
+        _check_fields(run["data"], _DATA, "settings.data")
+    except ValueError as error:
+        raise SteError("result_invalid", f"{path}, line 1: {error}; evaluate again") from error
+    if run["parser"] != PARSER:
         raise SteError(
             "parser_differs",
-            f"{path}: written for the parser {run.get('parser')}, this is {PARSER}; evaluate again",
+            f"{path}: written for the parser {run['parser']}, this is {PARSER}; evaluate again",
         )
+    if run["samples"] < 1 or run["seed"] < 0 or run["benchmark"] not in (None, *BENCHMARKS):
+        raise SteError(
+            "result_invalid",
+            f"{path}, line 1: samples {run['samples']}, seed {run['seed']} or benchmark {run['benchmark']!r} "
+            "is out of range; evaluate again",
+        )
+
+
+def _check_fields(value: Any, checks: dict[str, Check], name: str) -> None:
+    if not isinstance(value, dict) or (missing := checks.keys() - value.keys()):
+        what = f"lacks {', '.join(sorted(missing))}" if isinstance(value, dict) else "is no JSON object"
+        raise ValueError(f"{name} {what}")
+    try:
+        check_types(value, checks)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _contents(
+    path: Path, rows: Iterator[dict[str, Any]]
+) -> tuple[list[Comparison], list[str], list[Judgment]]:
+    """Returns the comparisons, the ids of those that are too long, and the judgments."""
     comparisons, too_long, judgments = [], [], []
+    seen: set[str] = set()
     for number, row in enumerate(rows, 2):
         try:
-            made = [Judgment.from_json(value) for value in row.pop(_JUDGMENTS)]
-            if row.pop(_TOO_LONG):
-                too_long.append(row["id"])
-                continue
-            comparisons.append(from_stored(row))
-        except (KeyError, TypeError, AttributeError) as error:
+            comparison, made = _parsed(row)
+        except (SteError, ValueError) as error:
             raise SteError(
                 "result_invalid", f"{path}, line {number}: not a line of a result file ({error})"
             ) from error
-        judgments += made
-    return Result(path, run, comparisons, too_long, judgments)
+        if comparison.id in seen:
+            raise SteError("result_invalid", f"{path}, line {number}: {comparison.id!r} occurs twice")
+        seen.add(comparison.id)
+        if made is None:
+            too_long.append(comparison.id)
+        else:
+            comparisons.append(comparison)
+            judgments += made
+    return comparisons, too_long, judgments
+
+
+def _parsed(row: dict[str, Any]) -> tuple[Comparison, list[Judgment] | None]:
+    """Returns the comparison of a line, and its judgments; None if it is too long."""
+    fields = {name: value for name, value in row.items() if name not in (_JUDGMENTS, _TOO_LONG)}
+    is_too_long, values = row.get(_TOO_LONG), row.get(_JUDGMENTS)
+    if type(is_too_long) is not bool or type(values) is not list:
+        raise ValueError(f"{_TOO_LONG} and {_JUDGMENTS} must be true or false, and a list")
+    if is_too_long:
+        # Lines of format 1 hold nothing but the id.
+        if not accepts(str)(row.get("id")):
+            raise ValueError("the id is not text")
+        return Comparison(id=row["id"], instruction="", response_a="", response_b=""), None
+    comparison, made = from_stored(fields), [Judgment.from_json(value) for value in values]
+    if any(judgment.pair_id != comparison.id for judgment in made):
+        raise ValueError("a judgment is of another comparison")
+    if len({(judgment.order, judgment.sample) for judgment in made}) < len(made):
+        raise ValueError("a sample occurs twice")
+    return comparison, made
 
 
 def _rows(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
@@ -110,14 +188,18 @@ def _rows_of_format_1(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, An
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
-            kinds.setdefault(row.pop("kind"), []).append(row)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            kinds.setdefault(_text(row, "kind"), []).append(row)
+            for name in _NAMES_OF_FORMAT_1.get(row.pop("kind"), ()):
+                _text(row, name)
+        except ValueError as error:
             raise SteError(
                 "result_invalid", f"{path}, line {number}: not a line of a result file ({error})"
             ) from error
-    header = kinds["header"][0]
-    run = header["run"]
-    run["data"]["source"] = header["data_source"]
+    run, source = kinds["header"][0].get("run"), kinds["header"][0].get("data_source")
+    if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
+        raise SteError("result_invalid", f"{path}, line 1: the header has no settings; evaluate again")
+    run["data"]["source"] = source
+    check_run(run, path)
     by_pair: dict[str, dict[str, dict[str, Any]]] = {}
     for row in kinds.get("judgment", []):
         # The last judgment wins: a request that a crash interrupted was made again.
@@ -126,6 +208,13 @@ def _rows_of_format_1(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, An
     if any(len(by_pair.get(item["id"], {})) != 2 * run["samples"] for item in items):
         raise SteError("result_unfinished", f"{path}: judgments are missing; evaluate again")
     return run, (_row_of_format_1(item, by_pair) for item in items + kinds.get("too_long", []))
+
+
+def _text(row: Any, name: str) -> str:
+    value = row.get(name) if isinstance(row, dict) else None
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is missing or not text")
+    return value
 
 
 def _row_of_format_1(item: dict[str, Any], by_pair: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -141,6 +141,9 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         lines.append(f"subsets that are missing: {', '.join(own['missing_subsets'])}")
     if own.get("incomplete_prompts"):
         lines.append(f"prompts not wholly judged, in no own score: {own['incomplete_prompts']}")
+    if own.get("surplus_subsets"):
+        surplus = ", ".join(f"{name} {counts}" for name, counts in own["surplus_subsets"].items())
+        lines.append(f"subsets with more pairs than they have: {surplus}")
     if own.get("short_subsets"):
         lines.append(f"subsets not whole: {', '.join(f'{k} {v}' for k, v in own['short_subsets'].items())}")
     if report["too_long"]:

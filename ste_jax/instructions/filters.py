@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ste_jax.config_field import INHERITED, config_field
 from ste_jax.errors import SteError
 from ste_jax.extras import needs
+from ste_jax.instructions.near_duplicates import NearDuplicates, normal
 from ste_jax.records import Instruction
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ RIVAL_LANGUAGES = (
     *("en", "es", "fr", "de", "it", "pt", "nl", "sv", "da", "pl", "cs", "ro", "hu", "fi", "tr", "vi", "id"),
     *("ru", "uk", "ar", "fa", "hi", "zh", "ja", "ko"),
 )
-_SHINGLE = 5
-_PERMUTATIONS = 128
 _MIN_LETTERS = 4
 _MIN_WORDS = 3
 _FOREIGN_AT_LEAST = 0.5
@@ -51,12 +50,15 @@ _CARD = re.compile(
 )
 
 
+OTHER_LANGUAGE = "other language"
+
+
 @dataclasses.dataclass(frozen=True)
 class FilterSettings:
     """Settings of the filters.
 
     Attributes:
-      languages: ISO 639-1 codes of the languages to keep; empty for all.
+      languages: ISO 639-1 codes of the languages to keep, by default English alone; empty for all.
       near_duplicate_threshold: Jaccard similarity of character 5-grams at which the later of two instructions
         is removed (1: only if equal).
       max_chars: maximum number of characters of an instruction.
@@ -115,7 +117,8 @@ def filter_instructions(
         ("near duplicate", functools.partial(_near_duplicates, threshold=settings.near_duplicate_threshold)),
     ]
     if settings.languages:
-        filters.append(("other language", functools.partial(_other_languages, languages=settings.languages)))
+        name = f"{OTHER_LANGUAGE} than {', '.join(settings.languages)}"
+        filters.append((name, functools.partial(_other_languages, languages=settings.languages)))
     if settings.personal_data:
         filters.append(("personal data", lambda texts: [_has_personal_data(text) for text in texts]))
     steps = []
@@ -126,52 +129,19 @@ def filter_instructions(
     return instructions, steps
 
 
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
 def _exact_duplicates(texts: list[str]) -> list[bool]:
     seen: set[str] = set()
     found = []
-    for text in map(_normal, texts):
+    for text in map(normal, texts):
         found.append(text in seen)
         seen.add(text)
     return found
 
 
 def _near_duplicates(texts: list[str], threshold: float) -> list[bool]:
-    """Returns True for near duplicates. MinHash finds candidates; the exact similarity decides."""
-    # Libraries are imported where they are used: loading a configuration must not wait for them.
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
-    found = []
-    for text in texts:
-        shingles = _shingles(text)
-        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        sketch.update_batch([shingle.encode() for shingle in shingles])
-        near = any(_jaccard(shingles, _shingles(str(other))) >= threshold for other in index.query(sketch))
-        found.append(near)
-        if not near:
-            index.insert(text, sketch)
-    return found
-
-
-def _bands(threshold: float) -> tuple[int, int]:
-    """Returns the fewest bands, and rows per band, that find 995 of 1000 pairs at the threshold."""
-    rows = (number for number in range(_PERMUTATIONS // 2, 1, -1))
-    missed = ((number, (1 - threshold**number) ** (_PERMUTATIONS // number)) for number in rows)
-    best = next((number for number, chance in missed if chance < 0.005), 1)
-    return _PERMUTATIONS // best, best
-
-
-def _shingles(text: str) -> set[str]:
-    text = _normal(text)
-    return {text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1))}
-
-
-def _jaccard(left: set[str], right: set[str]) -> float:
-    return len(left & right) / len(left | right)
+    """Returns True for near duplicates of earlier texts."""
+    earlier = NearDuplicates(threshold)
+    return [not earlier.add_if_new(text) for text in texts]
 
 
 def _other_languages(texts: list[str], languages: tuple[str, ...]) -> list[bool]:

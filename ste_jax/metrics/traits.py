@@ -6,6 +6,7 @@ from typing import Any
 
 from ste_jax.records import SURFACE_KEY, Comparison, Label
 from ste_jax.storage.files import digest
+from ste_jax.typed_json import build
 
 _LIST = re.compile(r"^[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S", re.M)
 _MARKDOWN = re.compile(r"^#{1,6} \S|^[ \t]*```|\*\*[^*\n]+\*\*|^\|.*\|[ \t]*$", re.M)
@@ -76,8 +77,14 @@ def without_texts(comparison: Comparison) -> dict[str, Any]:
 
 
 def from_stored(value: dict[str, Any]) -> Comparison:
-    """Builds the comparison of a dict that `without_texts` made; its texts are empty."""
+    """Builds the comparison of a dict that `without_texts` made; its texts are empty.
+
+    Raises:
+      ValueError: a field is missing, unknown or of another type.
+    """
     key = SURFACE_KEY if SURFACE_KEY in value else _OLD_KEY
     fields = {name: item for name, item in value.items() if name != key}
-    metadata = {SURFACE_KEY: value[key]}
-    return Comparison(**fields, instruction="", response_a="", response_b="", metadata=metadata)
+    surface = build(Surface, value.get(key))
+    texts = dict.fromkeys(("instruction", "response_a", "response_b"), "")
+    metadata = {SURFACE_KEY: dataclasses.asdict(surface)}
+    return build(Comparison, {**fields, **texts, "metadata": metadata})

@@ -148,7 +148,7 @@ def labelled_halves(seed: int, path: str) -> tuple[list[Comparison], list[Compar
     """
     if not path:
         return [], []
-    pairs = _ranked(seed, read_labelled_pairs(path)[0])
+    pairs = _ranked(seed, read_labelled_pairs(path).pairs)
     prompts = list(dict.fromkeys(pair.prompt_id for pair in pairs))
     first = set(prompts[: -(-len(prompts) // 2)])
     validation = [pair for pair in pairs if pair.prompt_id in first]

@@ -13,12 +13,14 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
 from ste_jax.data.comparisons import read_labelled_pairs
+from ste_jax.data.sources import read_prompts
 from ste_jax.decode.engine import Engine
 from ste_jax.errors import SteError
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, check_prompt
 from ste_jax.logs import log_mesh
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
+from ste_jax.pairs.similarity import check_installed
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.files import digest
@@ -119,13 +121,17 @@ class Context:
         return source
 
     def check_files(self) -> None:
-        """Reads the files that are needed only in later stages.
+        """Reads the files, and finds the libraries, that are needed only in later stages.
 
         Raises:
-          SteError: a file is missing or invalid.
+          SteError: a file is missing or invalid ("extra_missing" for a library).
         """
         if self.config.labelled_pairs:
             read_labelled_pairs(self.config.labelled_pairs)
+        for path in self.config.select.decontaminate:
+            read_prompts(path)
+        if "nearest" in self.config.pairs.modes:
+            check_installed()
 
     def engine(self, source: ModelSource) -> Engine:
         """Returns the engine of a model, and releases that of another one."""

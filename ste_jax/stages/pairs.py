@@ -16,14 +16,13 @@ from ste_jax.pairs.splits import (
     HeldOut,
     Splits,
     build_within_parts,
-    check_labelled_ids,
-    labelled_halves,
     split_pairs,
 )
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Generation, Instruction
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import ModelSampler
+from ste_jax.stages.held_out import check_labelled_pairs, pair_id
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success, require_success
@@ -81,13 +80,6 @@ def split(config: RunConfig, pairs: Sequence[Comparison]) -> Splits:
     return split_pairs(config.seed, pairs, held_out(config), config.labelled_pairs)
 
 
-def check_labelled_pairs(config: RunConfig, instructions: list[Instruction]) -> None:
-    """Raises SteError if the labelled pairs cannot be read or have ids of pairs that will be constructed."""
-    validation, labelled = labelled_halves(config.seed, config.labelled_pairs)
-    ids = [_pair_id(config.pairs, i.id, mode) for i in instructions for mode in config.pairs.modes]
-    check_labelled_ids(config.labelled_pairs, [*validation, *labelled], ids)
-
-
 def made_from(context: Context) -> dict:
     """Returns the fingerprint of the pairs.
 
@@ -131,7 +123,7 @@ def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Coun
         pairs = {pair.id: pair for pair in build(ids)}
     # A part that grew was built more than once: only the last outcome of an instruction counts.
     rejected = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
-    order = [_pair_id(context.config.pairs, id_, mode) for mode in modes for id_ in ids]
+    order = [pair_id(context.config.pairs, id_, mode) for mode in modes for id_ in ids]
     return [pairs[id_] for id_ in order if id_ in pairs], rejected
 
 
@@ -152,7 +144,7 @@ def _pair(
     reason = check_pair(instruction.text, candidate.modified, chosen.text, candidate.text, settings.checks)
     if reason:
         return reason
-    id_ = _pair_id(settings, instruction.id, mode)
+    id_ = pair_id(settings, instruction.id, mode)
     label = "A" if generator(context.config.seed, "place", id_).random() < 0.5 else "B"
     better, worse = (chosen.text, chosen.tokens), (candidate.text, candidate.tokens)
     first, second = (better, worse) if label == "A" else (worse, better)
@@ -173,11 +165,6 @@ def _pair(
             "num_tokens_b": len(second[1]),
         },
     )
-
-
-def _pair_id(settings: PairsConfig, instruction_id: str, mode: PairMode) -> str:
-    """Returns the id of a pair; with a single mode it is the id of the instruction."""
-    return instruction_id if settings.modes == (mode,) else f"{instruction_id}.{mode}"
 
 
 def _summary(settings: PairsConfig, instructions: int, pairs: list[Comparison], rejected: Counter) -> dict:

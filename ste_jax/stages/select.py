@@ -9,16 +9,18 @@ import dataclasses
 from etils import epath
 
 from ste_jax.checkpoint.source import ModelSource
-from ste_jax.config import SelectConfig
-from ste_jax.data.sources import read_instructions
+from ste_jax.config import RunConfig, SelectConfig
+from ste_jax.data.sources import read_source
 from ste_jax.decode.protocol import GREEDY
-from ste_jax.instructions.filters import FunnelStep, filter_instructions
+from ste_jax.errors import SteError
+from ste_jax.instructions.filters import OTHER_LANGUAGE, FunnelStep, filter_instructions
 from ste_jax.instructions.labels import label_prompt, parse_label
 from ste_jax.instructions.sampler import Selection, sample
 from ste_jax.randomness import generator
 from ste_jax.records import Generation, Instruction
 from ste_jax.stages.context import Context
 from ste_jax.stages.generation import generate_texts
+from ste_jax.stages.held_out import IN_BENCHMARKS, IN_LABELLED, HeldOutTexts, check_labelled_pairs
 from ste_jax.storage.files import digest
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
@@ -26,23 +28,37 @@ from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
 from ste_jax.text.chat import to_messages
 
+# The setting that decides what a step of the funnel removes.
+_SETTINGS = {
+    IN_LABELLED: "labelled_pairs",
+    IN_BENCHMARKS: "select.decontaminate",
+    "exact duplicate": "always removed",
+    "too long": "select.filters.max_chars",
+    "near duplicate": "select.filters.near_duplicate_threshold",
+    "personal data": "select.filters.personal_data",
+    "too many tokens": "select.max_tokens",
+    "not drawn into the pool": "select.pool",
+}
+
 
 def run(context: Context) -> list[Instruction]:
     """Returns the selected instructions, selected now or by an earlier start."""
     config, settings = context.config, context.config.select
     folder = context.workdir / "select"
-    read = read_instructions(config.instructions)
+    read, columns_left_out = read_source(config.instructions)
+    held_out = HeldOutTexts.read(config)
     source = context.seed_model
     fingerprint = context.fingerprint(
-        "select", instructions=digest([i.to_json() for i in read]), model=source.digest()
+        "select",
+        instructions=digest([i.to_json() for i in read]),
+        model=source.digest(),
+        **held_out.inputs(),
     )
     records = RecordSet(folder, Instruction, fingerprint)
     if read_success(folder):
         return read_records(folder, Instruction)
 
-    kept, funnel = filter_instructions(read, settings.filters)
-    kept = _drop_long(kept, source, settings.max_tokens, funnel)
-    kept = _draw_pool(kept, settings.pool, config.seed, funnel)
+    kept, funnel = _filtered(config, read, held_out, source)
     to_label = kept if settings.categories else []
     conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in to_label}
     answers, _ = generate_texts(
@@ -55,23 +71,73 @@ def run(context: Context) -> list[Instruction]:
         fingerprint=fingerprint,
     )
     labelled = [_labelled(i, answers.get(i.id), settings) for i in kept]
-    selection = sample(
-        labelled,
-        settings.size,
-        settings.quotas,
-        config.seed,
-        min_complexity=settings.min_complexity or None,
-        prefer_complex=settings.prefer_complex,
-    )
+    selection = _sampled(config, labelled, len(read), funnel)
     chosen = list(selection.instructions)
     funnel.append(FunnelStep("selected", len(kept) - len(chosen), len(chosen)))
     records.work = _add_work(records, folder)
     for instruction in chosen:
         records.add(instruction.id, [instruction])
     # The name of the seed model, for readers of the run that do not open its models.
-    summary = {"model": source.name, **_summary(len(read), len(to_label), funnel, labelled, selection)}
+    summary = {
+        "model": source.name,
+        "columns_left_out": columns_left_out,
+        **_summary(len(read), len(to_label), funnel, labelled, selection),
+    }
     records.finish([i.id for i in chosen], summary)
     return chosen
+
+
+def _filtered(
+    config: RunConfig, read: list[Instruction], held_out: HeldOutTexts, source: ModelSource
+) -> tuple[list[Instruction], list[FunnelStep]]:
+    """Returns the instructions for the model to label, and the funnel so far."""
+    settings, funnel = config.select, []
+    kept = held_out.left_out_of(read, settings.filters.near_duplicate_threshold, funnel)
+    kept, steps = filter_instructions(kept, settings.filters)
+    funnel += steps
+    kept = _drop_long(kept, source, settings.max_tokens, funnel)
+    kept = _draw_pool(kept, settings.pool, config.seed, funnel)
+    _check_left(config, kept, len(read), funnel)
+    check_labelled_pairs(config, kept)
+    return kept, funnel
+
+
+def _check_left(config: RunConfig, kept: list[Instruction], read: int, funnel: list[FunnelStep]) -> None:
+    """Refuses a run without an instruction to train on, before the model labels any."""
+    pairs = min(len(kept), config.select.size) * len(config.pairs.modes)
+    if pairs <= config.held_out:
+        left = f"{len(kept)} instructions are left, of which {config.held_out} pairs are held out"
+        raise SteError(
+            "no_training_pairs" if kept else "data_invalid",
+            f"{config.instructions}: {left if kept else 'no instruction is left'}; {_in_words(read, funnel)}",
+        )
+
+
+def _sampled(
+    config: RunConfig, labelled: list[Instruction], read: int, funnel: list[FunnelStep]
+) -> Selection:
+    settings = config.select
+    try:
+        return sample(
+            labelled,
+            settings.size,
+            settings.quotas,
+            config.seed,
+            min_complexity=settings.min_complexity or None,
+            prefer_complex=settings.prefer_complex,
+        )
+    except SteError as error:
+        raise SteError(error.code, f"{error} ({_in_words(read, funnel)})") from error
+
+
+def _in_words(read: int, funnel: list[FunnelStep]) -> str:
+    """Returns what each step of the funnel removed, and the setting of the step."""
+    removed = [f"{step.removed} {step.name} ({_setting(step.name)})" for step in funnel if step.removed]
+    return f"of {read} read: {', '.join(removed) or 'none was removed'}"
+
+
+def _setting(step: str) -> str:
+    return "select.filters.languages" if step.startswith(OTHER_LANGUAGE) else _SETTINGS[step]
 
 
 def _add_work(records: RecordSet, folder: epath.Path) -> Work:

@@ -90,18 +90,25 @@ def test_default_ids_of_a_pair_and_of_an_instruction_differ(tmp_path):
 
 
 def test_ties_are_counted(tmp_path):
-    path = _jsonl(tmp_path / "p.jsonl", PAIR, PAIR | {"label": "tie"}, PAIR | {"label": "B"})
-    pairs, ties = read_labelled_pairs(path)
-    assert ([pair.chosen for pair in pairs], ties) == (["5", "6"], 1)
+    same = PAIR | {"instruction": "Third", "response_a": "6", "response_b": "6 "}
+    rows = (
+        PAIR,
+        PAIR | {"instruction": "x", "label": "tie"},
+        PAIR | {"instruction": "y", "label": "B"},
+        same,
+    )
+    pairs, ties, identical = read_labelled_pairs(_jsonl(tmp_path / "p.jsonl", *rows))
+    assert ([pair.chosen for pair in pairs], ties, identical) == (["5", "6"], 1, 1)
     with raises("data_invalid", "t.jsonl"):
-        read_labelled_pairs(_jsonl(tmp_path / "t.jsonl", PAIR | {"label": "tie"}))
+        read_labelled_pairs(_jsonl(tmp_path / "t.jsonl", PAIR | {"label": "tie"}, same))
 
 
 @pytest.mark.parametrize(
     ("change", "places"),
     [
-        ({"label": "a"}, ["label", "'a'"]),
-        ({"label": 1}, ["label", "'1'"]),
+        ({"label": "C"}, ["label", "'C'"]),
+        ({"label": 1}, ["label", "'1'", "A for the first"]),
+        ({"label": 0.0}, ["label", "'0.0'", "A for the first"]),
         ({"label": True}, ["label", "bool"]),
         ({"response_b": 3}, ["response_b", "int"]),
         ({"response_b": math.nan}, ["response_b", "NaN"]),

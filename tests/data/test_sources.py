@@ -105,7 +105,8 @@ def test_parquet(tmp_path):
         ("a.jsonl", b'{"text": "x", "id": "\\udc00"}', ["line 1", "id"]),
         ("a.jsonl", b'{"text": "x", "source": "\\ud800"}', ["line 1", "source"]),
         ("a.parquet", b"PAR1 no", ["a.parquet"]),
-        ("a.json", b"[]", ["a.json", ".jsonl"]),
+        ("a.json", b"[]", ["a.json"]),
+        ("a.xlsx", b"PK", ["a.xlsx", ".jsonl"]),
     ],
 )
 def test_malformed_files_are_refused_with_file_and_line(tmp_path, name, content, places):

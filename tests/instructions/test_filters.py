@@ -57,7 +57,7 @@ def test_the_funnel_counts_every_step_in_order():
         FunnelStep("exact duplicate", 1, 6),
         FunnelStep("too long", 1, 5),
         FunnelStep("near duplicate", 1, 4),
-        FunnelStep("other language", 1, 3),
+        FunnelStep("other language than en", 1, 3),
         FunnelStep("personal data", 1, 2),
     ]
     assert [instruction.id for instruction in left] == ["0", "3"]

@@ -10,7 +10,8 @@ from etils import epath
 from ste_jax.config import RunConfig
 from ste_jax.pairs.splits import PART, HeldOut, Splits, build_within_parts, split_pairs
 from ste_jax.records import ORDERS, Comparison, Instruction
-from ste_jax.stages.pairs import check_labelled_pairs, split
+from ste_jax.stages.held_out import check_labelled_pairs
+from ste_jax.stages.pairs import split
 from ste_jax.storage.readers import IndexedRecords, PickedRecords
 from ste_jax.storage.record_set import RecordSet
 

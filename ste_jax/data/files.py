@@ -1,0 +1,195 @@
+"""The files that a path names: one file, or the parts of a data set in a folder."""
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+
+from etils import epath
+
+from ste_jax.errors import SteError
+
+TEXT_ENDINGS = (".jsonl", ".json-lines", ".json", ".csv", ".tsv")
+TABLE_ENDINGS = (".parquet", ".arrow")
+ENDINGS = (*TEXT_ENDINGS, *TABLE_ENDINGS)
+LINES_ENDING = ".txt"
+_COMPRESSED = ".gz"
+_SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval)(?![a-z0-9])")
+# Files of the `datasets` library that describe a data set.
+_DESCRIPTIONS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
+_STATE, _DICT = "state.json", "dataset_dict.json"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def ending(name: str) -> str:
+    """Returns the ending that names the format of a file: ".jsonl" for x.jsonl and for x.jsonl.gz."""
+    name = name.lower()
+    if name.endswith(_COMPRESSED):
+        inner = epath.Path(name[: -len(_COMPRESSED)]).suffix
+        return inner if inner in (*TEXT_ENDINGS, LINES_ENDING) else _COMPRESSED
+    return epath.Path(name).suffix
+
+
+def stem(path: str) -> str:
+    """Returns the name of a file without its folder and its endings."""
+    name = epath.Path(path).name
+    name = name[: -len(_COMPRESSED)] if name.lower().endswith(_COMPRESSED) else name
+    return epath.Path(name).stem
+
+
+def is_hidden(relative: str) -> bool:
+    """Returns True for files that editors and systems put next to data: .ipynb_checkpoints, ._x, __MACOSX."""
+    return any(part.startswith((".", "~$")) or part == "__MACOSX" for part in relative.split("/"))
+
+
+def path_words(relative: str) -> list[str]:
+    """Returns what the folders and the name of a file may say about its split, in lower case.
+
+    These are the names of the folders, and the words in the name of the file, with and without underscores:
+    "default/raw/0000.parquet" gives default, raw, 0000 and parquet.
+    """
+    *folders, name = relative.lower().split("/")
+    words = [word for pattern in (r"[^a-z0-9_]+", r"[^a-z0-9]+") for word in re.split(pattern, name)]
+    return list(dict.fromkeys([*folders, *filter(None, words)]))
+
+
+def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
+    """Returns the files of a data set, in order: the file itself, or the parts in a folder.
+
+    Hidden files are left out. A folder that `datasets` saved holds the files that its state lists.
+
+    Args:
+      path: a file or a folder.
+      endings: endings that the files may have; text files may also be compressed (.gz).
+
+    Raises:
+      SteError: "file_not_found"; or "data_invalid" for a file of another type, or a folder without data,
+        with files of several types or splits, or with a file twice.
+    """
+    root = epath.Path(path).expanduser()
+    if root.is_dir():
+        return _parts(path, root, endings)
+    if ending(root.name) not in endings:
+        raise SteError(
+            "data_invalid",
+            f"{path}: unknown file type; expected a folder or a file ending in {', '.join(endings)} "
+            "(text also with .gz)",
+        )
+    if not root.is_file():
+        raise SteError("file_not_found", f"{path}: no such file")
+    return [root]
+
+
+def content_hash(files: Sequence[epath.Path]) -> str:
+    """Returns the sha256 of a file, or of the hashes of several files."""
+    digests = [hashlib.sha256(file.read_bytes()) for file in files]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(d.digest() for d in digests))
+    ).hexdigest()
+
+
+def refuse_copies(files: Iterable[tuple[str, bytes]]) -> None:
+    """Raises SteError "data_invalid" if two files have the same content; each is a name and its content."""
+    seen: dict[bytes, str] = {}
+    for name, content in files:
+        first = seen.setdefault(hashlib.sha256(content).digest(), name)
+        if first != name:
+            raise SteError("data_invalid", f"{name}: a copy of {first}; remove one of them")
+
+
+def read_content(file: epath.Path, name: str) -> bytes:
+    """Returns the content of a file, decompressed if it ends in .gz.
+
+    Raises:
+      SteError: "file_unreadable", or "data_invalid" for a damaged or stand-in file.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SteError("file_unreadable", f"{name}: cannot be read ({error.strerror or error})") from error
+    if file.name.lower().endswith(_COMPRESSED):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise SteError("data_invalid", f"{name}: not a readable gzip file ({error})") from error
+    if content.startswith(_LFS_POINTER):
+        raise SteError("data_invalid", f"{name}: a Git LFS pointer, not the file; run `git lfs pull`")
+    return content
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Returns UTF-8 text without its byte order mark.
+
+    Raises:
+      SteError: "data_invalid" with the line, and the encoding if its byte order mark or its zeros tell it.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:4]:
+        raise SteError("data_invalid", f"{name}, line 1: UTF-16 text, not UTF-8 text; save the file as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SteError(
+            "data_invalid", f"{name}, line {line}: not UTF-8 text; save the file as UTF-8"
+        ) from error
+
+
+def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:
+    """Returns the files of a folder."""
+    if (root / _DICT).is_file():
+        splits = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir()))
+        raise SteError("data_invalid", f"{path}: holds the splits {splits}; give the folder of one of them")
+    if (root / _STATE).is_file():
+        return _saved(path, root)
+    names = sorted(name for name in _walk(root) if not is_hidden(name))
+    names = [n for n in names if ending(n) in endings and n.rsplit("/", 1)[-1] not in _DESCRIPTIONS]
+    if not names:
+        raise SteError(
+            "data_invalid",
+            f"{path}: a folder without data files; expected files ending in {', '.join(endings)}",
+        )
+    for what, found in (
+        ("types", {ending(name) for name in names}),
+        ("splits", {m[1] for n in names for word in path_words(n) if (m := _SPLIT.match(word))}),
+    ):
+        if len(found) > 1:
+            raise SteError(
+                "data_invalid",
+                f"{path}: a folder with files of the {what} {', '.join(sorted(found))}; give one file, or a "
+                "folder with one of them",
+            )
+    if len(names) > 1:
+        refuse_copies((f"{path}/{name}", (root / name).read_bytes()) for name in names)
+    return [root / name for name in names]
+
+
+def _saved(path: str, root: epath.Path) -> list[epath.Path]:
+    """Returns the files that the state of a folder of `Dataset.save_to_disk` lists."""
+    try:
+        state = json.loads((root / _STATE).read_bytes())
+        files = [root / str(entry["filename"]) for entry in state["_data_files"]]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise SteError(
+            "data_invalid", f"{path}: {_STATE} lists no files of a data set; save the data set again"
+        ) from error
+    if state.get("_indices_data_files"):
+        raise SteError(
+            "data_invalid", f"{path}: a selection of a data set; save it with flatten_indices() applied"
+        )
+    for file in files:
+        if not file.is_file():
+            raise SteError("file_not_found", f"{path}: {file.name} is missing, though {_STATE} lists it")
+    return files
+
+
+def _walk(root: epath.Path, prefix: str = "") -> Iterable[str]:
+    for child in root.iterdir():
+        name = f"{prefix}{child.name}"
+        if is_hidden(name):
+            continue
+        if child.is_dir():
+            yield from _walk(child, f"{name}/")
+        elif child.is_file():
+            yield name

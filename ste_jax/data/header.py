@@ -1,0 +1,75 @@
+"""Checks of the columns of a table, made once before its rows are read."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from ste_jax.data.rows import Table
+from ste_jax.errors import SteError
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
+
+
+def check_header(
+    table: Table, known: Collection[str], required: Iterable[tuple[str, Sequence[str]]], what: str
+) -> None:
+    """Refuses a table without the columns that it needs, or with one that is almost a known one.
+
+    Args:
+      table: the table.
+      known: names of the columns that have a meaning.
+      required: for each thing that is needed the name of it, and the columns any of which hold it.
+      what: what the table is to hold, with the columns of it, for the error.
+
+    Raises:
+      SteError: "data_invalid": names what is missing, the columns that were found, and those expected.
+    """
+    missing = [name for name, columns in required if not set(columns) & set(table.columns)]
+    near = _near(table.columns, known)
+    if not missing and not near:
+        return
+    wrong = "a column is almost a known one"
+    if missing:
+        wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
+        wrong += "are missing" if len(missing) > 1 else "is missing"
+    hints = [f"{found!r} is not {name!r}: rename it" for found, name in near.items()]
+    hints += _separators(table.columns)
+    if missing and not hints:
+        hints = _typos([column for column in table.columns if column not in known], missing)
+    raise SteError(
+        "data_invalid",
+        f"{table.where}: {wrong}; found the columns: {shown(table.columns)}; expected {what}"
+        + "".join(f"; {hint}" for hint in hints),
+    )
+
+
+def shown(columns: Iterable[str]) -> str:
+    """Returns column names as errors show them."""
+    names = [str(name) for name in columns]
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return (
+        ", ".join(repr(n) if n != n.strip() or not n.isprintable() or not n else n for n in names[:20]) + more
+    )
+
+
+def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """Returns the columns that differ from an absent known one in case, blanks and punctuation only."""
+    plain = {_plain(name): name for name in known if name not in columns}
+    return {c: plain[_plain(c)] for c in columns if c not in known and _plain(c) in plain}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", str(name).casefold())
+
+
+def _separators(columns: Sequence[str]) -> list[str]:
+    """Returns a remark about a header that is a single cell, whose columns have another separator."""
+    found = [mark for mark in _SEPARATORS if len(columns) == 1 and mark in columns[0]]
+    return (
+        [f"the columns are separated by {_SEPARATORS[found[0]]}: save the file with commas"] if found else []
+    )
+
+
+def _typos(columns: Sequence[str], missing: Sequence[str]) -> list[str]:
+    close = {name: difflib.get_close_matches(name, columns, 1, 0.75) for name in missing}
+    return [f"is {found[0]!r} the column {name}?" for name, found in close.items() if found]

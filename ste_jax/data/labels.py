@@ -1,0 +1,117 @@
+"""Labels of comparisons in the forms in which data sets publish them."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ste_jax.data.fields import is_absent, optional_name
+from ste_jax.errors import SteError
+from ste_jax.records import Outcome
+
+Fields = Mapping[str, Any]
+# Numbers of which the sign says which response is better: negative the first one.
+SIGNED_COLUMNS = ("overall_preference", "preference_strength")
+ONE_HOT_COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")
+_ONE_HOT: tuple[Outcome, ...] = ("A", "B", "tie")
+VOTE_COLUMN = re.compile(r"annotator_?\d+")
+_NUMBERED: dict[str, Outcome] = {"0": "tie", "1": "A", "2": "B"}
+_NAMED: dict[str, Outcome] = {
+    **dict.fromkeys(("a", "model_a", "response_a", "a>b", "a>>b", "b<a", "b<<a"), "A"),
+    **dict.fromkeys(("b", "model_b", "response_b", "b>a", "b>>a", "a<b", "a<<b"), "B"),
+    **dict.fromkeys(("tie", "a=b", "b=a", "a==b", "b==a", "[[c]]", "both_bad", "bothbad"), "tie"),
+}
+EXPECTED = "'A', 'B' or 'tie'"
+
+
+def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False) -> Outcome | None:
+    """Returns the label in a text column; None where there is no value.
+
+    Case and blanks do not count: "A", "model_a", "[[A]]", "A>B", "tie" and "tie (bothbad)" are labels.
+
+    Args:
+      fields: the row.
+      column: name of the column.
+      where: position of the row.
+      numbered: the responses are numbered from 1, so that the labels 1 and 2 are clear.
+
+    Raises:
+      SteError: "data_invalid", if the value names neither response; also for 0 and 1, of which nothing says
+        which response they mean.
+    """
+    text = optional_name(fields, column, where)
+    if text is None:
+        return None
+    plain = re.sub(r"\s+", "", text.casefold()).replace("≻", ">")
+    if plain.startswith("[[") and plain.endswith("]]") and plain != "[[c]]":
+        plain = plain[2:-2]
+    if re.fullmatch(r"tie\(.*\)", plain):
+        plain = "tie"
+    number = plain.removesuffix(".0")
+    if numbered and number in ("1", "2"):
+        return _NUMBERED[number]
+    if plain in _NAMED:
+        return _NAMED[plain]
+    unclear = ""
+    if number in ("0", "1", "2", "-1", "true", "false"):
+        unclear = "; a number does not say which response it means: write A for the first, B for the second"
+    raise SteError(
+        "data_invalid", f"{where}: the {_titled(column)} is {text!r}, expected {EXPECTED}{unclear}"
+    )
+
+
+def signed_label(fields: Fields, column: str, where: str) -> Outcome | None:
+    """Returns the label that a preference between -3 and 3 means: the first response if it is negative."""
+    value = _number(fields, column, where)
+    if value is None:
+        return None
+    return "A" if value < 0 else "B" if value > 0 else "tie"
+
+
+def one_hot_label(fields: Fields, where: str) -> Outcome | None:
+    """Returns the label of columns of 0 and 1, one for each outcome; None where all are without a value."""
+    values = {name: _number(fields, name, where) for name in ONE_HOT_COLUMNS if name in fields}
+    given = {name: value for name, value in values.items() if value is not None}
+    if not given:
+        return None
+    outcomes = zip(ONE_HOT_COLUMNS, _ONE_HOT, strict=True)
+    found = [outcome for name, outcome in outcomes if given.get(name) == 1]
+    if len(found) != 1 or any(value not in (0, 1) for value in given.values()):
+        raise SteError(
+            "data_invalid", f"{where}: exactly one of the columns {', '.join(values)} must be 1, the others 0"
+        )
+    return found[0]
+
+
+def voted_label(fields: Fields, columns: tuple[str, ...], where: str) -> Outcome | None:
+    """Returns the label that most of several people gave: 1 and 2 for the responses, 0 for a tie.
+
+    Without a majority for one of the three it is a tie; it is None where nobody voted.
+    """
+    votes: Counter[Outcome] = Counter()
+    for name in columns:
+        if (value := _number(fields, name, where)) is not None:
+            if value not in (0, 1, 2):
+                raise SteError("data_invalid", f"{where}: the {name} is {value:g}, expected 0, 1 or 2")
+            votes[_NUMBERED[f"{value:.0f}"]] += 1
+    if not votes:
+        return None
+    ranked = votes.most_common(2)
+    return ranked[0][0] if len(ranked) == 1 or ranked[0][1] > ranked[1][1] else "tie"
+
+
+def _number(fields: Fields, name: str, where: str) -> float | None:
+    """Returns a number, also one written as text (in CSV files), or None where there is no value."""
+    value = fields.get(name)
+    if is_absent(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool | int | float | str):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise SteError("data_invalid", f"{where}: the {name} is not a number")
+
+
+def _titled(column: str) -> str:
+    return "label" if column == "label" else f"label, column {column},"

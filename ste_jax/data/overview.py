@@ -1,0 +1,112 @@
+"""What the readers make of a file: its kind, its columns and its first records, for `ste data`."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from ste_jax.data.comparisons import comparisons_of, pair_shape, read_rankings, without_identical
+from ste_jax.data.files import stem
+from ste_jax.data.instruction_text import JOINED_COLUMNS
+from ste_jax.data.pair_shapes import PROMPT_COLUMNS, find_shape
+from ste_jax.data.rows import Table, read_table
+from ste_jax.data.sources import columns_left_out, instructions_of
+
+_SHOWN = 3
+_OPTIONAL = ("id", "prompt_id", "reference", "subset", "category", *JOINED_COLUMNS)
+
+
+class Overview(NamedTuple):
+    """What is read from a file.
+
+    Attributes:
+      kind: what the rows are, and the columns of their parts.
+      others: columns without a meaning.
+      fate: what becomes of the other columns.
+      used: columns with a meaning.
+      counts: numbers of rows and of what they are.
+      first: the first records, as names and texts.
+    """
+
+    kind: str
+    others: list[str]
+    fate: str
+    used: list[str]
+    counts: dict[str, int]
+    first: list[dict[str, str]]
+
+
+def overview(path: str) -> Overview:
+    """Returns what is read from a file or folder.
+
+    Raises:
+      SteError: as the reader of the kind of rows that it holds.
+    """
+    table = read_table(path, text_lines=True)
+    if find_shape(table.columns):
+        return _pairs(table)
+    return _rankings(table) if "responses" in table.columns else _instructions(table)
+
+
+def _pairs(table: Table) -> Overview:
+    shape = pair_shape(table, "optional")
+    pairs = comparisons_of(table, labels="optional")
+    if all(pair.label for pair in pairs):
+        comparisons_of(table, labels="required")
+    labels = Counter(pair.label for pair in pairs)
+    prompt = shape.prompt or "the common beginning of both"
+    label = "that of the chosen response" if shape.by_choice else ", ".join(shape.label) or "missing"
+    known = {*shape.used, *_OPTIONAL}
+    return Overview(
+        kind=f"pairs (prompt: {prompt}; responses: {', '.join(shape.responses)}; label: {label})",
+        used=[name for name in table.columns if name in known],
+        others=[name for name in table.columns if name not in known],
+        fate="passed through to results",
+        counts={
+            "rows": len(pairs),
+            "prompts": len({pair.prompt_id for pair in pairs}),
+            **{f"labelled {name}": labels[name] for name in ("A", "B", "tie")},
+            "without a label": labels[None],
+            "labelled A or B with equal responses": without_identical(pairs)[1],
+        },
+        first=[
+            {
+                "id": p.id,
+                "instruction": p.instruction,
+                "A": p.response_a,
+                "B": p.response_b,
+                "label": p.label or "",
+            }
+            for p in pairs[:_SHOWN]
+        ],
+    )
+
+
+def _rankings(table: Table) -> Overview:
+    rankings = read_rankings(table.path)
+    known = {*PROMPT_COLUMNS, "responses", *_OPTIONAL}
+    return Overview(
+        kind="rankings",
+        used=[name for name in table.columns if name in known],
+        others=[name for name in table.columns if name not in known],
+        fate="passed through to results",
+        counts={"rows": len(rankings), "responses": sum(len(row.responses) for row in rankings)},
+        first=[
+            {"id": row.id, "instruction": row.instruction}
+            | {f"response {number}": text for number, text in enumerate(row.responses, 1)}
+            for row in rankings[:_SHOWN]
+        ],
+    )
+
+
+def _instructions(table: Table) -> Overview:
+    instructions = instructions_of(table, stem(table.path))
+    left_out = columns_left_out(table)
+    return Overview(
+        kind="instructions",
+        used=[name for name in table.columns if name not in left_out],
+        others=left_out,
+        fate="not read",
+        counts={"rows": len(instructions), "different texts": len({one.text for one in instructions})},
+        first=[
+            {"id": one.id, "source": one.source, "instruction": one.text} for one in instructions[:_SHOWN]
+        ],
+    )

@@ -1,0 +1,238 @@
+"""Published shapes of pairs of responses, and their rows in the columns of this package.
+
+A shape is found by the columns of the whole table: one for the prompt, two for the responses, and those of
+the label. A chosen and a rejected response are placed as A and B by a hash of the texts.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ste_jax.data.fields import required_text
+from ste_jax.data.instruction_text import JOINED_COLUMNS
+from ste_jax.data.labels import (
+    ONE_HOT_COLUMNS,
+    SIGNED_COLUMNS,
+    VOTE_COLUMN,
+    label_of,
+    one_hot_label,
+    signed_label,
+    voted_label,
+)
+from ste_jax.data.messages import (
+    Turn,
+    divided,
+    flat_turns,
+    joined_turns,
+    listed_messages,
+    transcript_turns,
+)
+from ste_jax.errors import SteError
+from ste_jax.records import Label, Outcome
+
+Fields = Mapping[str, Any]
+PROMPT_COLUMNS = ("instruction", "prompt", "question", "context", "input")
+CHOSEN = ("chosen", "rejected")
+_NUMBERED = (("response1", "response2"), ("response_1", "response_2"), ("output_1", "output_2"))
+_CONVERSATIONS = ("conversation_a", "conversation_b")
+RESPONSE_COLUMNS = (
+    ("response_a", "response_b"),
+    ("response_A", "response_B"),
+    *_NUMBERED,
+    _CONVERSATIONS,
+    CHOSEN,
+)
+LABEL_COLUMNS = ("label", "winner", *SIGNED_COLUMNS, *ONE_HOT_COLUMNS)
+# Columns that say who gave a label: several rows of one pair are then votes, which may differ.
+VOTER_COLUMNS = frozenset(("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id"))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairShape:
+    """The columns that hold the parts of a pair.
+
+    Attributes:
+      prompt: column of the prompt; "": it is what both conversations begin with.
+      responses: columns of the first and the second, or the chosen and the rejected response.
+      label: columns of the label; none for a chosen and a rejected response.
+      has_votes: True if the rows are votes of several people on the same pairs.
+    """
+
+    prompt: str
+    responses: tuple[str, str]
+    label: tuple[str, ...]
+    has_votes: bool
+
+    @property
+    def by_choice(self) -> bool:
+        """True if the responses are a chosen and a rejected one."""
+        return self.responses == CHOSEN
+
+    @property
+    def from_conversations(self) -> bool:
+        """True if the columns of the responses may be conversations that begin with the prompt."""
+        return self.responses in (CHOSEN, _CONVERSATIONS)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The columns that become the instruction, the responses and the label."""
+        return tuple(filter(None, (self.prompt, *self.responses, *self.label)))
+
+
+def find_shape(columns: Sequence[str]) -> PairShape | None:
+    """Returns the shape of a table with these columns, or None if they hold no two responses."""
+    responses = next((pair for pair in RESPONSE_COLUMNS if set(pair) <= set(columns)), None)
+    if responses is None:
+        return None
+    prompt = next((name for name in PROMPT_COLUMNS if name in columns), "")
+    if responses == _CONVERSATIONS:
+        prompt = ""
+    return PairShape(
+        prompt, responses, _label_columns(columns, responses), bool(VOTER_COLUMNS & set(columns))
+    )
+
+
+def native_row(row: Fields, shape: PairShape, where: str) -> dict[str, Any]:
+    """Returns a row with the columns `instruction`, `response_a`, `response_b` and `label`.
+
+    Columns of the label other than `label` stay, as all other columns do.
+
+    Raises:
+      SteError: "data_invalid", if the row is not of the shape.
+    """
+    if shape.by_choice and row.get("label") is not None:
+        raise SteError(
+            "data_invalid", f"{where}: both {' and '.join(CHOSEN)} and label; remove what is not meant"
+        )
+    consumed = {shape.prompt, *shape.responses, "label"}
+    others = {name: value for name, value in row.items() if name not in consumed}
+    prompt, first, second = _texts(row, shape, where)
+    label: Outcome | None = _label(row, shape, where)
+    if shape.by_choice:
+        key = json.dumps([prompt, first, second], default=str)
+        first, second, label = placed(key, first, second)
+    return {**others, "instruction": prompt, "response_a": first, "response_b": second, "label": label}
+
+
+def placed(key: str, chosen: str, rejected: str) -> tuple[str, str, Label]:
+    """Returns the responses as A and B, and the label of the chosen one, by a hash of the key."""
+    if hashlib.sha256(f"place {key}".encode(errors="surrogatepass")).digest()[0] % 2:
+        return chosen, rejected, "A"
+    return rejected, chosen, "B"
+
+
+def _label_columns(columns: Sequence[str], responses: tuple[str, str]) -> tuple[str, ...]:
+    """Returns the columns of the label: the first of its published forms that is there."""
+    if responses == CHOSEN:
+        return ()
+    for name in ("label", "winner", *SIGNED_COLUMNS):
+        if name in columns:
+            return (name,)
+    one_hot = tuple(name for name in ONE_HOT_COLUMNS if name in columns)
+    return one_hot or tuple(name for name in columns if VOTE_COLUMN.fullmatch(name))
+
+
+def _label(row: Fields, shape: PairShape, where: str) -> Outcome | None:
+    if not shape.label:
+        return None
+    name = shape.label[0]
+    if name in SIGNED_COLUMNS:
+        return signed_label(row, name, where)
+    if name in ONE_HOT_COLUMNS:
+        return one_hot_label(row, where)
+    if VOTE_COLUMN.fullmatch(name):
+        return voted_label(row, shape.label, where)
+    return label_of(row, name, where, numbered=shape.responses in _NUMBERED)
+
+
+def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
+    """Returns the prompt (text or messages) and both responses of a row."""
+    if turns := _arena_turns(row, shape, where):
+        return _parted(*turns, where)
+    first, second = shape.responses
+    sides = [_side(row, name, where, transcripts=not shape.prompt) for name in shape.responses]
+    whole = [isinstance(side, list) and side[0][0] != "assistant" for side in sides]
+    if all(whole):
+        prompt, *responses = _parted(sides[0], sides[1], where)
+        _check_prompt(row, shape.prompt, prompt, where)
+        return prompt, responses[0], responses[1]
+    if any(whole) or not shape.prompt:
+        raise SteError(
+            "data_invalid",
+            f"{where}: {first} and {second} must both be conversations that begin with the prompt, or "
+            f" responses to a column {', '.join(PROMPT_COLUMNS[:3])}",
+        )
+    a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
+    return row.get(shape.prompt), a, b
+
+
+def _side(row: Fields, name: str, where: str, *, transcripts: bool) -> str | list[Turn]:
+    """Returns a response as text, or a conversation as turns."""
+    messages = listed_messages(row.get(name))
+    if messages is not None:
+        return flat_turns(messages, f"{where}, column {name}")
+    text = required_text(row, name, where)
+    return (transcript_turns(text) if transcripts else None) or text
+
+
+def _parted(a: Any, b: Any, where: str) -> tuple[list[dict[str, str]], str, str]:
+    prompt, first, second = divided(a, b, where)
+    messages = [{"role": role, "content": content} for role, content in prompt]
+    return messages, joined_turns(first), joined_turns(second)
+
+
+def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: str) -> None:
+    """Refuses a row whose prompt is not part of what its conversations begin with."""
+    value = row.get(column) if column else None
+    if value is None:
+        return
+    messages = listed_messages(value)
+    texts = [text for _, text in flat_turns(messages, f"{where}, column {column}")] if messages else [value]
+    contents = {message["content"].strip() for message in found}
+    if not all(isinstance(text, str) and text.strip() in contents for text in texts):
+        raise SteError(
+            "data_invalid",
+            f"{where}: the {column} is not what the conversations begin with; remove one of them",
+        )
+
+
+def _arena_turns(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]] | None:
+    """Returns the conversations of a row of the arena's table, whose cells are JSON lists of texts."""
+    if shape.label[:1] not in [(name,) for name in ONE_HOT_COLUMNS] or not shape.prompt:
+        return None
+    cells = [_text_list(row.get(name)) for name in (shape.prompt, *shape.responses)]
+    if not all(cells):
+        return None
+    if len({len(cell) for cell in cells if cell}) != 1:
+        raise SteError(
+            "data_invalid", f"{where}: the prompt and the responses have different numbers of turns"
+        )
+    prompts, first, second = (cell or [] for cell in cells)
+    a, b = (
+        [turn for prompt, answer in zip(prompts, side, strict=True) for turn in _exchange(prompt, answer)]
+        for side in (first, second)
+    )
+    return a, b
+
+
+def _exchange(prompt: str | None, answer: str | None) -> list[Turn]:
+    return [("user", prompt or ""), ("assistant", answer or "")]
+
+
+def _text_list(value: Any) -> list[str | None] | None:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(value, list) and value and all(item is None or isinstance(item, str) for item in value):
+        return value
+    return None
+
+
+def known_columns() -> frozenset[str]:
+    """Returns the names of all columns with a meaning in a table of pairs."""
+    pairs = {name for pair in RESPONSE_COLUMNS for name in pair}
+    return frozenset((*PROMPT_COLUMNS, *pairs, *LABEL_COLUMNS, *JOINED_COLUMNS))

@@ -1,0 +1,193 @@
+"""Which files of a folder are the benchmark, and which records are counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from errors import raises
+from pyarrow import parquet
+from result_cases import judged
+
+from ste_jax.benchmarks import rewardbench
+from ste_jax.benchmarks.benchmark import read_pairs_file
+from ste_jax.benchmarks.catalogue import load
+from ste_jax.metrics.policy import POLICIES
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def pair(number: int, subset: str = "xstest-should-refuse") -> dict[str, Any]:
+    return {"prompt": f"Ask {number}", "chosen": "yes", "rejected": "no", "subset": subset, "id": number}
+
+
+def rated(prompt: str) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "response": f"r{score}", "helpfulness": score} for score in (1, 4)]
+
+
+def vote(judge: Any, winner: str = "model_a") -> dict[str, Any]:
+    talk = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."}]
+    return {
+        **{"question_id": 90, "turn": 1, "model_a": "a", "model_b": "b", "winner": winner, "judge": judge},
+        **{"conversation_a": talk, "conversation_b": talk},
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "other"),
+    [
+        ("default/filtered/0000.parquet", "default/raw/0000.parquet"),
+        ("data/filtered-00000-of-00001.parquet", "data/raw-00000-of-00001.parquet"),
+        ("filtered/part.parquet", "raw/nested/part.parquet"),
+        ("filtered.parquet", ".ipynb_checkpoints/filtered-checkpoint.parquet"),
+        ("filtered.parquet", "__MACOSX/filtered.parquet"),
+        ("default/filtered/0000.parquet", "default/pku_better/0000.parquet"),
+    ],
+)
+def test_other_splits_and_hidden_copies_are_left_out(tmp_path, wanted, other):
+    table(tmp_path / wanted, [pair(1), pair(2)])
+    table(tmp_path / other, [pair(1), pair(2), pair(3)])
+    assert [item.instruction for item in load("rewardbench", str(tmp_path)).items] == ["Ask 1", "Ask 2"]
+
+
+def test_a_hidden_file_that_cannot_be_read_does_no_harm(tmp_path):
+    table(tmp_path / "filtered-0.parquet", [pair(1)])
+    (tmp_path / "._filtered-0.parquet").write_bytes(b"\0\5\x16\7")
+    assert len(load("rewardbench", str(tmp_path)).items) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "other"),
+    [
+        ("validation/data.jsonl", "train/data.jsonl"),
+        ("default/validation/0000.jsonl", "default/train/0000.jsonl"),
+        ("validation.jsonl", "train-00000-of-00001.jsonl"),
+        ("validation.jsonl", "preference/preference.jsonl"),
+        ("HelpSteer2_validation.jsonl", "HelpSteer2_train.jsonl"),
+        ("my-training/validation.jsonl", "my-training/helpsteer2-train.jsonl"),
+    ],
+)
+def test_helpsteer2_is_its_validation_split(tmp_path, wanted, other):
+    lines(tmp_path / wanted, rated("kept"))
+    lines(tmp_path / other, rated("other"))
+    assert [item.instruction for item in load("helpsteer2", str(tmp_path)).items] == ["kept"]
+
+
+def test_the_prior_sets_are_named_by_folders_too(tmp_path):
+    prior = {"prompt": [{"role": "user", "content": "Hi"}], "chosen": "a", "rejected": "b", "id": 1}
+    table(tmp_path / "default" / "shp" / "0000.parquet", [prior])
+    table(tmp_path / "default" / "summarize" / "0000.parquet", [prior])
+    assert [item.subset for item in load("rewardbench", str(tmp_path)).items] == ["shp", "summarize"]
+
+
+def test_mt_bench_counts_people_only(tmp_path):
+    table(tmp_path / "default" / "human" / "0000.parquet", [vote("expert_3"), vote("expert_3")])
+    table(tmp_path / "default" / "gpt4_pair" / "0000.parquet", [vote("gpt4_pair", "model_b")] * 3)
+    benchmark = load("mt_bench", str(tmp_path))
+    assert [item.votes for item in benchmark.items] == [{"A": 2}]
+    lines(
+        tmp_path / "all.jsonl",
+        [vote(["gpt-4", "pair-v2"]), vote("gpt-4"), vote("author_1"), vote("expert_1")],
+    )
+    mixed = load("mt_bench", str(tmp_path / "all.jsonl"))
+    assert [item.votes for item in mixed.items] == [{"A": 1}]
+    assert mixed.notes == {"votes_of_authors_left_out": 1, "votes_of_models_left_out": 2}
+
+
+@pytest.mark.parametrize("copy", ["filtered (1).jsonl", "other/filtered.jsonl", "validation copy.jsonl"])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("rewardbench", [pair(1)]), ("helpsteer2", rated("p")), ("mt_bench", [vote("expert_1")])],
+)
+def test_a_file_that_is_there_twice_is_refused(tmp_path, name, rows, copy):
+    lines(tmp_path / "filtered.jsonl", rows)
+    lines(tmp_path / copy, rows)
+    with raises("data_invalid", "filtered.jsonl, record 1", copy):
+        load(name, str(tmp_path))
+
+
+def test_a_record_that_is_there_twice_is_refused(tmp_path):
+    lines(tmp_path / "filtered.jsonl", [pair(1), pair(2), pair(1)])
+    with raises("data_invalid", "filtered.jsonl, record 3", "record 1"):
+        load("rewardbench", str(tmp_path))
+
+
+def test_more_pairs_than_a_subset_has_are_named():
+    wins = [judged(str(i), "A", ("A", "B"), subset="mt-bench-easy", prompt_id=str(i)) for i in range(29)]
+    own = rewardbench.aggregate(wins, POLICIES["wrong"], 0)
+    assert own["surplus_subsets"] == {"mt-bench-easy": "29 of 28"}
+    assert rewardbench.aggregate(wins[:28], POLICIES["wrong"], 0)["surplus_subsets"] == {}
+
+
+def styles(prompt: str, **fields: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": ["a", "b", "c"], "rejected": ["d", "e", "f"], **fields}
+
+
+def test_rm_bench_takes_the_whole_file_or_the_domains_by_name(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "chat_filtered.json").write_text(json.dumps([styles("one", subset="x")]))
+    (data / "safety-refuse_filtered.json").write_text(json.dumps([styles("two"), styles("two", id=3)]))
+    parts = load("rm_bench", str(tmp_path))
+    assert {item.subset: item.instruction for item in parts.items} == {"chat": "one", "safety-refuse": "two"}
+    assert parts.notes == {"repeated_prompts_left_out": 1}
+    (data / "total_dataset.json").write_text(json.dumps([styles("three", domain="code")]))
+    assert {item.instruction for item in load("rm_bench", str(tmp_path)).items} == {"three"}
+
+
+def test_other_schemas_are_named(tmp_path):
+    multilingual = {
+        "prompt": "p",
+        "chosen": "a",
+        "rejected": "b",
+        "language": "deu",
+        "category": "chat",
+        "id": 1,
+    }
+    lines(tmp_path / "m.jsonl", [multilingual])
+    with raises("data_invalid", "m.jsonl, record 1", "M-RewardBench"):
+        load("rewardbench", str(tmp_path / "m.jsonl"))
+    preference = {"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 2}
+    lines(tmp_path / "h.jsonl", [preference])
+    with raises("data_invalid", "h.jsonl, record 1", "--data"):
+        load("helpsteer2", str(tmp_path / "h.jsonl"))
+    assert read_pairs_file(str(tmp_path / "h.jsonl")).items[0].label == "B"
+    with raises("data_invalid", "h.jsonl, record 1", "label", "preference_strength"):
+        load("judgebench", str(tmp_path / "h.jsonl"))
+
+
+def test_the_folder_of_one_llmbar_subset_is_refused_with_the_right_one(tmp_path):
+    subset = tmp_path / "Dataset" / "LLMBar" / "Natural"
+    subset.mkdir(parents=True)
+    (subset / "dataset.json").write_text('[{"input": "i", "output_1": "a", "output_2": "b", "label": 1}]')
+    for path in (subset, subset / "dataset.json"):
+        with raises("data_invalid", "dataset.json", "Dataset/LLMBar"):
+            load("llmbar", str(path))
+    assert load("llmbar", str(tmp_path)).items[0].subset == "Natural"
+
+
+@pytest.mark.parametrize("field", ["question_id", "turn"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, None, "7", [7]])
+def test_numbers_that_are_none_are_refused(tmp_path, field, value):
+    lines(tmp_path / "human.jsonl", [vote("expert_1") | {field: value}])
+    with raises("data_invalid", "human.jsonl, record 1", field):
+        load("mt_bench", str(tmp_path))
+
+
+def test_identical_responses_are_counted_apart(tmp_path):
+    row = {"instruction": "Q", "response_a": "x", "response_b": "y", "label": "A"}
+    lines(tmp_path / "p.jsonl", [row, row | {"response_b": "x\n"}])
+    benchmark = read_pairs_file(str(tmp_path / "p.jsonl"))
+    assert (len(benchmark.items), benchmark.notes) == (1, {"identical_responses_left_out": 1})
+    lines(tmp_path / "p.jsonl", [row | {"response_b": "x\n"}])
+    with raises("data_invalid", "p.jsonl"):
+        read_pairs_file(str(tmp_path / "p.jsonl"))
