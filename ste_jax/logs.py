@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ste_jax.visible import visible, visible_message
+
 if TYPE_CHECKING:
     import jax
 
@@ -22,6 +24,16 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CAPACITY = 10_000  # lines in memory
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _COMPILE_SECONDS = 0.5  # shorter compilations are not logged
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Escapes control characters: people read logs in a terminal, and lines may quote files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - name of the base class
+        return visible_message(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - name of the base class
+        return visible(super().formatException(ei))
 
 
 class _QuietFileHandler(logging.FileHandler):
@@ -42,7 +54,7 @@ def start() -> None:
     _ROOT.propagate = False
     _ROOT.addHandler(_memory)
     console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("ste: %(message)s"))
+    console.setFormatter(_VisibleFormatter("ste: %(message)s"))
     logging.getLogger("ste_jax.checkpoint.small_model").addHandler(console)
     logging.getLogger("absl").addFilter(is_shown)
     _ROOT.info("command: %s", sys.argv)
@@ -77,7 +89,7 @@ def open_file(folder: str | os.PathLike[str], process: int) -> Path:
     # The process id keeps two commands of the same second apart.
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-process{process}.log"
     _file = _QuietFileHandler(Path(folder) / name, encoding="utf-8")
-    _file.setFormatter(logging.Formatter(_FORMAT))
+    _file.setFormatter(_VisibleFormatter(_FORMAT))
     _ROOT.addHandler(_file)
     _memory.setTarget(_file)
     _memory.flush()

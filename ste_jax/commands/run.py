@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 from ml_collections import config_flags
 
+from ste_jax.visible import visible
+
 if TYPE_CHECKING:
     from ste_jax.stages.context import Context
 
@@ -105,4 +107,5 @@ def _show(context: "Context", summary: dict[str, Any]) -> None:
     from ste_jax.report.terminal import render_terminal_table
 
     Console().print(render_terminal_table(summary))
-    print(f"\nsummary: {context.workdir / 'summary.json'}\nreport:  {context.workdir / 'report.html'}")
+    workdir = visible(str(context.workdir))
+    print(f"\nsummary: {workdir}/summary.json\nreport:  {workdir}/report.html")
