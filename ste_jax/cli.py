@@ -125,7 +125,8 @@ def _dispatch() -> None:
     if _HELP.intersection(sys.argv[2:]):
         print(USAGE + _help_of_flags())
         return
-    from absl import app  # here: it takes longer to import than all of the above, without a handler of SIGTERM
+    # Here: it takes longer to import than the rest of this module, and there is no handler of SIGTERM before.
+    from absl import app
 
     app.run(_guarded, flags_parser=_parse_flags)
 
