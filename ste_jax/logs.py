@@ -49,14 +49,14 @@ _file: logging.FileHandler | None = None
 
 
 def start() -> None:
-    """Keeps log lines in memory until `open_file`, and reports downloads and damaged files on stderr."""
+    """Keeps log lines in memory until `open_file`; downloads, damage and hostile texts also go to stderr."""
     _ROOT.setLevel(logging.INFO)
     _ROOT.propagate = False
     _ROOT.addHandler(_memory)
     console = logging.StreamHandler()
     console.setFormatter(_VisibleFormatter("ste: %(message)s"))
-    for name in ("ste_jax.checkpoint.small_model", "ste_jax.storage"):
-        logging.getLogger(name).addHandler(console)
+    for name in ("checkpoint.small_model", "storage", "judging.protocol"):
+        logging.getLogger(f"ste_jax.{name}").addHandler(console)
     logging.getLogger("absl").addFilter(is_shown)
     _ROOT.info("command: %s", sys.argv)
 

@@ -5,6 +5,7 @@ called with the same prompt, parser and token budget.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 from ste_jax.checkpoint.source import ModelSource
@@ -23,6 +24,7 @@ from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
 _LETTERS: tuple[Label, Label] = ("A", "B")
 
 
@@ -97,6 +99,7 @@ class JudgingProtocol:
     Attributes:
       choices: ids of the letters A and B, whose log-probabilities the engine records; () if the tokenizer has
         no single token for them.
+      imitations: imitated delimiters and verdicts, counted by comparison id until they are logged.
     """
 
     def __init__(self, settings: JudgeSettings, tokenizer: Tokenizer):
@@ -104,6 +107,7 @@ class JudgingProtocol:
         self._tokenizer = tokenizer
         self._verdict_ids = _verdict_ids(settings, tokenizer)
         self.choices: tuple[int, ...] = self._verdict_ids.choices if self._verdict_ids else ()
+        self.imitations: dict[str, int] = {}
 
     @property
     def suffix(self) -> ForcedSuffix | None:
@@ -126,9 +130,24 @@ class JudgingProtocol:
         """Returns the ids of the prompt that shows a comparison in `order`."""
         prompt = self.settings.prompt
         first, second = comparison.shown(order)
-        text = prompt.fill(comparison.instruction, first, second, reference=comparison.reference)
+        text, imitations = prompt.fill_and_count(comparison.instruction, first, second, comparison.reference)
+        if imitations:
+            self.imitations[comparison.id] = imitations
         messages = [Message("system", prompt.system)] if prompt.system else []
         return tuple(encode_chat(self._tokenizer, [*messages, Message("user", text)]))
+
+    def log_imitations(self) -> None:
+        """Logs how many comparisons imitate delimiters or verdicts of the prompt, and forgets them."""
+        if found := self.imitations:
+            self.imitations = {}
+            first = next(iter(found))
+            _log.info(
+                "%d comparisons imitate delimiters or verdicts of the prompt, %d times in all, %s among "
+                "them; their marks are not shown to the judge",
+                len(found),
+                sum(found.values()),
+                first,
+            )
 
     def prompts(
         self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS
