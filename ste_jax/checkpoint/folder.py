@@ -264,8 +264,12 @@ def _written(folder: epath.Path, origin: str) -> dict[str, str] | None:
     """Returns the parts that a conversion from `origin` wrote into a folder, or None if there was none."""
     if not origin or not (folder / _ORIGIN).exists():
         return None
-    state = read_json(folder / _ORIGIN, f"delete {folder} to convert again")
-    return state["done"] if state["origin"] == origin else None
+    path, hint = folder / _ORIGIN, f"delete {folder} to convert again"
+    state = read_json(path, hint)
+    done = state.get("done")
+    if not isinstance(done, dict) or not all(isinstance(note, str) for note in done.values()):
+        raise SteError("data_invalid", f"{path}: the field done is no record of parts; {hint}")
+    return done if state.get("origin") == origin else None
 
 
 def _children(folder: epath.Path) -> list[epath.Path]:

@@ -239,7 +239,7 @@ def _read_template(spec: str) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
         fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SteError(
             "prompt_invalid", f"prompt file {spec}: cannot be read as {path.suffix[1:].upper()}: {error}"
         ) from error

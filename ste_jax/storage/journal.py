@@ -299,7 +299,7 @@ def scan(path: epath.Path) -> Iterator[tuple[str, int, int, int, int, int]]:
                 count = len(found.records)
                 yield found.request_id, offset, len(line), count, found.prompt_tokens, found.generated_tokens
             else:
-                name = line.split(b"\t")[1:2]
+                name = line.rstrip(b"\n").split(b"\t")[1:2]
                 _log.warning(
                     "%s, line %d: damaged; its request %s is made again",
                     path,

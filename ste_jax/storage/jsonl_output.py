@@ -218,6 +218,8 @@ def _is_cut_header(path: epath.Path) -> bool:
         return False
     try:
         json.loads(line)
-    except ValueError:
+    except json.JSONDecodeError:
         return True
+    except (ValueError, RecursionError):
+        return False
     return False
