@@ -110,8 +110,7 @@ def _inputs(inputs: int, seed: int, out: Path) -> dict[str, tuple[int, list[str]
     if not inputs:
         return {}
     names = fuzz.reader_names()
-    for name in names:
-        fuzz.fuzz(name, -(-inputs // len(names)), seed, out)
+    fuzz.fuzz(names, -(-inputs // len(names)), seed, out)
     chunks = fuzz.finished(out, seed).values()
     failures = [f"{c['reader']}: {c['failure']['error']}" for c in chunks if c["failure"]]
     return {"input": (sum(c["tries"] for c in chunks), failures)}

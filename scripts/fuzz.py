@@ -30,11 +30,10 @@ def main() -> None:
     """Runs what is left, and prints a line for each reader; fails if a reader failed."""
     arguments = parser().parse_args()
     if arguments.child:
-        run_child(arguments.child, arguments.seed, json.loads(arguments.chunks), Path(arguments.out))
+        run_child(json.load(sys.stdin), arguments.seed, Path(arguments.out))
         return
     names = arguments.readers.split(",") if arguments.readers else reader_names()
-    for name in names:
-        fuzz(name, arguments.examples, arguments.seed, Path(arguments.out))
+    fuzz(names, arguments.examples, arguments.seed, Path(arguments.out))
     lines = finished(Path(arguments.out), arguments.seed)
     failed = 0
     for name in names:
@@ -54,30 +53,29 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="fuzz.jsonl", help="file of finished chunks")
     parser.add_argument("--readers", default="", help="names, separated by commas; default: all")
-    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--chunks", default="[]", help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
-def fuzz(name: str, examples: int, seed: int, out: Path) -> None:
-    """Runs the chunks of a reader that `out` does not hold, in processes that may crash."""
-    chunks = {i: min(CHUNK, examples - i * CHUNK) for i in range(-(-examples // CHUNK))}
-    while todo := {i: n for i, n in chunks.items() if (name, i) not in finished(out, seed)}:
+def fuzz(names: list[str], examples: int, seed: int, out: Path) -> None:
+    """Runs the chunks of some readers that `out` does not hold, in a process that may crash."""
+    sizes = [min(CHUNK, examples - first) for first in range(0, examples, CHUNK)]
+    chunks = [(name, number, size) for name in names for number, size in enumerate(sizes)]
+    while True:
+        done = finished(out, seed)
+        todo = [chunk for chunk in chunks if chunk[:2] not in done]
+        if not todo:
+            return
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, f"--child={name}", f"--seed={seed}", f"--out={out}"]
+            command = [sys.executable, __file__, "--child", f"--seed={seed}", f"--out={out}"]
             environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "FUZZ_FOLDER": folder}
-            chunk_list = json.dumps(sorted(todo.items()))
-            code = subprocess.run([*command, f"--chunks={chunk_list}"], env=environment).returncode
-            if code == 0:
-                continue
-            done = finished(out, seed)
-            first = next((i for i in sorted(todo) if (name, i) not in done), None)
-            if first is None:
-                continue
-            current = Path(folder) / "current"
-            content = current.read_bytes() if current.exists() else b""
-            failure = {"error": f"the process ended with {code}", "input": encoded(content)}
-            record(out, seed, name, first, 0, {}, failure)
+            code = subprocess.run(command, env=environment, input=json.dumps(todo).encode()).returncode
+            left = [chunk for chunk in todo if chunk[:2] not in finished(out, seed)]
+            if code and left:
+                current = Path(folder) / "current"
+                content = current.read_bytes() if current.exists() else b""
+                failure = {"error": f"the process ended with {code}", "input": encoded(content)}
+                record(out, seed, *left[0][:2], 0, {}, failure)
 
 
 def finished(out: Path, seed: int) -> dict[tuple[str, int], dict[str, Any]]:
@@ -122,15 +120,15 @@ def reader_names() -> list[str]:
     return list(readers()[0])
 
 
-def run_child(name: str, seed: int, chunks: list[tuple[int, int]], out: Path) -> None:
-    """Runs chunks of a reader, (number, inputs) each, and records them."""
+def run_child(chunks: list[tuple[str, int, int]], seed: int, out: Path) -> None:
+    """Runs chunks, (reader, number, inputs) each, and records them."""
     found, check = readers()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
     current = Path(os.environ["FUZZ_FOLDER"]) / "current"
-    for chunk, examples in chunks:
-        tries, outcomes, failure = run_chunk(found[name], check, seed, chunk, examples, current)
-        record(out, seed, name, chunk, tries, outcomes, failure)
+    for name, number, size in chunks:
+        tries, outcomes, failure = run_chunk(found[name], check, seed, number, size, current)
+        record(out, seed, name, number, tries, outcomes, failure)
 
 
 def run_chunk(
