@@ -3,7 +3,7 @@
 A module of `ste_jax.commands` holds a family of commands: their flags, and a `main(argv)`. Only the module of
 the given command is imported, and it imports the rest of the package in `main`: `ste COMMAND --help` loads no
 JAX. A `SteError` prints its message. Any other error prints its first line and the path of a log file
-that holds the full traceback.
+that holds the full traceback. SIGTERM ends every command with exit code 75, from its first moment on.
 """
 
 import errno
@@ -14,14 +14,15 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from absl import app, flags
+from absl import flags
 
 from ste_jax import __version__, logs, options
 from ste_jax.commands.arguments import flag_value, normalize
-from ste_jax.distributed import process
+from ste_jax.distributed import preemption, process
 from ste_jax.distributed.preemption import EXIT_STOPPED, StopRequested
 from ste_jax.errors import SteError
 from ste_jax.shipped import config_names
+from ste_jax.visible import visible_message
 
 _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
 MODULES: dict[str, str] = {
@@ -91,6 +92,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 def command() -> None:
     """Runs `ste` as a program of its own; the entry point of the package."""
+    preemption.block_signal()  # until `main`, which may run in this interpreter or in the next one
     if len(sys.argv) > 1 and sys.argv[1] in _COMPUTES and not _HELP.intersection(sys.argv):
         options.restart_with_options()
     main()
@@ -98,6 +100,16 @@ def command() -> None:
 
 def main() -> None:
     """Runs the command that `sys.argv` names."""
+    preemption.exit_on_signal()
+    try:
+        _dispatch()
+    except KeyboardInterrupt:
+        _fail(f"interrupted; what was finished is safe, {_again()} goes on from there")
+    finally:
+        preemption.ignore_signal()
+
+
+def _dispatch() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     logging.getLogger("absl").setLevel(logging.WARNING)
     if len(sys.argv) < 2 or sys.argv[1] in ("help", *_HELP):
@@ -107,32 +119,40 @@ def main() -> None:
         print(f"ste {__version__}")
         return
     if sys.argv[1] not in MODULES:
-        sys.exit(f"ste: {sys.argv[1]!r} is not a command\n\n{USAGE}")
+        _fail(f"{sys.argv[1]!r} is not a command", usage=True)
     try:
         sys.argv[:] = normalize(sys.argv)  # absl and ml_collections read this list
     except SteError as error:
-        sys.exit(f"ste: {error}")
+        _fail(str(error))
     importlib.import_module(MODULES[sys.argv[1]])
     if _HELP.intersection(sys.argv[2:]):
         print(USAGE + _help_of_flags())
         return
+    # Here: it takes longer to import than the rest of this module, and there is no handler of SIGTERM before.
+    from absl import app
+
     app.run(_guarded, flags_parser=_parse_flags)
 
 
+def _fail(message: str, *, usage: bool = False) -> NoReturn:
+    """Ends the process with one message, which may hold text from files."""
+    sys.exit(f"ste: {visible_message(message)}" + (f"\n\n{USAGE}" if usage else ""))
+
+
 def _guarded(argv: list[str]) -> None:
+    from absl.app import UsageError
+
     logs.start()
     try:
         importlib.import_module(MODULES[sys.argv[1]]).main(argv)
     except StopRequested:
         print(f"ste: stopped; what was finished is safe, {_again()} goes on from there", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
-    except app.UsageError as error:
-        sys.exit(f"ste: {error}\n\n{USAGE}")
+    except UsageError as error:
+        _fail(str(error), usage=True)
     except SteError as error:
         logging.getLogger("ste_jax").error("%s [%s]", error, error.code)
-        sys.exit(f"ste: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"ste: interrupted; what was finished is safe, {_again()} goes on from there")
+        _fail(str(error))
     except Exception as error:
         _end(error)
 
@@ -147,7 +167,7 @@ def _end(error: Exception) -> NoReturn:
         text = str(error).strip().splitlines()
         line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
     path = logs.write_error(error, _log_folder(), process.index())
-    sys.exit(f"ste: {line} (the full traceback is in {path})" if path else f"ste: {line}")
+    _fail(f"{line} (the full traceback is in {path})" if path else line)
 
 
 def _log_folder() -> Path | None:
@@ -180,14 +200,14 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _refuse_renamed(argv)
         # It holds the KeyError of the unknown field, which may name a similar one in a second line.
         text = getattr(error.args[0], "args", error.args)[0]
-        sys.exit(f"ste: --config has no field {' '.join(str(text).split())}")
+        _fail(f"--config has no field {' '.join(str(text).split())}")
     except FileNotFoundError as error:
         if error.filename != (flag_value(argv, "config") or "").partition(":")[0]:
-            sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
-        sys.exit(f"ste: {error.filename}: no such file; shipped: {', '.join(config_names())}")
+            _fail(str(error).strip().splitlines()[-1].strip())
+        _fail(f"{error.filename}: no such file; shipped: {', '.join(config_names())}")
     except (flags.Error, OSError) as error:
         # Above the last line ml_collections puts where it looked, or the traceback of the file.
-        sys.exit(f"ste: {str(error).strip().splitlines()[-1].strip()}")
+        _fail(str(error).strip().splitlines()[-1].strip())
 
 
 def _refuse_renamed(argv: list[str]) -> None:
@@ -197,7 +217,7 @@ def _refuse_renamed(argv: list[str]) -> None:
     for argument in argv:
         field = argument.lstrip("-").removeprefix("config.").partition("=")[0]
         if argument.startswith("-") and (new := renamed_field(field)):
-            sys.exit(f"ste: --config.{field} is now --config.{new}")
+            _fail(f"--config.{field} is now --config.{new}")
 
 
 def _help_of_flags() -> str:

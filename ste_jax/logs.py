@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ste_jax.visible import visible, visible_message
+
 if TYPE_CHECKING:
     import jax
 
@@ -22,6 +24,16 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CAPACITY = 10_000  # lines in memory
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _COMPILE_SECONDS = 0.5  # shorter compilations are not logged
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Escapes control characters: people read logs in a terminal, and lines may quote files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - name of the base class
+        return visible_message(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - name of the base class
+        return visible(super().formatException(ei))
 
 
 class _QuietFileHandler(logging.FileHandler):
@@ -51,16 +63,20 @@ _file: logging.FileHandler | None = None
 
 
 def start() -> None:
-    """Keeps log lines in memory until `open_file`; reports downloads and warnings about models on stderr."""
+    """Keeps log lines in memory until `open_file`.
+
+    Downloads, damage, hostile texts and warnings about models also go to stderr.
+    """
     _ROOT.setLevel(logging.INFO)
     _ROOT.propagate = False
     _ROOT.addHandler(_memory)
     console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("ste: %(message)s"))
-    logging.getLogger("ste_jax.checkpoint.small_model").addHandler(console)
+    console.setFormatter(_VisibleFormatter("ste: %(message)s"))
+    for name in ("checkpoint.small_model", "storage", "judging.protocol"):
+        logging.getLogger(f"ste_jax.{name}").addHandler(console)
     warnings = logging.StreamHandler()
     warnings.setLevel(logging.WARNING)
-    warnings.setFormatter(logging.Formatter("ste: warning: %(message)s"))
+    warnings.setFormatter(_VisibleFormatter("ste: warning: %(message)s"))
     warnings.addFilter(_Once())
     for name in ("ste_jax.checkpoint.hf", "ste_jax.text"):
         logging.getLogger(name).addHandler(warnings)
@@ -97,7 +113,7 @@ def open_file(folder: str | os.PathLike[str], process: int) -> Path:
     # The process id keeps two commands of the same second apart.
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-process{process}.log"
     _file = _QuietFileHandler(Path(folder) / name, encoding="utf-8")
-    _file.setFormatter(logging.Formatter(_FORMAT))
+    _file.setFormatter(_VisibleFormatter(_FORMAT))
     _ROOT.addHandler(_file)
     _memory.setTarget(_file)
     _memory.flush()

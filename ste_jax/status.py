@@ -6,12 +6,13 @@ from rich.text import Text
 
 from ste_jax.storage.record_set import STARTED, read_work
 from ste_jax.storage.success import read_success
+from ste_jax.visible import visible_cell
 
 
 def render_status(workdir: epath.Path, folders: list[str]) -> Table:
     """Returns the table of `ste status`: a row for each stage and for each set of model calls inside it."""
     # Text, not str: rich would read square brackets as markup.
-    table = Table(title=Text(str(workdir)), title_justify="left")
+    table = Table(title=Text(visible_cell(str(workdir))), title_justify="left")
     table.add_column("stage")
     table.add_column("state")
     for name in ("done", "left", "seconds", "prompt tokens", "new tokens", "new tokens/s"):
@@ -20,7 +21,7 @@ def render_status(workdir: epath.Path, folders: list[str]) -> Table:
         table.add_row(*map(Text, _row(workdir / name, name)))
         for inner in sorted((workdir / name).iterdir()) if (workdir / name).exists() else []:
             if (inner / STARTED).exists():
-                table.add_row(*map(Text, _row(inner, f"  {name}/{inner.name}")))
+                table.add_row(*map(Text, _row(inner, f"  {name}/{visible_cell(inner.name)}")))
     return table
 
 

@@ -12,9 +12,10 @@
 #   --logs=FOLDER         folder of the logs, with one folder per start (default logs/NAME)
 #   --restarts=N          maximum number of restarts by watch.sh (default 20)
 #   --keep                watch.sh keeps the machines at its end; they are billed
+#   --adopt               watch.sh and delete.sh take over machines of that name that they did not create
 #   --dry-run             print every command, run none
 #   -- COMMAND ...        command that run.sh and watch.sh start on all workers
-# shellcheck disable=SC2034  # watch.sh reads RESTARTS and KEEP
+# shellcheck disable=SC2034  # watch.sh reads RESTARTS and KEEP, create.sh IN_CHARGE
 set -euo pipefail
 
 readonly EXIT_STOPPED=75 # ste stopped at a safe point; the same command resumes from there
@@ -32,7 +33,7 @@ say() { echo "[$(date -u +%H:%M:%S)] $*" >&2; }
 # ---- arguments ---------------------------------------------------------------
 
 NAME="" TYPE="" PROJECT="" ZONE="" SLICES=1 TIER=spot RESERVATION="" RUNTIME="" REPO="" COMMIT="" NFS="" LOGS=""
-RESTARTS=20 KEEP="" DRY_RUN="" COMMAND=()
+RESTARTS=20 KEEP="" ADOPT="" DRY_RUN="" COMMAND=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --name=* | --type=* | --project=* | --zone=* | --slices=* | --tier=* | --reservation=* | --runtime=* | --repo=* | \
@@ -42,6 +43,7 @@ while [ $# -gt 0 ]; do
       printf -v "${key^^}" %s "${1#*=}"
       ;;
     --keep) KEEP=1 ;;
+    --adopt) ADOPT=1 ;;
     --dry-run) DRY_RUN=1 ;;
     --)
       shift
@@ -55,7 +57,12 @@ done
 [[ "$NAME" =~ ^[a-z][-a-z0-9]{0,39}$ ]] || die "--name must be lower-case letters, digits and dashes, not '$NAME'"
 [[ "$SLICES" =~ ^[1-9][0-9]*$ ]] || die "--slices must be 1 or more, not '$SLICES'"
 [[ "$TIER" =~ ^(spot|on-demand|reserved)$ ]] || die "--tier must be spot, on-demand or reserved, not '$TIER'"
-LOGS="${LOGS:-logs/$NAME}/$(date -u +%Y%m%dT%H%M%SZ)" STEPS=0
+LOGS="${LOGS:-logs/$NAME}"
+# Holds the time of creation of the machines that a script created or adopted, until they are deleted.
+CREATED_FILE="$LOGS/.created"
+LOGS="$LOGS/$(date -u +%Y%m%dT%H%M%SZ)" STEPS=0
+# Set once this call created or adopted the machines. Nothing else may be deleted when it ends.
+IN_CHARGE=""
 WHERE=(${PROJECT:+--project="$PROJECT"} ${ZONE:+--zone="$ZONE"})
 
 need_type() { [ -n "$TYPE" ] || die "--type is missing, as --type=v6e-8"; }
@@ -81,23 +88,36 @@ nodes() {
   if [ "$SLICES" = 1 ]; then echo "$NAME"; else seq -f "$NAME-%g" 0 $((SLICES - 1)); fi
 }
 
-# Prints the state of the queued resource: GONE if there is none, UNKNOWN if gcloud fails.
-state() {
+# Sets STATE to the state of the queued resource (GONE if there is none, UNKNOWN if gcloud fails), and CREATED to its time
+# of creation.
+look() {
   local out
-  if out="$(gcloud compute tpus queued-resources describe "$NAME" "${WHERE[@]}" --format='value(state.state)' 2>&1)"; then
-    echo "${out##*$'\n'}"
+  STATE=UNKNOWN CREATED=""
+  if out="$(gcloud compute tpus queued-resources describe "$NAME" "${WHERE[@]}" --format='value(state.state,createTime)' 2>&1)"; then
+    read -r STATE CREATED <<< "${out##*$'\n'}"
   elif [[ "$out" == *NOT_FOUND* || "$out" == *"not found"* ]]; then
-    echo GONE
+    STATE=GONE
   else
     say "gcloud cannot describe $NAME: $out"
-    echo UNKNOWN
   fi
+}
+
+# Does what `look` does, again after a while if gcloud fails.
+look_until_known() {
+  local _
+  for _ in $(seq 15); do
+    look
+    [ "$STATE" = UNKNOWN ] || return 0
+    sleep "$POLL_SECONDS"
+  done
+  die "gcloud cannot describe $NAME (above); nothing was changed"
 }
 
 # Succeeds if every node exists and is ready.
 is_ready() {
   local node found
-  [ "$(state)" = ACTIVE ] || return 1
+  look
+  [ "$STATE" = ACTIVE ] || return 1
   for node in $(nodes); do
     found="$(gcloud compute tpus tpu-vm describe "$node" "${WHERE[@]}" --format='value(state)' 2> /dev/null)" || return 1
     [ "$found" = READY ] || return 1
@@ -114,6 +134,29 @@ workers() {
       echo "$node/$((worker++))"
     done
   done
+}
+
+# ---- whose machines they are --------------------------------------------------
+
+# Succeeds if the queued resource that `look` found was created or adopted by a script from this folder.
+is_ours() {
+  local noted
+  noted="$(cat "$CREATED_FILE" 2> /dev/null)" || return 1
+  [ -z "$noted" ] || [ "$noted" = "$CREATED" ]
+}
+
+# Records the queued resource that `look` found as ours.
+note_ours() {
+  [ -n "$DRY_RUN" ] || { mkdir -p "${CREATED_FILE%/*}" && echo "$CREATED" > "$CREATED_FILE"; }
+}
+
+# Makes this call responsible for the queued resource that `look` found, with --adopt only.
+adopt() {
+  [ -n "$ADOPT" ] || die "$NAME exists already ($STATE) and was not created by this command: it is left alone;" \
+    "choose another --name, or take the machines over with --adopt"
+  say "$NAME exists already ($STATE) and is taken over"
+  IN_CHARGE=1
+  note_ours
 }
 
 # ---- create and delete -------------------------------------------------------
@@ -138,19 +181,54 @@ create() {
     spot) tier=(--spot) ;;
     reserved) if [ -n "$RESERVATION" ]; then tier=(--reservation="$RESERVATION"); else tier=(--reserved); fi ;;
   esac
-  say "requesting $SLICES x $TYPE ($TIER): billed from ACTIVE on, until tpu/delete.sh --name=$NAME"
-  tpus queued-resources create "$NAME" "${size[@]}" --accelerator-type="$TYPE" --runtime-version="$version" "${tier[@]}" ||
-    die "the request was refused (above: quota, reservation, type or zone); nothing is billed"
+  request "${size[@]}" --accelerator-type="$TYPE" --runtime-version="$version" "${tier[@]}"
   [ -n "$DRY_RUN" ] || wait_until_active
 }
 
+# Requests a queued resource with these flags. A name that is taken is left alone: no failure makes it ours.
+request() {
+  local out
+  if [ -z "$DRY_RUN" ]; then
+    look_until_known
+    [ "$STATE" = GONE ] || name_is_taken
+  fi
+  say "requesting $SLICES x $TYPE ($TIER): billed from ACTIVE on, until tpu/delete.sh --name=$NAME"
+  # Before the call: when it is interrupted or its answer is lost, the machines may exist.
+  IN_CHARGE=1 CREATED=""
+  note_ours
+  if out="$(tpus queued-resources create "$NAME" "$@" 2>&1)"; then
+    [ -z "$out" ] || echo "$out" >&2
+    return 0
+  fi
+  echo "$out" >&2
+  if [[ "$out" == *ALREADY_EXISTS* || "$out" == *"already exists"* ]]; then
+    disown_machines
+    name_is_taken
+  fi
+  look
+  [ "$STATE" = GONE ] || die "the request failed (above), but $NAME exists ($STATE)"
+  disown_machines
+  die "the request was refused (above: quota, reservation, type or zone); nothing is billed"
+}
+
+name_is_taken() {
+  die "the name $NAME is taken: its queued resource is left alone; choose another --name"
+}
+
+# Forgets machines that do not exist, or that somebody else created.
+disown_machines() {
+  IN_CHARGE=""
+  rm -f "$CREATED_FILE"
+}
+
 wait_until_active() {
-  local now last=""
+  local last=""
   while true; do
-    now="$(state)"
-    [ "$now" = "$last" ] || say "$NAME: $now"
-    last="$now"
-    case "$now" in
+    look
+    [ "$STATE" = "$last" ] || say "$NAME: $STATE"
+    last="$STATE"
+    [ -z "$CREATED" ] || note_ours
+    case "$STATE" in
       ACTIVE) if is_ready; then return 0; fi ;;
       FAILED | SUSPENDING | SUSPENDED | DELETING | GONE) return 1 ;;
     esac
@@ -158,14 +236,18 @@ wait_until_active() {
   done
 }
 
-# Deletes the machines and waits until nothing is left that could be billed.
+# Deletes the machines that are ours, and waits until nothing is left that could be billed.
 delete() {
   local _
   for _ in $(seq 15); do
-    [ -n "$DRY_RUN" ] || [ "$(state)" != GONE ] || {
-      say "$NAME is deleted"
-      return 0
-    }
+    if [ -z "$DRY_RUN" ]; then
+      look
+      if [ "$STATE" = GONE ] || { [ "$STATE" != UNKNOWN ] && ! is_ours; }; then
+        say "$NAME is deleted"
+        disown_machines
+        return 0
+      fi
+    fi
     tpus queued-resources delete "$NAME" --force || true
     [ -z "$DRY_RUN" ] || return 0
     sleep "$POLL_SECONDS"

@@ -1,5 +1,6 @@
 """Writes Hugging Face folders: config.json and safetensors in shards, one parameter in memory at a time."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -55,9 +56,17 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
         raise SteError(
             "processes_unsupported", "convert: one process exports a model; start it on one host only"
         )
-    partial_folder = PartialModelFolder(folder, f"{source.card.name} {source.digest()}")
-    if partial_folder.is_finished:
-        return _update_exported_card(source.card, Path(folder))
+    origin = f"{source.card.name} {source.digest()}"
+    with contextlib.closing(PartialModelFolder(folder, origin)) as partial_folder:
+        if partial_folder.is_finished:
+            return _update_exported_card(source.card, Path(folder))
+        _export_into(partial_folder, source)
+        partial_folder.finish(source.card, source.tokenizer)
+    return True
+
+
+def _export_into(partial_folder: PartialModelFolder, source: ModelSource) -> None:
+    """Writes the weights and config.json."""
     path, hashes = Path(partial_folder.path), {}
     shards, values = _shards(source), _values(source, hashes)
     for file, tensors in shards.items():
@@ -73,8 +82,6 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
     _write_json(
         path / "config.json", config_fields(source.architecture, source.dtypes["embed"], source.tokenizer)
     )
-    partial_folder.finish(source.card, source.tokenizer)
-    return True
 
 
 def _update_exported_card(card: ModelCard, folder: Path) -> bool:

@@ -4,6 +4,7 @@ A folder is written under a temporary name and renamed once it is complete. The 
 killed are kept, and the next start of the same conversion resumes after them.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ste_jax.errors import SteError
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.sharding import TRAIN
 from ste_jax.storage.files import read_json, remove, write_atomically
+from ste_jax.storage.lock import hold_lock
 from ste_jax.text.tokenizer import Tokenizer
 
 _ORIGIN = "conversion.json"
@@ -40,24 +42,39 @@ class PartialModelFolder:
 
         Raises:
           SteError: "folder_in_use": `folder` exists and is no model folder, or, for a conversion, holds
-            another model.
+            another model; "output_locked": another process writes it.
         """
         self._final = epath.Path(folder).absolute()
+        self.path = self._final.parent / f"{self._final.name}.partial"
+        self._origin = origin
+        self._unlock = lambda: None
+        self._check()
+        process.on_process_zero(self._begin)
+        self.written: dict[str, str] = _written(self.path, origin) or {}
+
+    def _check(self) -> None:
+        """Refuses a folder that holds something else."""
         if self._final.exists() and not (self._final / CARD).exists() and any(self._final.iterdir()):
             raise SteError(
                 "folder_in_use",
                 f"{self._final}: not empty, and no model folder; choose another folder for the model",
             )
-        self.path = self._final.parent / f"{self._final.name}.partial"
-        self._origin = origin
-        if origin and (self._final / CARD).exists() and not self.is_finished:
+        if self._origin and (self._final / CARD).exists() and not self.is_finished:
             raise SteError(
                 "folder_in_use",
                 f"{self._final}: holds another model already; choose another folder, or delete it",
             )
-        self.written: dict[str, str] = _written(self.path, origin) or {}
-        if not self.written:
-            process.on_process_zero(lambda: (remove(self.path), self.path.mkdir(parents=True)))
+
+    def _begin(self) -> None:
+        """Locks the folder until it is finished or this object ends, and starts it unless it is resumed."""
+        if self.is_finished:
+            return
+        lock = Path(self._final.parent) / f".{self._final.name}.lock"
+        self._unlock = hold_lock(self, lock, str(self._final))
+        self._check()  # another process may have finished the folder before the lock was held
+        if not self.is_finished and not _written(self.path, self._origin):
+            remove(self.path)
+            self.path.mkdir(parents=True)
 
     @property
     def is_finished(self) -> bool:
@@ -81,6 +98,10 @@ class PartialModelFolder:
             self.path.rename(self._final)
 
         process.on_process_zero(rename)
+
+    def close(self) -> None:
+        """Lets others write the folder; what is written so far is kept."""
+        self._unlock()
 
 
 class ModelWriter:
@@ -116,6 +137,10 @@ class ModelWriter:
         self._folder.finish(card, tokenizer)
         return card
 
+    def close(self) -> None:
+        """Lets others write the folder; what is written so far is kept."""
+        self._folder.close()
+
     def _remove_unrecorded(self) -> None:
         for folder in _children(self._parameters):
             if folder.name not in self.written:
@@ -147,13 +172,13 @@ def save_model(
       SteError: "folder_in_use": `folder` exists and is no model folder.
       StopRequested: `stop_requested` returned True; an older model of this name is still there.
     """
-    writer = ModelWriter(folder)
-    for name in parameter_table(model.cfg):
-        if stop_requested():
-            raise preemption.StopRequested
-        array = model.parameter(name)
-        writer.add(name, array if dtype is None else array.astype(dtype))
-    return writer.finish(dataclasses.replace(card, architecture=model.cfg), tokenizer)
+    with contextlib.closing(ModelWriter(folder)) as writer:
+        for name in parameter_table(model.cfg):
+            if stop_requested():
+                raise preemption.StopRequested
+            array = model.parameter(name)
+            writer.add(name, array if dtype is None else array.astype(dtype))
+        return writer.finish(dataclasses.replace(card, architecture=model.cfg), tokenizer)
 
 
 # Fields of a card that describe how to use the weights, not which weights they are.
@@ -212,9 +237,16 @@ def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mes
     check_divisible(source.architecture, TRAIN, mesh.shape)
     tokenizer = source.tokenizer
     card = source.card or ModelCard(source.name, source.architecture, "", tokenizer.stop_ids)
-    writer = ModelWriter(folder, f"{source.origin()} {dtype}")
-    if writer.is_finished:
-        return False
+    with contextlib.closing(ModelWriter(folder, f"{source.origin()} {dtype}")) as writer:
+        if writer.is_finished:
+            return False
+        _copy_parameters(source, writer, mesh, dtype)
+        writer.finish(card, tokenizer)
+    return True
+
+
+def _copy_parameters(source: ModelSource, writer: ModelWriter, mesh: jax.sharding.Mesh, dtype: str) -> None:
+    """Writes the parameters of a source that are not on disk yet."""
     for name, stored in source.dtypes.items():
         if not dtype and stored.itemsize > 4:
             raise SteError(
@@ -226,16 +258,18 @@ def import_model(source: ModelSource, folder: str | Path, mesh: jax.sharding.Mes
             writer.add(name, source.read(name, TRAIN, mesh, dtype or stored))
     if source.card is not None and not dtype:
         source.verify(writer.written)
-    writer.finish(card, tokenizer)
-    return True
 
 
 def _written(folder: epath.Path, origin: str) -> dict[str, str] | None:
     """Returns the parts that a conversion from `origin` wrote into a folder, or None if there was none."""
     if not origin or not (folder / _ORIGIN).exists():
         return None
-    state = read_json(folder / _ORIGIN, f"delete {folder} to convert again")
-    return state["done"] if state["origin"] == origin else None
+    path, hint = folder / _ORIGIN, f"delete {folder} to convert again"
+    state = read_json(path, hint)
+    done = state.get("done")
+    if not isinstance(done, dict) or not all(isinstance(note, str) for note in done.values()):
+        raise SteError("data_invalid", f"{path}: the field done is no record of parts; {hint}")
+    return done if state.get("origin") == origin else None
 
 
 def _children(folder: epath.Path) -> list[epath.Path]:

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ste_jax.checkpoint.literal import literal
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.sharding import AnyMesh
@@ -67,8 +68,9 @@ class TrainCheckpoints:
     def __init__(self, folder: epath.PathLike, keep: int):
         """Opens or creates `folder`, in which the newest `keep` steps are kept."""
         self._folder = epath.Path(folder).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(literal(self._folder), options=options)
 
     def steps(self) -> list[int]:
         """Returns the complete steps, oldest first."""
@@ -179,8 +181,9 @@ def save_parameter(folder: epath.Path, name: str, array: jax.Array) -> None:
       OSError: The file system or a quota is full.
     """
     _release_host_memory(array)
+    folder.mkdir(parents=True, exist_ok=True)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _writing(folder):
-        checkpointer.save(folder / name, args=ocp.args.StandardSave({name: array}))
+        checkpointer.save(literal(folder) / name, args=ocp.args.StandardSave({name: array}))
     _release_host_memory(array)
 
 
@@ -209,7 +212,8 @@ def load_parameter(folder: epath.Path, name: str, target: jax.ShapeDtypeStruct) 
         ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer,
         _reading(folder, _COPY_AGAIN, "model_damaged"),
     ):
-        array = checkpointer.restore(folder / name, args=ocp.args.StandardRestore({name: target}))[name]
+        restore = ocp.args.StandardRestore({name: target})
+        array = checkpointer.restore(literal(folder) / name, args=restore)[name]
     _release_host_memory(array)
     return array
 
@@ -288,7 +292,7 @@ def _metadata(folder: epath.Path) -> PyTree:
     # Not `Checkpointer.metadata`: it logs any ValueError and returns None, whatever the reason.
     handler = ocp.StandardCheckpointHandler()
     try:
-        return handler.metadata(folder).tree
+        return handler.metadata(literal(folder)).tree
     finally:
         handler.close()
 

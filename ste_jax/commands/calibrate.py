@@ -14,6 +14,7 @@ from absl import app, flags
 from ste_jax.commands.judge_flags import check_single_command, load_judge, output_path
 from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.distributed import preemption, process
+from ste_jax.visible import visible
 
 if TYPE_CHECKING:
     from ste_jax.judge import Judge
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
         path = save(judge, calibration)
         if process.is_process_zero():
             print(json.dumps(calibration.to_dict()) if _JSON.value else report(calibration, ties, identical))
-            print(f"written: {path}", file=sys.stderr)
+            print(f"written: {visible(str(path))}", file=sys.stderr)
 
 
 def save(judge: "Judge", calibration: "Calibration") -> Path:

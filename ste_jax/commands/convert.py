@@ -7,6 +7,7 @@ from absl import app, flags
 
 from ste_jax.commands.mesh import MESH, mesh_shape
 from ste_jax.errors import SteError
+from ste_jax.visible import visible
 
 if TYPE_CHECKING:
     from ste_jax.checkpoint.source import ModelSource
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     folder = local_path(argv[3], "target folder")
     with session(folder.parent, {"source": argv[2]}):
         written = _convert(open_model(_local(argv[2], folder)), folder)
-    print(f"{folder}: {'written' if written else 'exists already'}")
+    print(f"{visible(str(folder))}: {'written' if written else 'exists already'}")
 
 
 def _local(source: str, folder: Path) -> str | Path:

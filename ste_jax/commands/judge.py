@@ -18,6 +18,7 @@ from ste_jax.data.comparisons import read_comparisons, read_rankings, read_scori
 from ste_jax.distributed import preemption, process
 from ste_jax.errors import SteError
 from ste_jax.records import ORDERS, Comparison, ComparisonResult
+from ste_jax.visible import visible
 
 if TYPE_CHECKING:
     from ste_jax.judge import Judge
@@ -144,7 +145,7 @@ def _write(
         results = judge_all(judge)
         if process.is_process_zero():
             line = summarize(results, time.monotonic() - started)
-            print(line, f"written: {out}", sep="\n", file=sys.stderr)
+            print(line, f"written: {visible(str(out))}", sep="\n", file=sys.stderr)
 
 
 def rank_summary(results: Sequence["RankResult"], seconds: float) -> str:
@@ -199,7 +200,7 @@ def _show() -> None:
     if _ROW.value >= len(comparisons):
         raise SteError("row_missing", f"{_DATA.value}: has {len(comparisons)} rows, so no row {_ROW.value}")
     judge, comparison = load_judge(), comparisons[_ROW.value]
-    print(show(judge, comparison))
+    print(visible(show(judge, comparison)))
 
 
 def show(judge: "Judge", comparison: Comparison) -> str:

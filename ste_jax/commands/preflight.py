@@ -20,10 +20,12 @@ def main(argv: list[str]) -> None:
     from etils import epath
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ste_jax.config import read_config
     from ste_jax.distributed.preflight import check
     from ste_jax.paths import local_path
+    from ste_jax.visible import visible_cell
 
     met = check(
         dataclasses.asdict(read_config(_CONFIG.value.to_dict())),
@@ -37,5 +39,5 @@ def main(argv: list[str]) -> None:
     for name in ("worker", *names):
         table.add_column(name.replace("_", " "))
     for i, facts in enumerate(met):
-        table.add_row(str(i), *(str(facts[name]) for name in names))
+        table.add_row(str(i), *(Text(visible_cell(str(facts[name]))) for name in names))
     Console().print(table)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 from ml_collections import config_flags
 
+from ste_jax.visible import visible
+
 if TYPE_CHECKING:
     from ste_jax.stages.context import Context
 
@@ -108,4 +110,5 @@ def _show(context: "Context", summary: dict[str, Any]) -> None:
     Console().print(render_terminal_table(summary))
     if left_out := summary.get("columns_left_out"):
         print(f"\ncolumns of the instructions that are not read: {shown(left_out)}")
-    print(f"\nsummary: {context.workdir / 'summary.json'}\nreport:  {context.workdir / 'report.html'}")
+    workdir = visible(str(context.workdir))
+    print(f"\nsummary: {workdir}/summary.json\nreport:  {workdir}/report.html")

@@ -33,6 +33,7 @@ from ste_jax.distributed.process import (
     wait_at,
 )
 from ste_jax.errors import SteError
+from ste_jax.visible import visible_message
 
 # The exit code of a process that ended because another one was lost: the launcher starts the run again.
 EXIT_PEER_LOST = 76
@@ -246,7 +247,7 @@ class _Monitor:
         if self._over.is_set():
             return
         resume = "finished work is on disk; the same command on all workers resumes from there"
-        print(f"ste: {reason}\nste: {resume}", file=sys.stderr, flush=True)
+        print(f"ste: {visible_message(reason)}\nste: {resume}", file=sys.stderr, flush=True)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             _announce_exit(gone)
         os._exit(EXIT_PEER_LOST)

@@ -1,6 +1,5 @@
 """Tables of the numbers of a result, and of the comparison of two."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,10 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ste_jax.report.formats import NOTHING, count, interval, p_value, percent
+from ste_jax.visible import visible_cell
 
 _GROUPS = {"subsets": "", "categories": "", "lengths": "characters "}
-# Control characters, which could write anywhere on the screen, and unpaired surrogates.
-_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def tables(report: dict[str, Any]) -> Group:
@@ -42,7 +40,7 @@ def _table(title: str, *columns: str) -> Table:
 def _text(value: str) -> Text:
     """Returns text that may hold names from data and results, without control characters."""
     # Text, not str: rich would read square brackets as markup.
-    return Text(_UNSHOWN.sub("\ufffd", value))
+    return Text(visible_cell(value))
 
 
 def _add(table: Table, *cells: str) -> None:

@@ -1,7 +1,7 @@
 """The prompt that a judge sees. Sampling, training and serving share it, and exported judges carry it.
 
 The instruction, the responses and the reference are untrusted. They are inserted in one pass of replacement,
-so that a response that contains "{rubric}" stays literal, after `sanitize` has defused what imitates a
+so that a response that contains "{rubric}" stays literal, after text/sanitize.py has defused what imitates a
 delimiter of the template or a verdict. Delimiters are the lines of the template directly above and below an
 inserted text, so that every template file has its own.
 """
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from ste_jax.errors import SteError
 from ste_jax.paths import local_path
-from ste_jax.text.sanitize import SANITIZER, sanitize
+from ste_jax.text.sanitize import SANITIZER, sanitize_and_count
 
 TEXTS = ("instruction", "response_a", "response_b")
 _FIELDS = ("user", "system", "rubric", "reference_section")
@@ -36,7 +36,7 @@ class JudgePrompt:
       rubric: criteria that replace {rubric}. Trusted: it comes from the configuration.
       reference_section: lines that are inserted above the delimiter of {response_a} if there is a reference;
         they hold {reference} alone on its line. Empty if the judge cannot be shown a reference.
-      sanitizer: version of the rules of `sanitize`.
+      sanitizer: version of the rules of `sanitize_and_count`.
     """
 
     name: str
@@ -83,15 +83,23 @@ class JudgePrompt:
           SteError: "prompt_no_reference" if the template cannot show a reference, "reference_missing" if it
             cannot do without.
         """
+        return self.fill_and_count(instruction, response_a, response_b, reference)[0]
+
+    def fill_and_count(
+        self, instruction: str, response_a: str, response_b: str, reference: str | None = None
+    ) -> tuple[str, int]:
+        """Returns what `fill` returns, and the number of imitated delimiters and verdicts in the texts."""
         self.check_reference(reference)
         template = self._template(reference is not None)
         delimiters = _delimiters(self.name, template)
         texts = {"instruction": instruction, "response_a": response_a, "response_b": response_b}
         if reference is not None:
             texts["reference"] = reference
-        values = {name: sanitize(text, delimiters, self.sanitizer) for name, text in texts.items()}
-        values["rubric"] = self.rubric
-        return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+        values, total = {"rubric": self.rubric}, 0
+        for name, text in texts.items():
+            values[name], count = sanitize_and_count(text, delimiters, self.sanitizer)
+            total += count
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], template), total
 
     def check_reference(self, reference: str | None) -> None:
         """Raises the errors of `fill` that depend on whether there is a reference."""
@@ -231,7 +239,7 @@ def _read_template(spec: str) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
         fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SteError(
             "prompt_invalid", f"prompt file {spec}: cannot be read as {path.suffix[1:].upper()}: {error}"
         ) from error

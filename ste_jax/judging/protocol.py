@@ -5,6 +5,7 @@ called with the same prompt, parser and token budget.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 from ste_jax.checkpoint.source import CARD, ModelSource
@@ -23,6 +24,7 @@ from ste_jax.records import ORDERS, Comparison, Judgment, Label, Order
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
 _RIVERS = Comparison(id="check", instruction="Name a river.", response_a="Loire", response_b="Paris")
 _LETTERS: tuple[Label, Label] = ("A", "B")
 
@@ -112,6 +114,7 @@ class JudgingProtocol:
     Attributes:
       choices: ids of the letters A and B, whose log-probabilities the engine records; () if the tokenizer has
         no single token for them.
+      imitations: imitated delimiters and verdicts, counted by comparison id until they are logged.
     """
 
     def __init__(self, settings: JudgeSettings, tokenizer: Tokenizer):
@@ -119,6 +122,7 @@ class JudgingProtocol:
         self._tokenizer = tokenizer
         self._verdict_ids = _verdict_ids(settings, tokenizer)
         self.choices: tuple[int, ...] = self._verdict_ids.choices if self._verdict_ids else ()
+        self.imitations: dict[str, int] = {}
 
     @property
     def suffix(self) -> ForcedSuffix | None:
@@ -141,7 +145,9 @@ class JudgingProtocol:
         """Returns the ids of the prompt that shows a comparison in `order`."""
         prompt = self.settings.prompt
         first, second = comparison.shown(order)
-        text = prompt.fill(comparison.instruction, first, second, reference=comparison.reference)
+        text, imitations = prompt.fill_and_count(comparison.instruction, first, second, comparison.reference)
+        if imitations:
+            self.imitations[comparison.id] = imitations
         messages = [Message("system", prompt.system)] if prompt.system else []
         return tuple(encode_chat(self._tokenizer, [*messages, Message("user", text)]))
 
@@ -153,6 +159,19 @@ class JudgingProtocol:
         """
         reference = "Loire" if "{reference}" in self.settings.prompt.user else None
         self.prompt_ids(dataclasses.replace(_RIVERS, reference=reference), ORDERS[0])
+
+    def log_imitations(self) -> None:
+        """Logs how many comparisons imitate delimiters or verdicts of the prompt, and forgets them."""
+        if found := self.imitations:
+            self.imitations = {}
+            first = next(iter(found))
+            _log.info(
+                "%d comparisons imitate delimiters or verdicts of the prompt, %d times in all, %s among "
+                "them; their marks are not shown to the judge",
+                len(found),
+                sum(found.values()),
+                first,
+            )
 
     def prompts(
         self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS

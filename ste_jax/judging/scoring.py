@@ -5,7 +5,6 @@ more than the most probable level does. A judge that was trained on pairs was ne
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
@@ -171,7 +170,7 @@ class ScaleScorer:
 
 
 def _untrusted(text: str) -> str:
-    return re.sub(r"\[\[(\d+)\]\]", r"[[ \1 ]]", sanitize(text, [f"<{name}>" for name in _TAGS]))
+    return sanitize(text, [f"<{name}>" for name in _TAGS], verdict=r"[AB]|\d+")
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

@@ -140,6 +140,7 @@ def judge_stream(
             )
             for group in groups:
                 yield _judged(protocol, *by_request[group.id], group, lengths[group.id])
+    protocol.log_imitations()
 
 
 def _request(

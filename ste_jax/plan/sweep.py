@@ -5,6 +5,7 @@ compiled. The others are compiled in the order of their expected speed, and the 
 the first that fits. Results of the compiler are stored in `compiled.jsonl` and reused.
 """
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -201,18 +202,20 @@ def _compile(
     row.peak_bytes, row.compile_s = known["peak"], known["seconds"]
 
 
+_CACHED = frozenset(("key", "fits", "peak", "seconds"))
+
+
 class _Cache:
-    """Results of the compiler as JSON lines; an incomplete last line is ignored."""
+    """Results of the compiler as JSON lines; incomplete and damaged lines are ignored."""
 
     def __init__(self, path: Path):
         self._path = path
         self.known: dict[str, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            self.known[entry["key"]] = entry
+                if isinstance(entry, dict) and entry.keys() >= _CACHED and isinstance(entry["key"], str):
+                    self.known[entry["key"]] = entry
 
     def add(self, key: str, value: dict[str, Any]) -> None:
         self.known[key] = value
@@ -221,8 +224,8 @@ class _Cache:
             file.write("\n" * self._is_torn() + json.dumps({"key": key, **value}) + "\n")
 
     def _is_torn(self) -> bool:
-        text = self._path.read_text() if self._path.exists() else ""
-        return bool(text) and not text.endswith("\n")
+        text = self._path.read_bytes() if self._path.exists() else b""
+        return bool(text) and not text.endswith(b"\n")
 
 
 def set_prices(rows: Sequence[Row], prices: dict[str, float]) -> None:

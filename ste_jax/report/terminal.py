@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ste_jax.report.formats import NOTHING, count
 from ste_jax.report.headline import headline
+from ste_jax.visible import visible_cell
 
 _SHARES = ("accuracy_as_given", "accuracy_swapped", "consistent_accuracy", "flip_rate", "first_preference")
 _COUNTS = ("judgments", "parsed", "kept")
@@ -22,7 +23,7 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
     result = headline(summary["models"])
     # Text instead of str: rich interprets square brackets in a str as markup.
     table = Table(
-        title=Text(f"{summary['title']}: held-out pairs, all shares in %"),
+        title=Text(f"{visible_cell(summary['title'])}: held-out pairs, all shares in %"),
         caption=Text("\n".join([result.verdict, *_unpaired(summary["training"])])),
         title_justify="left",
         caption_justify="left",

@@ -104,7 +104,7 @@ def parse_object(content: bytes, where: str, hint: str) -> dict[str, Any]:
     """Returns the JSON object in `content`; see `read_json`."""
     try:
         value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # recursion: brackets in brackets, thousands deep
         raise SteError("data_invalid", f"{where}: broken JSON ({error}); {hint}") from error
     if not isinstance(value, dict):
         raise SteError("data_invalid", f"{where}: not a JSON object; {hint}")

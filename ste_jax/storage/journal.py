@@ -3,11 +3,12 @@
 Every process start appends to a file of its own, `journal/START-PROCESS-RANDOM.journal`. A line holds all
 records of one request, so that a request is there completely or not at all:
 
-  CRC-32 in hex, TAB, request id as JSON, TAB, record as JSON, TAB, ..., LF
+  CRC-32 in hex, TAB, request as JSON, TAB, record as JSON, TAB, ..., LF
 
-JSON escapes tabs and line feeds, so they separate. The checksum covers everything after the first tab. A last
-line without its line feed was cut off by a kill; such a line and lines whose checksum is wrong are ignored,
-and their requests are made again.
+The request is its id, or a list of its id, its prompt tokens and its generated tokens: they survive a kill
+together with the records. JSON escapes tabs and line feeds, so they separate. The checksum covers everything
+after the first tab. A last line without its line feed was cut off by a kill; such a line and lines whose
+checksum is wrong are ignored, and their requests are made again.
 
 Only the position of each request is held in memory. On several processes each verifies a share of the files
 found at the start and writes their positions to `*.index` files, which all others read.
@@ -29,6 +30,7 @@ from ste_jax.storage.files import canonical_json, matching, sync_file, sync_fold
 
 _log = logging.getLogger(__name__)
 _OPEN_FILES = 128
+_NAME_BYTES = 200  # of a damaged line, in a warning
 
 
 class Entry(NamedTuple):
@@ -39,12 +41,25 @@ class Entry(NamedTuple):
       offset: bytes before its line.
       length: bytes of its line.
       records: number of its records.
+      prompt_tokens: tokens of its prompt.
+      generated_tokens: tokens that were generated for it.
     """
 
     file: int
     offset: int
     length: int
     records: int
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class Line(NamedTuple):
+    """A line of a journal: its request, the tokens that it cost, and its records as JSON texts."""
+
+    request_id: str
+    prompt_tokens: int
+    generated_tokens: int
+    records: list[bytes]
 
 
 class Journal:
@@ -61,7 +76,8 @@ class Journal:
         self._names: list[str] = []
         self._loaded: list[str] = []
         self._entries: dict[str, Entry | None] = {}
-        self._pending: dict[str, tuple[bytes, int]] = {}
+        # Lines of requests, with their entries in a file that does not exist yet.
+        self._pending: dict[str, tuple[bytes, Entry]] = {}
         # Index and size in bytes of the file that this process appends to.
         self._own: int | None = None
         self._size = 0
@@ -72,30 +88,55 @@ class Journal:
         """Returns True if the request was appended, now or by an earlier process."""
         return request_id in self._entries or request_id in self._pending
 
-    def append(self, request_id: str, records: Sequence[str]) -> None:
+    def append(
+        self,
+        request_id: str,
+        records: Sequence[str],
+        *,
+        prompt_tokens: int = 0,
+        generated_tokens: int = 0,
+    ) -> None:
         """Adds a request with its records as JSON texts; it is on disk after the next `flush`."""
         # The last line of a request is the valid one; in `_pending`, too, the last addition is to be last.
         self._pending.pop(request_id, None)
-        self._pending[request_id] = (encode_line(request_id, records), len(records))
+        line = encode_line(request_id, records, prompt_tokens, generated_tokens)
+        entry = Entry(-1, -1, len(line), len(records), prompt_tokens, generated_tokens)
+        self._pending[request_id] = (line, entry)
         self.pending_records += len(records)
 
     def flush(self) -> None:
-        """Brings all pending requests to disk."""
+        """Brings all pending requests to disk.
+
+        Raises:
+          OSError: they could not be written; the next call writes them again, into another file.
+        """
         if not self._pending:
             return
-        pending, self._pending, self.pending_records = self._pending, {}, 0
-        if not self._writes:
-            self._entries |= dict.fromkeys(pending)
-            return
+        if self._writes:
+            self._write(self._pending)
+        else:
+            self._entries |= dict.fromkeys(self._pending)
+        self._pending, self.pending_records = {}, 0
+
+    def _write(self, pending: dict[str, tuple[bytes, Entry]]) -> None:
         number = self._own_file()
-        with (self._folder / self._names[number]).open("ab") as file:
-            file.write(b"".join(line for line, _ in pending.values()))
-            sync_file(file)
+        try:
+            with (self._folder / self._names[number]).open("ab") as file:
+                file.write(b"".join(line for line, _ in pending.values()))
+                sync_file(file)
+        except OSError:
+            self._own, self._size = None, 0  # nothing is appended to a line that may be cut off
+            raise
         if self._size == 0:
             sync_folder(self._folder)
-        for request_id, (line, records) in pending.items():
-            self._entries[request_id] = Entry(number, self._size, len(line), records)
+        for request_id, (line, entry) in pending.items():
+            self._entries[request_id] = entry._replace(file=number, offset=self._size)
             self._size += len(line)
+
+    def work(self) -> tuple[int, int, int]:
+        """Returns the number of all requests whose positions are known, their prompt and generated tokens."""
+        known = [entry for entry in self._entries.values() if entry is not None]
+        return len(known), sum(e.prompt_tokens for e in known), sum(e.generated_tokens for e in known)
 
     def _own_file(self) -> int:
         if self._own is None:
@@ -134,7 +175,7 @@ class Journal:
             indices = [path for path in matching(self._folder, "*.index") if path not in skipped]
             self._read_indices([f"{path.stem}.journal" for path in indices])
 
-    def _write_index(self, name: str, lines: Iterable[tuple[str, int, int, int]]) -> None:
+    def _write_index(self, name: str, lines: Iterable[tuple[Any, ...]]) -> None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         write_atomically(self._index_path(name), text)
 
@@ -150,8 +191,8 @@ class Journal:
         if name not in self._names:
             self._names.append(name)
         number = self._names.index(name)
-        for request_id, offset, length, records in lines:
-            self._entries[request_id] = Entry(number, offset, length, records)
+        for request_id, *position in lines:
+            self._entries[request_id] = Entry(number, *position)
 
     def locate(self, request_ids: Iterable[str]) -> list[tuple[str, Entry]]:
         """Returns the position of each request.
@@ -215,36 +256,54 @@ class Journal:
         self._open = {}
 
 
-def encode_line(request_id: str, records: Sequence[str]) -> bytes:
+def encode_line(
+    request_id: str, records: Sequence[str], prompt_tokens: int = 0, generated_tokens: int = 0
+) -> bytes:
     """Returns the journal line of a request with these records, JSON texts without tabs or line feeds."""
-    body = "\t".join([canonical_json(request_id), *records]).encode()
+    counted = prompt_tokens or generated_tokens
+    request = [request_id, prompt_tokens, generated_tokens] if counted else request_id
+    body = "\t".join([canonical_json(request), *records]).encode()
     return b"%08x\t%s\n" % (zlib.crc32(body), body)
+
+
+def parse_line(line: bytes) -> Line | None:
+    """Returns the content of a line, or None if it is damaged."""
+    checksum, _, body = line.removesuffix(b"\n").partition(b"\t")
+    if checksum != b"%08x" % zlib.crc32(body):
+        return None
+    request, *records = body.split(b"\t")
+    try:
+        found = json.loads(request)
+        request_id, prompt_tokens, generated_tokens = found if isinstance(found, list) else (found, 0, 0)
+    except ValueError:
+        return None
+    if not isinstance(request_id, str) or type(prompt_tokens) is not int or type(generated_tokens) is not int:
+        return None
+    return Line(request_id, prompt_tokens, generated_tokens, records)
 
 
 def decode_line(line: bytes) -> tuple[str, list[bytes]] | None:
     """Returns the request id and the records as JSON texts, or None if the line is damaged."""
-    checksum, _, body = line.removesuffix(b"\n").partition(b"\t")
-    if checksum != b"%08x" % zlib.crc32(body):
-        return None
-    request_id, *records = body.split(b"\t")
-    return json.loads(request_id), records
+    found = parse_line(line)
+    return found and (found.request_id, found.records)
 
 
-def scan(path: epath.Path) -> Iterator[tuple[str, int, int, int]]:
-    """Yields (request id, offset, length, number of records) of the sound lines of a journal file."""
+def scan(path: epath.Path) -> Iterator[tuple[str, int, int, int, int, int]]:
+    """Yields the request id and the fields of `Entry`, from `offset` on, of the sound lines of a file."""
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 break
-            if found := decode_line(line):
-                yield found[0], offset, len(line), len(found[1])
+            if found := parse_line(line):
+                count = len(found.records)
+                yield found.request_id, offset, len(line), count, found.prompt_tokens, found.generated_tokens
             else:
-                name = line.split(b"\t")[1:2]
+                name = line.rstrip(b"\n").split(b"\t")[1:2]
                 _log.warning(
                     "%s, line %d: damaged; its request %s is made again",
                     path,
                     number,
-                    name[0].decode(errors="replace") if name else "(unreadable)",
+                    name[0][:_NAME_BYTES].decode(errors="replace") if name else "(unreadable)",
                 )
             offset += len(line)

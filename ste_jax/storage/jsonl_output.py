@@ -4,11 +4,10 @@ While results are made they are appended to a journal in the hidden folder `.NAM
 The file itself appears at once, complete: a header line, then one line per record.
 """
 
-import fcntl
 import json
+import logging
 import os
 import shutil
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,13 @@ from ste_jax.storage.files import (
     temporary_name,
     write_atomically,
 )
+from ste_jax.storage.lock import hold_lock
 from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.storage.sink import JournaledSink
 
+_log = logging.getLogger(__name__)
 _STARTED = "STARTED.json"
+_HEADER_BEGINS = b'{"schema":'
 
 
 class JsonlOutput(JournaledSink):
@@ -63,14 +65,12 @@ class JsonlOutput(JournaledSink):
         process.on_process_zero(self._begin)
         self.finished = _exists(self.path)
         if not self.finished:
-            self._journal.load()
+            self._load()
 
     def _begin(self) -> None:
         """Locks the output and checks that it is of the same settings, unless it is finished."""
         if not _exists(self.path):
-            descriptor = _lock(self._partial)
-            # The lock also ends with the object, so that a caller that failed may try again.
-            self._unlock = weakref.finalize(self, os.close, descriptor)
+            self._unlock = hold_lock(self, Path(self._partial) / "lock", str(self.path))
         try:
             self._check()
         except BaseException:
@@ -82,6 +82,9 @@ class JsonlOutput(JournaledSink):
             self._check_header(self.path, read_header(self.path))
             shutil.rmtree(self._partial, ignore_errors=True)  # left by a kill at the very end
             return
+        if self.path.exists() and _is_cut_header(self.path):
+            _log.warning("%s: ends within its first line; it is started anew", self.path)
+            self.path.unlink()
         remove_temporaries(self._partial / "journal")
         remove_temporaries(self.path.parent, self.path.name)
         started = self._partial / _STARTED
@@ -202,30 +205,21 @@ def iter_output(path: epath.Path) -> Iterator[dict[str, Any]]:
 
 def _exists(path: epath.Path) -> bool:
     # A file without content was made by the caller, to reserve the name.
-    return path.exists() and path.stat().length > 0
+    return path.exists() and path.stat().length > 0 and not _is_cut_header(path)
 
 
-def _lock(folder: epath.Path) -> int:
-    """Makes the folder and returns a descriptor that holds its lock.
-
-    Raises:
-      SteError: "output_locked".
-    """
-    path = Path(folder) / "lock"
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue  # another process has just finished and removed the folder
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A lock on a file that was removed meanwhile excludes no other process.
-            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise SteError(
-                "output_locked", f"{folder}: another process writes this output; wait, or choose another file"
-            ) from error
-        os.close(descriptor)
+def _is_cut_header(path: epath.Path) -> bool:
+    """Returns True for a file that ends within its header: the disk was full, or a copy was cut off there."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        line = file.readline()
+    if line.endswith(b"\n") or not line.startswith(_HEADER_BEGINS):
+        return False
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False

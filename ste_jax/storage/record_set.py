@@ -10,6 +10,7 @@ parts, streaming from the journals of all. No process ever holds all records.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -58,16 +59,24 @@ def read_work(folder: epath.Path) -> Work:
     hint = "delete it: only seconds and token counts are lost"
     works = []
     for path in matching(folder, f"{PROGRESS}*.json"):
-        try:
-            works.append(Work(**read_json(path, hint)))
-        except TypeError as error:
-            raise SteError("data_invalid", f"{path}: unexpected fields ({error}); {hint}") from error
+        value = read_json(path, hint)
+        if not _is_work(value):
+            raise SteError("data_invalid", f"{path}: unexpected fields; {hint}")
+        works.append(Work(**value))
     return Work(
         done=sum(work.done for work in works),
         total=sum(work.total for work in works),
         seconds=max((work.seconds for work in works), default=0.0),
         prompt_tokens=sum(work.prompt_tokens for work in works),
         generated_tokens=sum(work.generated_tokens for work in works),
+    )
+
+
+def _is_work(value: dict[str, Any]) -> bool:
+    """Returns True for the fields of `Work`, or some of them, with sensible numbers."""
+    fields = {field.name for field in dataclasses.fields(Work)}
+    return value.keys() <= fields and all(
+        type(number) in (int, float) and 0 <= number < math.inf for number in value.values()
     )
 
 
@@ -107,7 +116,10 @@ def _stored_fingerprint(folder: epath.Path) -> dict[str, Any] | None:
         return None
     value = read_json(path, redo_hint(folder))
     # In version 1 the whole file is the fingerprint.
-    return value if check_version(value, path) == 1 else value["fingerprint"]
+    fingerprint = value if check_version(value, path) == 1 else value.get("fingerprint")
+    if not isinstance(fingerprint, dict):
+        raise SteError("data_invalid", f"{path}: the field fingerprint is missing; {redo_hint(folder)}")
+    return fingerprint
 
 
 class RecordSet(JournaledSink, Generic[R]):
@@ -134,7 +146,7 @@ class RecordSet(JournaledSink, Generic[R]):
         process.on_process_zero(self._begin)
         self.work = read_work(folder) if process.is_process_zero() else Work()
         if self.success is None:
-            self._journal.load()
+            self._load()
 
     def _begin(self) -> None:
         """Makes the folder, tidies up after killed processes, and adds up the work of an earlier start."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from ste_jax.distributed import process
 from ste_jax.storage.journal import Journal
 
 _FLUSH_RECORDS = 256
@@ -108,11 +109,24 @@ class JournaledSink:
 
         Records that were added for the request before are replaced.
         """
-        self._journal.append(request_id, [self._to_text(record) for record in records])
+        self._journal.append(
+            request_id,
+            [self._to_text(record) for record in records],
+            prompt_tokens=prompt_tokens,
+            generated_tokens=generated_tokens,
+        )
         self.work.count(prompt_tokens, generated_tokens)
         late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
         if late or self._journal.pending_records >= _FLUSH_RECORDS:
             self.flush()
+
+    def _load(self) -> None:
+        """Takes up the journal of earlier starts; all processes call it together."""
+        self._journal.load()
+        # A kill may have prevented that these were stored elsewhere. All tokens count in process zero.
+        found = self._journal.work()
+        if process.is_process_zero() and any(found[1:]):
+            self.work.done, self.work.prompt_tokens, self.work.generated_tokens = found
 
     def flush(self) -> None:
         """Writes everything added so far to the journal."""

@@ -2,7 +2,9 @@
 
 Instructions, responses and references are untrusted. What in them looks like a delimiter of the prompt or
 like a verdict loses its marks, never its words, so that the judge can still read it: `</response_a>` becomes
-`(response_a)`, a line `### Response A` becomes `(Response A)`, and `[[A]]` becomes `[[ A ]]`.
+`(response_a)`, a line `### Response A` becomes `(Response A)`, and `[[A]]` becomes `[[ A ]]`. Texts are
+compared in the form of text/folding.py, so that invisible, full-width and similar characters hide no
+imitation; what is shown is the original.
 
 A judge has to be used with the rules that it was trained with, so their version is part of the prompt (see
 `JudgePrompt.sanitizer`). Version 1 also matched delimiters inside longer words and lines:
@@ -11,11 +13,12 @@ a prompt in a model card that names no version is of version 1.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from ste_jax.text.folding import Folded, fold
 
 SANITIZER = 2
 
-_VERDICT = re.compile(r"\[\[([AB])\]\]")
 _TAG = re.compile(r"<\s*/?\s*([\w.:-]+)(?:\s[^<>]*)?/?>")
 _PIECE = re.compile(r"\w+|([^\w\s])(?:\s*\1)*")
 _BREAKS = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -24,12 +27,20 @@ _BETWEEN = rf"(?:[*_]|[^\S{_BREAKS}])*"
 # A heading may stand in a block quote or in bold type.
 _LINE_START = rf"(?:(?<=[{_BREAKS}])|\A)(?P<before>[ \t>*_]*)"
 # More words make another heading; punctuation may follow, as in "### Response A: a better one".
-_HEADING_END = rf"(?={_BLANK}(?:[{_BREAKS}]|\Z|[:#*=|(\[<>.,;!?]|[-\u2013\u2014](?!\w)))"
-_MAX_ATTRIBUTES = 200
+_HEADING_END = rf"(?={_BLANK}(?:[{_BREAKS}]|\Z|[:#*=|(\[{{<>.,;!?]|[-\u2013\u2014](?!\w)))"
+_LETTERS = "[AB]"
+_VERDICT_1 = re.compile(r"\[\[([AB])\]\]")
 
 
-def sanitize(text: str, delimiters: Iterable[str], version: int = SANITIZER) -> str:
-    """Returns `text` without the marks of verdicts and of imitated delimiters.
+def sanitize(text: str, delimiters: Iterable[str], version: int = SANITIZER, verdict: str = _LETTERS) -> str:
+    """Returns `text` without the marks of verdicts and of imitated delimiters; see `sanitize_and_count`."""
+    return sanitize_and_count(text, delimiters, version, verdict)[0]
+
+
+def sanitize_and_count(
+    text: str, delimiters: Iterable[str], version: int = SANITIZER, verdict: str = _LETTERS
+) -> tuple[str, int]:
+    """Returns `text` without the marks of verdicts and of imitated delimiters, and the number of both.
 
     Three kinds of delimiters are imitated in different ways, always regardless of case and spacing:
 
@@ -43,16 +54,33 @@ def sanitize(text: str, delimiters: Iterable[str], version: int = SANITIZER) -> 
       text: untrusted text.
       delimiters: lines of the template that separate its parts.
       version: rules to apply, `SANITIZER` or 1.
+      verdict: pattern of what stands in the double brackets of a verdict.
     """
-    defuse = _defuse_1 if version == 1 else _defuse
+    if version == 1:
+        return _sanitize_1(text, delimiters)
+    total = 0
     for delimiter in delimiters:
-        text = defuse(text, delimiter)
-    return _VERDICT.sub(r"[[ \1 ]]", text)
+        text, count = _replace(_pattern(fold(delimiter)), _defused, text)
+        total += count
+    pattern = re.compile(rf"\[{_BLANK}\[{_BLANK}(?P<letter>{verdict}){_BLANK}\]{_BLANK}\]", re.I)
+    text, count = _replace(pattern, _defused_verdict, text)
+    return text, total + count
 
 
-def _defuse(text: str, delimiter: str) -> str:
-    """Returns `text` without the marks of imitations of one delimiter."""
-    return _pattern(delimiter).sub(_defused, text)
+def _replace(
+    pattern: re.Pattern[str], replacement: Callable[[re.Match[str], Folded], str], text: str
+) -> tuple[str, int]:
+    """Replaces what matches in the folded text, and returns the new text and the number of changes."""
+    folded = Folded(text)
+    pieces, end, count = [], 0, 0
+    for match in pattern.finditer(folded.text):
+        first, last = folded.span(*match.span())
+        first = max(first, end)  # both ends of two matches may lie in one character, such as a ligature
+        new = replacement(match, folded)
+        count += new != text[first:last]
+        pieces += [text[end:first], new]
+        end = last
+    return "".join([*pieces, text[end:]]), count
 
 
 def _pattern(delimiter: str) -> re.Pattern[str]:
@@ -61,8 +89,10 @@ def _pattern(delimiter: str) -> re.Pattern[str]:
     Its groups are `tag` for the inside of a tag, `before` and `marked` for a heading and what precedes it.
     """
     if tag := _TAG.fullmatch(delimiter):
-        name = re.escape(tag[1])
-        return re.compile(rf"<\s*/?\s*(?P<tag>{name}(?:\s[^<>]{{0,{_MAX_ATTRIBUTES}}})?)/?>", re.I)
+        # Also with other separators between its words, and cut off by another tag.
+        words = [re.escape(word) for word in re.split(r"[_.:-]+", tag[1]) if word]
+        name = r"[\s_.:-]*".join(words) or re.escape(tag[1])
+        return re.compile(rf"<\s*/?\s*(?P<tag>{name}(?:[\s/][^<>]*)?)(?:/?>|(?=<))", re.I)
     pieces = [match[0] for match in _PIECE.finditer(delimiter)]
     if pieces[0][0] in "<[({" and pieces[-1][-1] in ">])}":
         return re.compile(r"\s*".join(map(_piece, pieces)), re.I)
@@ -79,16 +109,31 @@ def _piece(piece: str) -> str:
     return rf"{re.escape(marks[0])}(?:{_BLANK}{re.escape(marks[0])}){{{len(marks) - 1},}}"
 
 
-def _defused(match: re.Match[str]) -> str:
-    """Returns the replacement of an imitation."""
+def _defused(match: re.Match[str], folded: Folded) -> str:
+    """Returns the replacement of an imitation: its words in parentheses, as the original writes them."""
     groups = match.groupdict()
     if "tag" in groups:
-        return "(" + match["tag"].strip("/ \n\t") + ")"
-    core = re.sub(r"^\W+|\W+$", "", groups.get("marked", match[0]))
-    return f"{groups.get('before', '')}({core})"
+        start, words = match.start("tag"), match["tag"].rstrip("/ \n\t")
+        return f"({folded.part(start, start + len(words))})"
+    name = "marked" if "marked" in groups else 0
+    words = re.sub(r"\A\W+|\W+\Z", "", match[name])
+    start = match.start(name) + match[name].index(words)
+    before = folded.part(*match.span("before")) if "before" in groups else ""
+    return f"{before}({folded.part(start, start + len(words))})"
 
 
-def _defuse_1(text: str, delimiter: str) -> str:
-    """Does what `_defuse` did in version 1."""
-    pattern = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", delimiter)))
-    return re.sub(pattern, lambda match: "(" + re.sub(r"^\W+|\W+$", "", match[0]) + ")", text, flags=re.I)
+def _defused_verdict(match: re.Match[str], folded: Folded) -> str:
+    return f"[[ {folded.part(*match.span('letter'))} ]]"
+
+
+def _sanitize_1(text: str, delimiters: Iterable[str]) -> tuple[str, int]:
+    """Does what `sanitize_and_count` did in version 1."""
+    total = 0
+    for delimiter in delimiters:
+        pattern = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", delimiter)))
+        text, count = re.subn(
+            pattern, lambda match: "(" + re.sub(r"^\W+|\W+$", "", match[0]) + ")", text, flags=re.I
+        )
+        total += count
+    text, count = _VERDICT_1.subn(r"[[ \1 ]]", text)
+    return text, total + count

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
+from ste_jax.storage.files import parse_object
 
 FILE = "metrics.jsonl"
 
@@ -84,18 +85,13 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
       SteError: "data_invalid", naming the file and the line that is not a JSON object with a step.
     """
     path = Path(folder) / FILE
+    lines: list[dict[str, float]] = []
     if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    lines = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            value = json.loads(line)
-            value["step"] + 0
-        except (ValueError, TypeError, KeyError) as error:
-            raise SteError(
-                "data_invalid", f"{path}, line {number}: not a JSON object with a step; delete that line"
-            ) from error
+        return lines
+    # The bytes after the last line feed were cut short.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        value = parse_object(line, f"{path}, line {number}", "delete that line")
+        if type(value.get("step")) is not int:
+            raise SteError("data_invalid", f"{path}, line {number}: has no step; delete that line")
         lines.append(value)
     return lines

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from ste_jax.checkpoint import export, folder
 from ste_jax.checkpoint.export import export_model
-from ste_jax.checkpoint.folder import import_model, save_model, update_card
+from ste_jax.checkpoint.folder import PartialModelFolder, import_model, save_model, update_card
 from ste_jax.checkpoint.source import open_model
 from ste_jax.judging.prompts import load_prompt
 from ste_jax.judging.verdict import PARSER
@@ -210,6 +210,18 @@ def test_an_export_goes_on_where_it_was_killed(
     export_model(open_model(tmp_path / "ours"), tmp_path / "at_once")
     for file in (tmp_path / "at_once").glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "back" / file.name).read_bytes()
+
+
+def test_a_folder_has_one_writer(theirs: Make, tmp_path: Path) -> None:
+    origin = open_model(theirs()).origin()
+    first = PartialModelFolder(tmp_path / "m", origin)
+    first.record("embed", "hash")
+    for other in (origin, "another model", ""):
+        with raises("output_locked", str(tmp_path / "m")):
+            PartialModelFolder(tmp_path / "m", other)
+    assert first.path.exists()
+    first.close()
+    assert PartialModelFolder(tmp_path / "m", origin).written == {"embed": "hash"}
 
 
 def test_another_model_is_not_written_over_a_conversion(theirs: Make, tmp_path: Path) -> None:

@@ -19,7 +19,13 @@ from errors import raises
 from etils import epath
 
 from ste_jax import logs
-from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh, save_parameter
+from ste_jax.checkpoint.orbax import (
+    TrainCheckpoints,
+    load_parameter,
+    on_mesh,
+    parameter_shapes,
+    save_parameter,
+)
 from ste_jax.models.llama import Llama, LlamaConfig, initialize
 from ste_jax.sharding import TRAIN, make_mesh
 
@@ -333,3 +339,24 @@ def test_orbax_only_speaks_of_errors(
         assert not [record for record in caplog.records if record.name == "absl"]
         logging.getLogger("absl").warning("of somebody else")
     assert "of somebody else" in caplog.messages
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "what?", "[!a]", "**", "{a,b}", "a\\b"])
+def test_a_path_may_hold_the_characters_of_a_pattern(tmp_path: Path, name: str) -> None:
+    folder = epath.Path(tmp_path / name / "inner")
+    array = jax.device_put(np.arange(6, dtype=np.float32))
+    save_parameter(folder, "w", array)
+    target = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+    assert parameter_shapes(folder)["w"].shape == (6,)
+    assert np.array_equal(load_parameter(folder, "w", target), array)
+    checkpoints = TrainCheckpoints(folder / "steps", keep=1)
+    for step in (1, 2):
+        checkpoints.save(step, {"w": array}, {"step": step})
+    state, meta = checkpoints.restore(2, {"w": target})
+    assert (checkpoints.steps(), meta) == ([2], {"step": 2})
+    assert np.array_equal(state["w"], array)
+    checkpoints.close()
+    # As an array that was saved elsewhere, and with nothing left next to it.
+    save_parameter(epath.Path(tmp_path / "plain"), "w", array)
+    ours = {file.name for file in Path(folder / "w").iterdir()}
+    assert ours == {file.name for file in (tmp_path / "plain" / "w").iterdir()}

@@ -1,6 +1,8 @@
 """Journals: torn and damaged lines are noticed, named, and made again."""
 
+import errno
 import logging
+import zlib
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,44 @@ def test_damage_after_the_start_is_refused_with_the_request(tmp_path: Path) -> N
     with raises("data_damaged", file.name, "'b'"):
         journal.read("b")
     assert "b" not in opened(tmp_path)
+
+
+def test_the_tokens_of_a_request_are_stored_with_its_records(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.append("a", ["1"], prompt_tokens=100, generated_tokens=7)
+    journal.append("b", ["2"], prompt_tokens=20, generated_tokens=3)
+    journal.append("c", [])
+    journal.flush()
+    again = opened(tmp_path)
+    assert again.work() == (3, 120, 10)
+    assert again.read("a") == [b"1"]
+    # A request that was made twice counts once.
+    again.append("b", ["2"], prompt_tokens=20, generated_tokens=4)
+    again.flush()
+    assert opened(tmp_path).work() == (3, 120, 11)
+
+
+@pytest.mark.parametrize("body", [b"[]", b'["a",1]', b'["a",1,"2"]', b"7", b"{}", b'["a",', b"\xff", b""])
+def test_a_line_with_a_right_checksum_and_another_content_is_damaged(body: bytes) -> None:
+    assert decode_line(b"%08x\t%s\n" % (zlib.crc32(body), body)) is None
+
+
+def test_after_a_full_disk_the_same_requests_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(tmp_path)
+    journal.append("a", ["1"])
+    journal.flush()
+    journal.append("b", ["2"])
+
+    def fail(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("ste_jax.storage.journal.sync_file", fail)
+        with pytest.raises(OSError, match="No space"):
+            journal.flush()
+    journal.append("c", ["3"])
+    journal.flush()
+    for reader in (journal, opened(tmp_path)):
+        assert [reader.read(id_) for id_ in "abc"] == [[b"1"], [b"2"], [b"3"]]

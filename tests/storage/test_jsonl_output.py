@@ -122,6 +122,21 @@ def test_files_that_are_no_outputs_are_left_alone(tmp_path: Path, content: str) 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_ends_within_its_header_is_started_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "out.jsonl"
+    make(path)
+    content = path.read_bytes()
+    header = content.partition(b"\n")[0]
+    for length in (10, len(header) // 2, len(header) - 1):
+        path.write_bytes(header[:length])
+        caplog.clear()
+        assert make(path) == IDS
+        assert str(path) in caplog.text
+        assert path.read_bytes() == content
+
+
 def test_an_empty_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "out[1].jsonl"
     path.touch()

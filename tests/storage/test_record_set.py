@@ -257,6 +257,32 @@ def test_work_goes_on_after_reopening(tmp_path: Path) -> None:
     assert Work(**require_success(epath.Path(tmp_path)).work) == after
 
 
+def test_a_kill_before_the_progress_is_stored_loses_no_tokens(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.add("r00000", answers(1), prompt_tokens=100, generated_tokens=7)
+    first.flush()
+    (tmp_path / "PROGRESS.json").unlink()
+    again = opened(tmp_path)
+    again.add("both", answers(3)[1:], prompt_tokens=5, generated_tokens=2)
+    work = again.finish(["r00000", "both"], {}).work
+    assert (work["done"], work["prompt_tokens"], work["generated_tokens"]) == (2, 105, 9)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"done":"1"}', '{"seconds":NaN}', '{"done":-1}', '{"done":null}', '{"other":1}']
+)
+def test_a_progress_of_other_values_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "PROGRESS.json").write_text(content)
+    with raises("data_invalid", "PROGRESS.json"):
+        read_work(epath.Path(tmp_path))
+
+
+def test_a_start_without_its_fingerprint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "STARTED.json").write_text('{"schema_version": 2, "kind": "Generation"}')
+    with raises("data_invalid", "STARTED.json"):
+        opened(tmp_path)
+
+
 def test_square_brackets_in_the_name_of_a_workdir(tmp_path: Path) -> None:
     first = opened(tmp_path / "run[1]")
     add(first, answers(1))

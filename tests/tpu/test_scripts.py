@@ -209,6 +209,76 @@ def test_interrupted_it_deletes(cloud: Cloud, tmp_path: Path) -> None:
     assert not again.billing
 
 
+def occupy(tmp_path: Path, created: str = "theirs", *, gone: bool = False) -> None:
+    """Puts a queued resource into the simulated cloud that no script created."""
+    (tmp_path / "cloud").mkdir(exist_ok=True)
+    theirs = {"nodes": ["pod"], "gone": gone, "created": created}
+    (tmp_path / "cloud" / "state.json").write_text(json.dumps(theirs))
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "WAITING_FOR_RESOURCES", "FAILED"])
+@pytest.mark.parametrize("script", ["create", "watch", "delete"])
+def test_a_taken_name_is_refused_and_left_alone(
+    cloud: Cloud, tmp_path: Path, script: str, state: str
+) -> None:
+    occupy(tmp_path)
+    done = cloud(script, "--type=v6e-8", "--repo=r", "--commit=c", *STE, play={"describe": [state]})
+    assert done.code == 1
+    assert done.verbs("create", "ssh", "delete") == []
+    assert "pod" in done.err.splitlines()[-1]
+    assert "left alone" in done.err
+
+
+def test_a_name_taken_at_the_last_moment_is_left_alone(cloud: Cloud) -> None:
+    for script in ("create", "watch"):
+        done = cloud(script, "--type=v6e-8", "--repo=r", "--commit=c", *STE, play={"create": ["raced"]})
+        assert done.code == 1
+        assert done.verbs("ssh", "delete") == []
+        assert "left alone" in done.err
+
+
+def test_a_request_whose_answer_was_lost_is_withdrawn(cloud: Cloud) -> None:
+    done = cloud("create", "--type=v6e-8", play={"create": ["lost"]})
+    assert done.code == 1
+    assert done.verbs("create", "delete") == ["create", "delete"]
+
+
+def test_adopted_machines_are_used_and_deleted(cloud: Cloud, tmp_path: Path) -> None:
+    occupy(tmp_path)
+    done = watch(cloud, "--adopt", play={"describe": ["PROVISIONING", "ACTIVE"]})
+    assert done.code == 0, done.err
+    assert done.verbs("create", "ssh", "delete") == ["ssh", "ssh", "delete"]
+
+
+def test_machines_of_an_earlier_call_are_deleted_but_not_created_twice(cloud: Cloud, tmp_path: Path) -> None:
+    assert cloud("create", "--type=v6e-8").code == 0
+    again = cloud("create", "--type=v6e-8")
+    assert (again.code, again.verbs("create", "delete")) == (1, ["create"])
+    assert cloud("delete").verbs("create", "delete") == ["create", "delete"]
+    assert cloud("create", "--type=v6e-8").code == 0
+    # Somebody else deleted them since, and took the name.
+    occupy(tmp_path)
+    done = cloud("delete")
+    assert (done.code, done.verbs("delete")) == (1, ["delete"])
+    done = cloud("delete", "--adopt")
+    assert (done.code, done.verbs("delete")) == (0, ["delete"] * 2)
+
+
+def test_the_rest_of_an_earlier_watch_makes_room(cloud: Cloud, tmp_path: Path) -> None:
+    kept = watch(cloud, "--keep", "--restarts=0", play={"run": [[75, None]]})
+    assert (kept.code, kept.verbs("delete")) == (1, [])
+    done = watch(cloud, play={"run": [[0, 0]]})
+    assert done.code == 0, done.err
+    assert done.verbs("create", "delete") == ["create", "delete"] * 2
+
+
+def test_a_name_taken_after_the_deletion_is_left_alone(cloud: Cloud) -> None:
+    done = watch(cloud, play={"run": [[None, None], [0, 0]], "delete": ["taken"]})
+    assert done.code == 1
+    assert done.verbs("create", "delete") == ["create", "delete"]
+    assert "left alone" in done.err
+
+
 def test_a_dry_run_prints_everything_and_calls_nothing(cloud: Cloud) -> None:
     done = watch(cloud, "--dry-run")
     assert done.code == 0, done.err
