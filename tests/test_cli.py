@@ -10,11 +10,11 @@ from typing import Any
 
 import filelock
 import pytest
-from errors import raises
 
 import ste_jax
 from ste_jax.cli import MODULES
 from ste_jax.commands.arguments import normalize
+from tests.errors import raises
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # Loads the package once and runs every case in a forked process of its own.

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from absl import flags
-from errors import raises
 from ml_collections import ConfigDict, config_flags
 
 from ste_jax import cli
 from ste_jax.config import RunConfig, read_config
 from ste_jax.config_renames import RENAMED, RENAMED_VALUES
+from tests.errors import raises
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.config import RunConfig, fingerprint_of
@@ -14,6 +13,7 @@ from ste_jax.pipeline import stage_folders
 from ste_jax.records import Generation
 from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import RecordSet
+from tests.errors import raises
 
 MakeConfig = Callable[..., RunConfig]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
-from judges import load_judge, load_model
 
 from ste_jax.judge import Judge
 from ste_jax.model import buckets_below
 from ste_jax.records import ComparisonResult
+from tests.errors import raises
+from tests.judges import load_judge, load_model
 
 X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
 PAIRS = [
@@ -21,9 +21,15 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def judge(smollm2_path: Path) -> Judge:
-    """Writes up to four tokens before its verdict is forced."""
+def real(smollm2_path: Path) -> Judge:
+    """SmolLM2; writes up to four tokens before its verdict is forced."""
     return load_judge(smollm2_path, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def judge(tiny_model: Path) -> Judge:
+    """The same with a random model of two layers, where the size does not matter."""
+    return load_judge(tiny_model, max_new_tokens=4)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,8 @@ def result(judge: Judge) -> ComparisonResult:
     return judge.compare(X, GOOD, BAD)
 
 
-def test_a_comparison_has_every_number(judge: Judge, result: ComparisonResult) -> None:
+def test_a_comparison_has_every_number(real: Judge) -> None:
+    judge, result = real, real.compare(X, GOOD, BAD)
     assert result.winner in ("A", "B")
     assert result.winner == ("A" if result.probability_a > 0.5 else "B")
     assert result.confidence == max(result.probability_a, 1 - result.probability_a)
@@ -61,15 +68,15 @@ def test_a_template_is_checked_when_a_judge_is_loaded(smollm2_path: Path, tmp_pa
 
 
 @pytest.mark.parametrize("votes", [1, 3])
-def test_exchanging_the_responses_negates_the_log_odds_bit_for_bit(judge: Judge, votes: int) -> None:
-    one, other = judge.compare(X, GOOD, BAD, votes=votes), judge.compare(X, BAD, GOOD, votes=votes)
+def test_exchanging_the_responses_negates_the_log_odds_bit_for_bit(real: Judge, votes: int) -> None:
+    one, other = real.compare(X, GOOD, BAD, votes=votes), real.compare(X, BAD, GOOD, votes=votes)
     assert one.log_odds == -other.log_odds
     assert {one.winner, other.winner} == {"A", "B"}
 
 
-def test_many_comparisons_give_what_each_gives_alone(judge: Judge, result: ComparisonResult) -> None:
+def test_many_comparisons_give_what_each_gives_alone(real: Judge) -> None:
     pairs = [{"instruction": X, "response_a": GOOD, "response_b": BAD}, *PAIRS]
-    together = judge.compare_many(iter(pairs))
+    result, together = real.compare(X, GOOD, BAD), real.compare_many(iter(pairs))
     assert [r.id for r in together[1:]] == [pair["id"] for pair in PAIRS]
     assert together[0].log_odds == pytest.approx(result.log_odds, abs=1e-4)
     assert together[1].to_dict()["source"] == "s0"
@@ -151,13 +158,11 @@ def test_pairs_are_checked_before_the_first_is_judged(smollm2_path: Path) -> Non
     assert fresh.model._engine is None
 
 
-def test_a_finished_file_is_read_and_not_judged_again(
-    judge: Judge, smollm2_path: Path, tmp_path: Path
-) -> None:
+def test_a_finished_file_is_read_and_not_judged_again(judge: Judge, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "verdicts.jsonl"
     first = judge.compare_many(PAIRS, out=out)
     content = out.read_bytes()
-    fresh = load_judge(smollm2_path, max_new_tokens=4)
+    fresh = load_judge(tiny_model, max_new_tokens=4)
     assert fresh.compare_many(PAIRS, out=out) == first
     assert fresh.model._engine is None
     assert out.read_bytes() == content
@@ -166,8 +171,8 @@ def test_a_finished_file_is_read_and_not_judged_again(
     assert [r["id"] for r in records] == [p["id"] for p in PAIRS]
     assert records == [json.loads(json.dumps(r.to_dict())) for r in first]
     for other in (
-        load_judge(smollm2_path, max_new_tokens=5),
-        load_judge(smollm2_path, max_new_tokens=4, seed=1),
+        load_judge(tiny_model, max_new_tokens=5),
+        load_judge(tiny_model, max_new_tokens=4, seed=1),
     ):
         with raises("output_mismatch", "verdicts.jsonl"):
             other.compare_many(PAIRS, out=out)
@@ -175,7 +180,7 @@ def test_a_finished_file_is_read_and_not_judged_again(
         fresh.compare_many(PAIRS[:2], out=out)
 
 
-def test_an_interrupted_call_continues(judge: Judge, smollm2_path: Path, tmp_path: Path) -> None:
+def test_an_interrupted_call_continues(judge: Judge, tiny_model: Path, tmp_path: Path) -> None:
     """A call that was stopped after its first result ends with the bytes of an uninterrupted call."""
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     judge.compare_many(PAIRS, out=whole)
@@ -187,14 +192,14 @@ def test_an_interrupted_call_continues(judge: Judge, smollm2_path: Path, tmp_pat
                 raise KeyboardInterrupt
             yield item
 
-    stopping = load_judge(smollm2_path, max_new_tokens=4)
+    stopping = load_judge(tiny_model, max_new_tokens=4)
     stopping._results = stop_after_one.__get__(stopping)
     stopping.model = judge.model
     with pytest.raises(KeyboardInterrupt):
         stopping.compare_many(PAIRS, out=out)
     assert not out.exists()
     made = []
-    again = load_judge(smollm2_path, max_new_tokens=4)
+    again = load_judge(tiny_model, max_new_tokens=4)
     again.model = judge.model
     again._results = lambda *a, **o: (made.append(r.id) or r for r in results(again, *a, **o))
     again.compare_many(PAIRS, out=out)

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from judges import load_judge
 
 from ste_jax.data.comparisons import Ranking
 from ste_jax.judge import Judge
@@ -15,6 +14,7 @@ from ste_jax.judging.verdict import PARSER
 from ste_jax.records import Comparison
 from ste_jax.storage.jsonl_output import iter_output
 from tests.errors import raises
+from tests.judges import load_judge
 
 X = "Name the capital of France."
 ANSWERS = ["The capital of France is Paris.", "Bananas are yellow.", "Paris, I think.", "No.", "It is Rome."]

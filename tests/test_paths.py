@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from errors import raises
 
 from ste_jax.paths import local_path
+from tests.errors import raises
 
 
 def test_a_path_is_absolute_and_a_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax import pipeline
@@ -27,6 +26,7 @@ from ste_jax.stages.context import Context
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.success import require_success
 from ste_jax.training.loop import TrainResult
+from tests.errors import raises
 
 _SECONDS = ("seconds", "total_seconds", "peak_rss_mib")
 ANNOTATED = "iteration_1/annotate/part-00000-of-00001.jsonl"

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from errors import raises
 from ml_collections import ConfigDict
 
 import ste_jax
 from ste_jax.config import read_config
 from ste_jax.shipped import config_folder, config_names, import_config, read_config_file, resolve_config
+from tests.errors import raises
 
 ROOT = Path(__file__).parents[1]
 

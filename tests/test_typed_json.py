@@ -5,10 +5,10 @@ import json
 from typing import Any, Literal
 
 import pytest
-from errors import raises
 
 from ste_jax.records import Comparison, ComparisonResult, Generation, Instruction, Judgment, OrderResult
 from ste_jax.typed_json import accepts, build
+from tests.errors import raises
 
 WRONG_NUMBERS = [None, True, "1", [], {}, float("nan"), float("inf"), 10**30, -(10**30), 10**400]
 JUDGMENT = {

@@ -6,14 +6,14 @@ from typing import Any
 
 import pyarrow
 import pytest
-from errors import raises
 from pyarrow import parquet
-from result_cases import judged
 
 from ste_jax.benchmarks import rewardbench
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.benchmarks.catalogue import load
 from ste_jax.metrics.policy import POLICIES
+from tests.errors import raises
+from tests.result_cases import judged
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow
 import pytest
 import result_cases
-from errors import raises
 from pyarrow import parquet
 
 from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, rm_bench
@@ -21,6 +20,7 @@ from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.metrics.policy import POLICIES
 from ste_jax.metrics.stats import wilson_interval
 from ste_jax.records import Comparison, ComparisonResult, Label, opposite
+from tests.errors import raises
 
 WRONG = POLICIES["wrong"]
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 
 from ste_jax.checkpoint.card import SCHEMA_VERSION, ModelCard
 from ste_jax.models.presets import PRESETS
+from tests.errors import raises
 
 # Written by version 0.1 of the package, before cards had a schema version.
 VERSION_1 = json.loads((Path(__file__).parent / "data" / "card_version_1.json").read_text())

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from errors import raises
-from pods import Pod, python, same
 from safetensors.torch import load_file
 
 from ste_jax.checkpoint import export, folder
@@ -24,6 +22,8 @@ from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import hidden_states
 from ste_jax.models.rope import RopeScaling
 from ste_jax.sharding import TRAIN, make_mesh
+from tests.errors import raises
+from tests.pods import Pod, python, same
 
 Make = Callable[..., Path]
 ROPE = {

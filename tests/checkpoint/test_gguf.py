@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from errors import raises
 from gguf import GGMLQuantizationType as Kind
 
 from ste_jax.checkpoint.source import open_model
@@ -19,6 +18,7 @@ from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.presets import PRESETS
 from ste_jax.models.rope import LinearScaling, RopeScaling
 from ste_jax.sharding import TRAIN
+from tests.errors import raises
 
 V, D, F, L, HEADS, KV, H = 64, 32, 64, 2, 4, 2, 16
 METADATA = {

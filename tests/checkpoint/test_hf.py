@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from errors import raises
 from safetensors.torch import load_file, save_file
 
 from ste_jax.checkpoint.export import config_fields
@@ -22,6 +21,7 @@ from ste_jax.models.llama import LlamaConfig, hidden_states
 from ste_jax.models.rope import LinearScaling, RopeScaling
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.text.tokenizer import load_tokenizer
+from tests.errors import raises
 
 Make = Callable[..., Path]
 # As published with Llama 3.1 8B, in the form that transformers wrote before version 5.

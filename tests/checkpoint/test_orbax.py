@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax import logs
@@ -28,6 +27,7 @@ from ste_jax.checkpoint.orbax import (
 )
 from ste_jax.models.llama import Llama, LlamaConfig, initialize
 from ste_jax.sharding import TRAIN, make_mesh
+from tests.errors import raises
 
 CFG = LlamaConfig(
     vocab_size=64,

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from errors import raises
 
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import fingerprint
@@ -26,6 +25,7 @@ from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.template import ChatSettings
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
+from tests.errors import raises
 
 Make = Callable[..., Path]
 CFG = LlamaConfig(

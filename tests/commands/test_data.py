@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 
 from ste_jax.commands.data import printable, report
 from ste_jax.data.overview import overview
+from tests.errors import raises
 
 
 def shown(tmp_path: Path, *rows: dict[str, Any], name: str = "f.jsonl") -> list[str]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from judges import load_judge
+from tests.judges import load_judge
 
 X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
 PAIRS = [

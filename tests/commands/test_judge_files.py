@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from absl import app
-from judges import load_judge
 
 from ste_jax.commands.judge import score_rubric
 from ste_jax.storage.jsonl_output import iter_output
+from tests.judges import load_judge
 
 X = "Name the capital of France."
 ANSWERS = ["The capital of France is Paris.", "Bananas are yellow.", "Paris, I think."]

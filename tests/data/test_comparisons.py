@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from errors import raises
 from pyarrow import parquet
 
 from ste_jax.data.comparisons import (
@@ -20,6 +19,7 @@ from ste_jax.data.comparisons import (
 )
 from ste_jax.data.sources import read_instructions
 from ste_jax.records import Comparison, ComparisonResult
+from tests.errors import raises
 
 PAIR = {"instruction": "Add 2 and 3.", "response_a": "5", "response_b": "6", "label": "A"}
 UNLABELLED = {name: value for name, value in PAIR.items() if name != "label"}

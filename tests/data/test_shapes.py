@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow
 import pytest
-from errors import raises
 from pyarrow import ipc, parquet
 
 from ste_jax.data.comparisons import (
@@ -19,6 +18,7 @@ from ste_jax.data.comparisons import (
 )
 from ste_jax.data.sources import read_instructions, read_prompts
 from ste_jax.records import Comparison
+from tests.errors import raises
 
 USER, GOOD, BAD = (
     {"role": role, "content": text}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from errors import raises
 from pyarrow import parquet
 
 from ste_jax.data.sources import read_instructions
+from tests.errors import raises
 
 
 def _jsonl(path: Path, *records) -> str:

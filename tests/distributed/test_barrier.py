@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from pods import Pod, python, same
+
+from tests.pods import Pod, python, same
 
 WORKER = """
 import json, time

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from pods import Pod, python, same
+
+from tests.pods import Pod, python, same
 
 # The runtime of a TPU numbers its processes by the slice; the CPU runtime takes the number from this field.
 PERMUTED = """

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 from etils import epath
-from pods import Ended, Pod
 
 from ste_jax.distributed import rendezvous as rendezvous_module
 from ste_jax.distributed.monitor import read_process_env
 from ste_jax.distributed.preflight import _answer_within, commit_of, refuse
 from ste_jax.distributed.rendezvous import rendezvous
 from ste_jax.storage.files import read_json
+from tests.errors import raises
+from tests.pods import Ended, Pod
 
 FACTS = {"host": "h", "disk_gb": 50.0, "memory_gb": 20.0, "commit": "a", "config": "c", "devices": 8}
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pods import Pod, same
 
 from ste_jax.evaluation.result import read_result
 from ste_jax.training.metrics import read_metrics
+from tests.pods import Pod, same
 
 pytestmark = pytest.mark.pods
 FLAGS = (

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 from evaluation_cases import item, result, right
 
 from ste_jax.errors import SteError
@@ -16,6 +15,7 @@ from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import read_result
 from ste_jax.metrics.policy import POLICIES
+from tests.errors import raises
 
 FORMAT_1 = Path(__file__).parent / "fixtures" / "result_format_1.jsonl"
 VALUES = (None, True, -1, 1.5, float("nan"), 10**400, "", "A", "\ud800", [], [[3]], {}, {"a": None})

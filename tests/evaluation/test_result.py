@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from errors import raises
 from evaluation_cases import item, result, right, run_of
 
 from ste_jax.data.comparisons import comparison_from_row
@@ -12,6 +11,7 @@ from ste_jax.evaluation.result import SCHEMA, read_result, to_record
 from ste_jax.metrics.traits import surface_of
 from ste_jax.records import ORDERS, ComparisonResult
 from ste_jax.storage.jsonl_output import JsonlOutput
+from tests.errors import raises
 
 ITEMS = [item(i, "AB"[i % 2], response_a="- one\n- two") for i in range(4)]
 # Written by the version before schema versions, from the same comparisons and planted judgments.

@@ -1,11 +1,11 @@
 import sys
 
 import pytest
-from errors import raises
 from lingua import Language
 
 from ste_jax.instructions.filters import LANGUAGES, FilterSettings, FunnelStep, filter_instructions
 from ste_jax.records import Instruction
+from tests.errors import raises
 
 OFF = {"languages": (), "personal_data": False}
 ENGLISH = [

@@ -1,10 +1,10 @@
 import random
 
 import pytest
-from errors import raises
 
 from ste_jax.instructions.sampler import UNLABELLED, Quota, sample
 from ste_jax.records import Instruction
+from tests.errors import raises
 
 
 def _pool(**counts: int) -> list[Instruction]:

@@ -3,10 +3,10 @@ import json
 from typing import Any
 
 import pytest
-from errors import raises
 
 from ste_jax.judging.prompts import BUILT_IN, JudgePrompt, load_prompt
 from ste_jax.judging.verdict import OPENING
+from tests.errors import raises
 
 USER = """\
 == Task ==

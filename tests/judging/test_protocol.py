@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.decode.engine import DecodeSettings, Engine
@@ -17,6 +16,7 @@ from ste_jax.metrics.stats import evaluate_judgments
 from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import RecordSet
+from tests.errors import raises
 
 PAIR = Comparison(
     id="p",

@@ -5,13 +5,13 @@ import tracemalloc
 from collections import Counter
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.judging.selection import pair_with_rejected, select_for_training, yield_report
 from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.storage.readers import IndexedRecords
 from ste_jax.storage.record_set import RecordSet
+from tests.errors import raises
 
 
 def pair(i, label, a="long answer", b="short"):

@@ -1,8 +1,8 @@
 import pytest
-from errors import raises
 
 from ste_jax.judging.prompts import BUILT_IN
 from ste_jax.judging.verdict import ForcedVerdict, Verdict, parse_verdict, verdict_suffix
+from tests.errors import raises
 
 
 @pytest.mark.parametrize(

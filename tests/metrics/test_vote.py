@@ -1,7 +1,7 @@
 import pytest
-from errors import raises
 
 from ste_jax.metrics.vote import majority, vote_curve
+from tests.errors import raises
 
 
 def test_most_votes_win_and_the_unparsed_do_not_vote():

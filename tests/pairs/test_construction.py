@@ -1,7 +1,6 @@
 import time
 
 import pytest
-from errors import raises
 
 from ste_jax.pairs.construction import (
     PairChecks,
@@ -15,6 +14,7 @@ from ste_jax.pairs.construction import (
     parse_modified_and_answer,
     similarity,
 )
+from tests.errors import raises
 
 NEW = "Name three rivers in Asia."
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.config import RunConfig
@@ -14,6 +13,7 @@ from ste_jax.stages.held_out import check_labelled_pairs
 from ste_jax.stages.pairs import split
 from ste_jax.storage.readers import IndexedRecords, PickedRecords
 from ste_jax.storage.record_set import RecordSet
+from tests.errors import raises
 
 MakeConfig = Callable[..., RunConfig]
 

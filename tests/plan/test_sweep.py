@@ -5,7 +5,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-from errors import raises
 
 from ste_jax.config import read_config
 from ste_jax.models.presets import PRESETS
@@ -24,6 +23,7 @@ from ste_jax.plan.sweep import (
     write_csv,
 )
 from ste_jax.plan.topology import parse_topology
+from tests.errors import raises
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = read_config(runpy.run_path(str(CONFIGS / "llama3_70b.py"))["get_config"]("v6e-64").to_dict())

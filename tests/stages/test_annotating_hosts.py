@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import pytest
 from etils import epath
-from pods import Ended, Pod, python, same
 
 from ste_jax.config import RunConfig, read_config
 from ste_jax.records import Comparison
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import read_work
+from tests.pods import Ended, Pod, python, same
 
 WORKER = """
 import sys, time

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from errors import raises
 
 from ste_jax import pipeline
 from ste_jax.decode.protocol import GREEDY
@@ -14,6 +13,7 @@ from ste_jax.stages.generation import generate_texts
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import require_success
 from ste_jax.text.chat import Message
+from tests.errors import raises
 
 MakeContext = Callable[..., Context]
 

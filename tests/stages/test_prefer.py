@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -18,6 +17,7 @@ from ste_jax.config import read_config
 from ste_jax.stages import fitting
 from ste_jax.stages.context import Context
 from ste_jax.storage.journal import decode_line, encode_line
+from tests.errors import raises
 
 FLAGS = ("--config.iterations=1", "--config.prefer.epochs=2.0")
 

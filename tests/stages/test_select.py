@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 
 from ste_jax import pipeline
 from ste_jax.stages import select
 from ste_jax.stages.context import Context
 from ste_jax.storage.success import require_success
+from tests.errors import raises
 
 MakeContext = Callable[..., Context]
 TOPICS = ("bread", "bridges", "clouds", "clocks", "rivers", "glass")

@@ -2,7 +2,6 @@ import os
 from pathlib import Path
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.storage.files import (
@@ -14,6 +13,7 @@ from ste_jax.storage.files import (
     remove_temporaries,
     write_atomically,
 )
+from tests.errors import raises
 
 
 def test_canonical_json_is_one_text_a_value() -> None:

@@ -6,10 +6,10 @@ import zlib
 from pathlib import Path
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.storage.journal import Journal, decode_line, encode_line
+from tests.errors import raises
 
 NASTY = '{"text":"one\\ttwo\\n\u2028\x85 é"}'
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.storage.jsonl_output import JsonlOutput, iter_output, read_header
+from tests.errors import raises
 
 SETTINGS = {"model": "m", "judge": {"votes": 1, "orders": ["as_given", "swapped"]}}
 IDS = [f"r{i:02d}" for i in range(20)]

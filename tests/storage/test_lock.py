@@ -4,9 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from errors import raises
-
 from ste_jax.storage.lock import hold_lock
+from tests.errors import raises
 
 HOLD = """
 import sys

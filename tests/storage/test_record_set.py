@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.errors import SteError
@@ -18,6 +17,7 @@ from ste_jax.storage.readers import IndexedRecords, PickedRecords, iter_records,
 from ste_jax.storage.record_set import RecordSet, read_work
 from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
+from tests.errors import raises
 
 FINGERPRINT = {"stage": "select", "seed": 0, "config": {"size": 3}, "inputs": {"instructions": "abc"}}
 # A line separator, a paragraph separator, a next line, a return and a null: none of them may end a line.

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from errors import raises
 from etils import epath
 
 from ste_jax.records import Comparison, Generation, Judgment
 from ste_jax.storage.readers import iter_records, read_records, read_some
 from ste_jax.storage.record_set import RecordSet, check_fingerprint
 from ste_jax.storage.success import read_success, require_success
+from tests.errors import raises
 
 OLD = epath.Path(Path(__file__).parent / "fixtures" / "version_1")
 FINGERPRINT = {"stage": "annotate", "seed": 0, "config": {}, "inputs": {}}

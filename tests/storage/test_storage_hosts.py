@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from etils import epath
-from pods import Pod, python, same
 
 from ste_jax.distributed import process
 from ste_jax.records import Generation
@@ -16,6 +15,7 @@ from ste_jax.storage.jsonl_output import JsonlOutput
 from ste_jax.storage.readers import IndexedRecords, read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import require_success
+from tests.pods import Pod, python, same
 
 WORKER = """
 import sys

@@ -3,11 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from errors import raises
 from transformers import AutoTokenizer
 
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
+from tests.errors import raises
 
 CONTENTS = [
     "Which is better?",

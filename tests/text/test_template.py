@@ -5,10 +5,10 @@ import resource
 import time
 
 import pytest
-from errors import raises
 from transformers.utils import chat_template_utils
 
 from ste_jax.text.template import DEFAULT_DATE, ChatSettings, render
+from tests.errors import raises
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

@@ -9,12 +9,12 @@ import gguf
 import pytest
 import sentencepiece
 import tokenizers
-from errors import raises
 from transformers import AutoTokenizer
 
 from ste_jax.errors import SteError
 from ste_jax.text.template import ChatSettings
 from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
+from tests.errors import raises
 
 ODD_TEXTS = [
     "",

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from errors import raises
 
 from ste_jax.training.metrics import FILE, MetricsLog, read_metrics
+from tests.errors import raises
 
 
 def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):

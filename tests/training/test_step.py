@@ -5,7 +5,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from errors import raises
 from jax.sharding import AbstractMesh, AxisType
 from training_cases import examples, one_device, settings, tiny_model
 
@@ -23,6 +22,7 @@ from ste_jax.training.step import (
     put_batch,
     train_step,
 )
+from tests.errors import raises
 
 TOTAL = 10
 

@@ -1,6 +1,7 @@
 import pytest
-from errors import raises
 from training_cases import settings
+
+from tests.errors import raises
 
 
 @pytest.mark.parametrize(
