@@ -113,8 +113,10 @@ class Judge(JudgeUses):
           SteError: the model cannot be opened, its chat template cannot render the prompt, or the prompt is
             not that of its training.
         """
-        chat = {"chat_template": os.fspath(chat_template), "chat_date": chat_date}
-        opened = Model.load(model, dtype=dtype, mesh=mesh, sequences=sequences, **chat)
+        template = os.fspath(chat_template)
+        opened = Model.load(
+            model, dtype=dtype, mesh=mesh, sequences=sequences, chat_template=template, chat_date=chat_date
+        )
         source, card = opened.source, opened.source.card
         small = source.architecture.parameter_count < SMALL
         budget = _first(max_new_tokens, card and card.max_new_tokens, _SHORT if small else 2048)
@@ -147,7 +149,8 @@ class Judge(JudgeUses):
         judge._arguments = (
             *(("model", os.fspath(model)), ("prompt", prompt), ("rubric", rubric)),
             *(("max_new_tokens", max_new_tokens), ("force_verdict", force_verdict), ("dtype", dtype)),
-            *(("seed", seed), ("mesh", mesh), ("sequences", sequences), *chat.items()),
+            *(("seed", seed), ("mesh", mesh), ("sequences", sequences)),
+            *(("chat_template", template), ("chat_date", chat_date)),
             ("allow_untrained_prompt", allow_untrained_prompt),
         )
         return judge

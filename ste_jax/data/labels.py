@@ -75,7 +75,7 @@ def one_hot_label(fields: Fields, where: str) -> Outcome | None:
     if not given:
         return None
     outcomes = zip(ONE_HOT_COLUMNS, _ONE_HOT, strict=True)
-    found = [outcome for name, outcome in outcomes if given.get(name) == 1]
+    found: list[Outcome] = [outcome for name, outcome in outcomes if given.get(name) == 1]
     if len(found) != 1 or any(value not in (0, 1) for value in given.values()):
         raise SteError(
             "data_invalid", f"{where}: exactly one of the columns {', '.join(values)} must be 1, the others 0"

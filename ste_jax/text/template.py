@@ -243,7 +243,7 @@ class _Metered(NodeTransformer):
         return node
 
 
-def _metered(node: nodes.Expr | None, least: int = _ITEM) -> nodes.Filter:
+def _metered(node: nodes.Node | None, least: int = _ITEM) -> nodes.Filter:
     return nodes.Filter(node, "_spend", [nodes.Const(least)], [], None, None)
 
 
