@@ -7,13 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from ste_jax.checkpoint.source import CARD
 from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
-from ste_jax.errors import SteError
 from ste_jax.judge_uses import JudgeUses
-from ste_jax.judging.calibration import Calibration, calibration_of, read_calibration
+from ste_jax.judging.calibration import Calibration
 from ste_jax.judging.compare import (
     CompareSettings,
     OnFlip,
@@ -26,24 +24,21 @@ from ste_jax.judging.compare import (
     source_settings,
 )
 from ste_jax.judging.decision import DecisionRule
-from ste_jax.judging.prompts import load_prompt
+from ste_jax.judging.defaults import SHORT_BUDGET, judge_settings, stored_calibration
 from ste_jax.judging.protocol import (
     JudgeSettings,
     JudgingProtocol,
     check_prompt,
     check_reference,
-    trained_prompt,
 )
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
-from ste_jax.model import SMALL, Model
+from ste_jax.model import Model
 from ste_jax.progress import Progress
 from ste_jax.records import Comparison, ComparisonResult, Order
 from ste_jax.storage.jsonl_output import JsonlOutput
 from ste_jax.versions import versions
 
 SCHEMA = "ste-verdicts"
-# Budgets up to this end within two polls of the engine, so more prompts are read at once.
-_SHORT = 32
 
 
 class Judge(JudgeUses):
@@ -117,33 +112,22 @@ class Judge(JudgeUses):
         opened = Model.load(
             model, dtype=dtype, mesh=mesh, sequences=sequences, chat_template=template, chat_date=chat_date
         )
-        source, card = opened.source, opened.source.card
-        small = source.architecture.parameter_count < SMALL
-        budget = _first(max_new_tokens, card and card.max_new_tokens, _SHORT if small else 2048)
-        forced = _first(force_verdict, card and card.force_verdict, small)
-        if budget < (0 if forced else 1):
-            raise SteError(
-                "argument_invalid", f"max_new_tokens must be 1 or more, or 0 with force_verdict, not {budget}"
-            )
-        trained = trained_prompt(source)
-        if prompt or trained is None:
-            chosen = load_prompt(prompt or ("short" if small else "standard"), rubric)
-        else:
-            chosen = dataclasses.replace(trained, rubric=rubric or trained.rubric)
-        if trained is not None:
-            chosen = chosen.with_sanitizer_of(trained)
+        settings = judge_settings(
+            opened.source,
+            prompt=prompt,
+            rubric=rubric,
+            max_new_tokens=max_new_tokens,
+            force_verdict=force_verdict,
+            seed=seed,
+        )
         if not allow_untrained_prompt:
-            check_prompt(source, chosen)
-        if budget <= _SHORT:
+            check_prompt(opened.source, settings.prompt)
+        if settings.max_new_tokens <= SHORT_BUDGET:
             # Short judgments end together, so the prompts of many are read at once.
             opened.settings = dataclasses.replace(opened.settings, prefill_tokens=2048)
-        if card and card.calibration:
-            calibration = calibration_of(card.calibration, source.path / CARD)
-        else:
-            calibration = read_calibration(source.digest())
-        settings = JudgeSettings(chosen, budget, forced, seed)
         judge = cls(opened, settings, allow_untrained_prompt=allow_untrained_prompt)
         judge.protocol().check_template()
+        calibration = stored_calibration(opened.source)
         if calibration is not None and calibration.settings == judge.calibration_settings():
             judge.calibration = calibration
         judge._arguments = (
@@ -403,11 +387,6 @@ class Judge(JudgeUses):
             on_flip=settings.on_flip,
             seed=self.settings.seed,
         )
-
-
-def _first(*values: Any) -> Any:
-    """Returns the first value that is not None."""
-    return next(value for value in values if value is not None)
 
 
 @functools.lru_cache(maxsize=4)

@@ -18,8 +18,6 @@ from ste_jax.storage.files import digest
 from ste_jax.text.chat import Message, Role, encode_chat
 from ste_jax.text.template import ChatSettings
 
-# Models below this number of parameters follow no judge format by themselves and are computed in float32.
-SMALL = 1_000_000_000
 _BUCKETS = (
     *(128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
     *(12288, 16384, 24576, 32768, 65536),
@@ -98,9 +96,8 @@ class Model:
           SteError: the model cannot be opened.
         """
         source = open_model(os.fspath(model), ChatSettings(os.fspath(chat_template), chat_date))
-        small = source.architecture.parameter_count < SMALL
         trained = source.card.dtype if source.card else None
-        dtype = dtype or trained or ("float32" if small else "bfloat16")
+        dtype = dtype or trained or ("float32" if source.is_small else "bfloat16")
         if dtype not in ("float32", "bfloat16"):
             raise SteError("argument_invalid", f"dtype must be float32 or bfloat16, not {dtype}")
         settings = DecodeSettings(

@@ -35,6 +35,7 @@ from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 
 CARD = "model.json"
 PARAMETERS = "parameters"
+_SMALL = 1_000_000_000  # parameters
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.jinja")
 Weights = GgufWeights | HfWeights
@@ -62,6 +63,11 @@ class ModelSource:
     weights: Weights | None
     _read: Callable[[str, jax.ShapeDtypeStruct], jax.Array]
     chat: ChatSettings = ChatSettings()
+
+    @property
+    def is_small(self) -> bool:
+        """True below one billion parameters: such models follow no judge format by themselves."""
+        return self.architecture.parameter_count < _SMALL
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

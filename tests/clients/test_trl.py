@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import ste_jax
 from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.source import open_model
+from tests.judges import load_judge
 
 pytestmark = pytest.mark.clients
 
@@ -34,7 +34,7 @@ def test_one_grpo_step(smollm2_path: Path, policy: Path, tmp_path: Path, convers
     def turns(text):
         return [{"role": "user", "content": text}] if conversational else text
 
-    judge = ste_jax.Judge.load(str(smollm2_path))
+    judge = load_judge(smollm2_path)
     against, group = judge.reward_function(baseline="answer"), judge.reward_function(on_abstain=0.5)
     seen = []
 
