@@ -14,11 +14,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from ste_jax.distributed import preemption
+
+# Before the other imports: a preemption does not wait for them.
+preemption.exit_on_signal()
+
 from absl import flags
 
 from ste_jax import __version__, logs, options
 from ste_jax.commands.arguments import flag_value, normalize
-from ste_jax.distributed import preemption, process
+from ste_jax.distributed import process
 from ste_jax.distributed.preemption import EXIT_STOPPED, StopRequested
 from ste_jax.errors import SteError
 from ste_jax.shipped import config_names
@@ -111,7 +116,6 @@ def main() -> None:
 
 def _dispatch() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    logging.getLogger("absl").setLevel(logging.WARNING)
     if len(sys.argv) < 2 or sys.argv[1] in ("help", *_HELP):
         print(USAGE)
         return
@@ -125,6 +129,8 @@ def _dispatch() -> None:
     except SteError as error:
         _fail(str(error))
     importlib.import_module(MODULES[sys.argv[1]])
+    # After absl.logging is imported, which sets the level of this logger.
+    logging.getLogger("absl").setLevel(logging.WARNING)
     if _HELP.intersection(sys.argv[2:]):
         print(USAGE + _help_of_flags())
         return

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-# Most of the time goes into compilation: LLVM skips its optimizations, XLA does not.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import numpy as np
@@ -168,7 +166,6 @@ class Ste:
         self.config = config
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("XLA_")},
-            "XLA_FLAGS": os.environ["XLA_FLAGS"],
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "COLUMNS": "160",

@@ -37,7 +37,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> dic
         program.write_text(f"#!/bin/sh\n{line}\n")
         program.chmod(0o755)
     return os.environ | {
-        "XLA_FLAGS": "",  # as users run it
         "VENV": str(venv),
         "PYTHONPATH": str(ROOT),
         "STE_INSTALLED": "1",

@@ -24,7 +24,9 @@ class StopRequested(Exception):
 
 
 def exit_on_signal() -> None:
-    """Makes SIGTERM end the process at once with `EXIT_STOPPED`."""
+    """Makes SIGTERM end the process at once with `EXIT_STOPPED`; only the main thread can do it."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     signal.signal(signal.SIGTERM, _exit)
     # `block_signal` may have held one back.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.catalogue import aggregates
+from ste_jax.errors import SteError
 from ste_jax.evaluation.result import Result
 from ste_jax.judging.decision import reparse, results_of, unparsed_samples, votes_by_example
 from ste_jax.metrics.agreement import agreement
@@ -48,8 +49,15 @@ def numbers(result: Result, policy: Policy) -> dict[str, Any]:
     """Returns every number of a result as a JSON-ready dict.
 
     Raises:
-      SteError: no comparison has a better response ("no_labels").
+      SteError: no comparison has a better response ("no_labels"); the message names the file.
     """
+    try:
+        return _numbers(result, policy)
+    except SteError as error:
+        raise SteError(error.code, f"{result.path}: {error}") from error
+
+
+def _numbers(result: Result, policy: Policy) -> dict[str, Any]:
     run, seed = result.run, result.run["seed"]
     pairs = judged(result, policy)
     rows = partial(_rows, pairs, seed=seed, policy=policy)

@@ -195,7 +195,8 @@ def _rows_of_format_1(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, An
             raise SteError(
                 "result_invalid", f"{path}, line {number}: not a line of a result file ({error})"
             ) from error
-    run, source = kinds["header"][0].get("run"), kinds["header"][0].get("data_source")
+    header = kinds.get("header", [{}])[0]
+    run, source = header.get("run"), header.get("data_source")
     if not isinstance(run, dict) or not isinstance(run.get("data"), dict):
         raise SteError("result_invalid", f"{path}, line 1: the header has no settings; evaluate again")
     run["data"]["source"] = source
