@@ -124,7 +124,7 @@ def test_fingerprint_sees_every_change() -> None:
 
 
 def test_saving_again_replaces_the_model(own: Path, tokenizer: Tokenizer) -> None:
-    # What a killed run left beside it does not stop the next one.
+    # What a killed run left next to it does not stop the next one.
     (own.parent / "own.partial" / "parameters").mkdir(parents=True)
     save_model(own, random_model(seed=1), dataclasses.replace(CARD, name="second"), tokenizer)
     source = open_model(own)

@@ -71,7 +71,7 @@ def test_the_pairs_of_an_instruction_stay_together(make_config: MakeConfig) -> N
     splits = split(make_config(pairs={"mode": ("nearest", "random", "truncated")}), several)
     parts = [{p.prompt_id for p in part} for part in vars(splits).values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 4
-    assert [len(part) for part in vars(splits).values()] == [6, 3, 3, 0]  # of 2 and 3 that were asked for
+    assert [len(part) for part in vars(splits).values()] == [6, 3, 3, 0]  # for 2 and 3 requested
     assert all_ids(splits) == ids(several)
 
 
