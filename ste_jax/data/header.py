@@ -54,7 +54,8 @@ def shown(columns: Iterable[str]) -> str:
 
 def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
     """Returns the columns that differ from an absent known one in case, blanks and punctuation only."""
-    plain = {_plain(name): name for name in known if name not in columns}
+    # Sorted, since hashes order a set anew in each process; of several forms the one in small letters counts.
+    plain = {_plain(name): name for name in sorted(known) if name not in columns}
     return {c: plain[_plain(c)] for c in columns if c not in known and _plain(c) in plain}
 
 
