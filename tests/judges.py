@@ -1,4 +1,4 @@
-"""Loads judges and models on one of the fake devices of the tests: eight would hold eight copies."""
+"""Judges and models on one of the fake devices of the tests (eight would hold eight copies), and pairs."""
 
 import os
 from typing import Any
@@ -7,6 +7,11 @@ from ste_jax.judge import Judge
 from ste_jax.model import Model
 
 ONE_DEVICE = (1, 1, 1)
+X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
+PAIRS = [
+    {"id": f"r{i}", "instruction": f"{X} ({i})", "response_a": GOOD, "response_b": BAD, "source": f"s{i}"}
+    for i in range(5)
+]
 
 
 def load_judge(model: str | os.PathLike[str], **options: Any) -> Judge:

@@ -11,13 +11,7 @@ from ste_jax.judge import Judge
 from ste_jax.model import buckets_below
 from ste_jax.records import ComparisonResult
 from tests.errors import raises
-from tests.judges import load_judge, load_model
-
-X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
-PAIRS = [
-    {"id": f"r{i}", "instruction": f"{X} ({i})", "response_a": GOOD, "response_b": BAD, "source": f"s{i}"}
-    for i in range(5)
-]
+from tests.judges import BAD, GOOD, PAIRS, X, load_judge, load_model
 
 
 @pytest.fixture(scope="module")

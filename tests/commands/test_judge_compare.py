@@ -7,13 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.judges import load_judge
-
-X, GOOD, BAD = "Name a river.", "The Rhine is a river.", "A rose is a flower."
-PAIRS = [
-    {"id": f"r{i}", "instruction": f"{X} ({i})", "response_a": GOOD, "response_b": BAD, "source": f"s{i}"}
-    for i in range(5)
-]
+from tests.judges import GOOD, PAIRS, X, load_judge
 
 
 def test_the_command_writes_what_python_returns(ste: Any, tiny_model: Path, tmp_path: Path) -> None:
