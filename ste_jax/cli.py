@@ -134,7 +134,7 @@ def _dispatch() -> None:
     if _HELP.intersection(sys.argv[2:]):
         print(USAGE + _help_of_flags())
         return
-    # Here: it takes longer to import than the rest of this module, and there is no handler of SIGTERM before.
+    # Here: --help and --version do without it.
     from absl import app
 
     app.run(_guarded, flags_parser=_parse_flags)

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 
-from ste_jax.data.messages import joined_turns
 from ste_jax.data.pair_shapes import placed
 from ste_jax.records import Comparison
 
@@ -53,8 +52,3 @@ def _numbered(texts: Sequence[str], name: str) -> str:
     if len(texts) == 1:
         return texts[0]
     return "\n\n".join(f"{name} {number}:\n{text}" for number, text in enumerate(texts, 1))
-
-
-def conversation(turns: Turns) -> str:
-    """Returns a conversation up to the response as one text (see `flatten_messages`)."""
-    return joined_turns(turns)

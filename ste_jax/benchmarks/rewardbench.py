@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ste_jax.benchmarks.pairing import chosen_and_rejected, conversation, prompt_key
+from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.data.files import path_words
+from ste_jax.data.messages import joined_turns
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.records import Comparison, ComparisonResult
@@ -82,7 +83,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         name = f"{subset}/{row.name('id')}"
         seen[name] += 1
         id_ = name if seen[name] == 1 else f"{name}/{seen[name]}"
-        instruction = conversation(row.turns("prompt")) if prior else row.text("prompt")
+        instruction = joined_turns(row.turns("prompt")) if prior else row.text("prompt")
         made.append(
             chosen_and_rejected(
                 id_=id_,

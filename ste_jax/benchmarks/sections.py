@@ -1,5 +1,6 @@
 """Weighted means over the subsets of a benchmark. Missing subsets are named, not left out of the mean."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -65,18 +66,17 @@ class Subsets:
 
     def short(self, expected: Mapping[str, int]) -> dict[str, str]:
         """Returns "n of expected" by subset, for subsets with fewer scores than expected."""
-        return {
-            name: f"{self._pairs[name]} of {n}"
-            for name, n in expected.items()
-            if name in self._pairs and self._pairs[name] < n
-        }
+        return self._miscounted(expected, operator.lt)
 
     def surplus(self, expected: Mapping[str, int]) -> dict[str, str]:
         """Returns "n of expected" by subset, for subsets with more scores than expected."""
+        return self._miscounted(expected, operator.gt)
+
+    def _miscounted(self, expected: Mapping[str, int], differs: Callable[[int, int], bool]) -> dict[str, str]:
         return {
             name: f"{self._pairs[name]} of {n}"
             for name, n in expected.items()
-            if name in self._pairs and self._pairs[name] > n
+            if name in self._pairs and differs(self._pairs[name], n)
         }
 
     def mean(self, weights: Mapping[str, float]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class _Run:
         self.evaluations: list[tuple[int, float]] = []
         self._batches, self._settings, self._rules, self._mesh = batches, settings, rules, mesh
         self._checkpoints, self._evaluate, self._metrics = checkpoints, evaluate, metrics
-        self._total = batches.total_steps
+        self._total, self._facts = batches.total_steps, _describe(batches, settings)
         self._arrays: dict[str, np.ndarray] = {}
         self._parameters = 0
 
@@ -178,7 +178,7 @@ class _Run:
             self.state, meta = self._checkpoints.restore(
                 self.resumed_from, checkpointed(on_mesh(shapes, self._mesh))
             )
-            _refuse_other_run(meta["run"], _describe(self._batches, settings))
+            _refuse_other_run(meta["run"], self._facts)
             if settings.lora_rank:
                 model = replace_trainable(load_model(), self.state.model)
                 self.state = dataclasses.replace(self.state, model=model)
@@ -269,7 +269,7 @@ class _Run:
 
     def _save(self, *, evaluation_pending: bool) -> None:
         meta = {
-            "run": _describe(self._batches, self._settings),
+            "run": self._facts,
             "evaluations": self.evaluations,
             "evaluation_pending": evaluation_pending,
         }
