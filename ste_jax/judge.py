@@ -239,8 +239,7 @@ class Judge(JudgeUses):
             with JsonlOutput(out, run, schema=SCHEMA) as output:
                 if not output.finished:
                     self._judge_into(output, comparisons, settings, protocol, bar)
-                records = list(output)
-        return [ComparisonResult.from_dict(c, r) for c, r in zip(comparisons, records, strict=True)]
+                return output.results(comparisons, ComparisonResult.from_dict)
 
     def _judge_into(
         self,

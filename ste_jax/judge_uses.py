@@ -308,4 +308,4 @@ def _in_chunks(
                     output.flush()
                     bar.advance(records=len(part))
                 output.finish([row.id for row in rows])
-            return [kind.from_dict(record) for record in output]
+            return output.results(rows, lambda _, record: kind.from_dict(record))

@@ -15,8 +15,13 @@ Check = Callable[[Any], bool]
 _MOST = 2**63
 
 
-def build(kind: type[T], value: Any) -> T:
-    """Returns the dataclass whose fields a JSON object holds.
+def build(kind: type[T], value: Any, *, ignore_unknown: bool = False) -> T:
+    """Returns the dataclass whose fields a JSON object holds; a list in a field of tuples stays a list.
+
+    Args:
+      kind: the dataclass.
+      value: the JSON object.
+      ignore_unknown: skip keys that are no field, instead of refusing them.
 
     Raises:
       ValueError: names the fields that are unknown, missing or of another type.
@@ -24,7 +29,9 @@ def build(kind: type[T], value: Any) -> T:
     if not isinstance(value, Mapping):
         raise ValueError(f"not an object but a {type(value).__name__}")
     checks, required = field_checks(kind), _required(kind)
-    if unknown := sorted(value.keys() - checks.keys()):
+    if ignore_unknown:
+        value = {name: item for name, item in value.items() if name in checks}
+    elif unknown := sorted(value.keys() - checks.keys()):
         raise ValueError(f"unknown fields: {', '.join(map(repr, unknown))}")
     if missing := sorted(required - value.keys()):
         raise ValueError(f"missing fields: {', '.join(missing)}")
@@ -60,7 +67,7 @@ def _required(kind: Any) -> frozenset[str]:
 def accepts(hint: Any) -> Check:
     """Returns the function that is True for JSON values of a type.
 
-    A float may be written as an int; numbers must be finite.
+    A float may be written as an int; numbers must be finite. Tuples are written as lists.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -68,8 +75,10 @@ def accepts(hint: Any) -> Check:
         return lambda value: any(check(value) for check in inner)
     if origin is Literal:
         return lambda value: type(value) is str and value in arguments
-    if origin is list:
+    if origin is list or (origin is tuple and arguments[1:] == (...,)):
         return _list_of(arguments[0])
+    if origin is tuple:
+        return _list_of_each(arguments)
     if origin is dict:
         inner_check = accepts(arguments[1])
         return lambda value: type(value) is dict and all(map(inner_check, value.values()))
@@ -85,6 +94,15 @@ def _list_of(hint: Any) -> Check:
             and (not value or (set(map(type, value)) == {int} and check(min(value)) and check(max(value))))
         )
     return lambda value: type(value) is list and all(map(check, value))
+
+
+def _list_of_each(hints: tuple[Any, ...]) -> Check:
+    checks = [accepts(hint) for hint in hints]
+    return lambda value: (
+        type(value) is list
+        and len(value) == len(checks)
+        and all(check(item) for check, item in zip(checks, value, strict=True))
+    )
 
 
 def check_unicode(value: Mapping[str, Any]) -> None:

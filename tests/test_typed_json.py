@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
+from ste_jax.judging.ranking import RankResult
+from ste_jax.judging.scoring import ScoreResult
 from ste_jax.records import Comparison, ComparisonResult, Generation, Instruction, Judgment, OrderResult
 from ste_jax.typed_json import accepts, build
 from tests.errors import raises
@@ -93,3 +95,41 @@ def test_the_result_of_a_comparison_is_checked(field, wrong):
     with raises("data_invalid", "c7", field):
         ComparisonResult.from_dict(comparison, {name: v for name, v in value.items() if name != field})
     assert dataclasses.replace(made) == made
+
+
+RANKING = RankResult(
+    ranks=[1, 2],
+    best=0,
+    win_probabilities=[0.7, 0.3],
+    strengths=[0.4, -0.4],
+    method="round_robin",
+    comparisons=1,
+    abstained=0,
+    cycles=[(0, 1, 2)],
+)
+SCORE = ScoreResult(value=0.5, method="anchors", trained=True, comparisons=({"id": "c"},))
+
+
+@pytest.mark.parametrize(
+    ("made", "field", "wrong"),
+    [
+        *((RANKING, "ranks", value) for value in (None, 3, ["1"], [1.5], {"0": 1})),
+        *((RANKING, "cycles", value) for value in ([3], [[0, 1]], [[0, 1, 2, 3]], [[0, 1, "2"]])),
+        *((RANKING, "method", value) for value in ("best", 3, None)),
+        *((SCORE, "value", value) for value in ("5", float("nan"), [])),
+        *((SCORE, "comparisons", value) for value in ({}, [3], "x")),
+        (SCORE, "trained", 1),
+        (SCORE, "usage", {"total_tokens": 0.5}),
+    ],
+)
+def test_rankings_and_scores_are_checked(made, field, wrong):
+    value = json.loads(json.dumps(made.to_dict()))
+    assert type(made).from_dict(value | {"another column": [1]}) == made
+    with raises("data_invalid", field):
+        type(made).from_dict(value | {field: wrong})
+
+
+@pytest.mark.parametrize("made", [RANKING, SCORE])
+def test_a_ranking_or_score_without_a_field_is_refused(made):
+    with raises("data_invalid", "method"):
+        type(made).from_dict({name: item for name, item in made.to_dict().items() if name != "method"})

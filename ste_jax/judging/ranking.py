@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special, stats
 
 from ste_jax.errors import SteError
+from ste_jax.typed_json import build
 
 Method = Literal["round_robin", "swiss", "knockout"]
 WinProbabilities = Callable[[list[tuple[int, int]]], Sequence[float | None]]
@@ -70,11 +71,16 @@ class RankResult:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Builds the result of a dict that `to_dict` made; other keys are ignored."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        known: dict[str, Any] = {name: item for name, item in value.items() if name in fields}
-        known["cycles"] = [tuple(cycle) for cycle in value["cycles"]]
-        return cls(**known)
+        """Builds the result from a dict that `to_dict` made; other keys are ignored.
+
+        Raises:
+          SteError: "data_invalid": a field is missing or of another type.
+        """
+        try:
+            result = build(cls, value, ignore_unknown=True)
+        except (ValueError, RecursionError) as error:
+            raise SteError("data_invalid", f"not the result of a ranking ({error})") from error
+        return dataclasses.replace(result, cycles=[(i, j, k) for i, j, k in result.cycles])
 
 
 def rank_responses(

@@ -17,6 +17,7 @@ from ste_jax.randomness import sample_keys
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.sanitize import sanitize
 from ste_jax.text.tokenizer import Tokenizer
+from ste_jax.typed_json import build
 
 RUBRIC = "How well does the response do what the instruction asks, and how correct is it?"
 OPENING = "Score: [["
@@ -74,12 +75,18 @@ class ScoreResult:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Builds the result of a dict that `to_dict` made; other keys are ignored."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        known = {name: item for name, item in value.items() if name in fields}
-        if "comparisons" in known:
-            known["comparisons"] = tuple(known["comparisons"])
-        return cls(**known)
+        """Builds the result from a dict that `to_dict` made; other keys are ignored.
+
+        Raises:
+          SteError: "data_invalid": a field is missing or of another type.
+        """
+        try:
+            result = build(cls, value, ignore_unknown=True)
+        except (ValueError, RecursionError) as error:
+            raise SteError("data_invalid", f"not the result of a score ({error})") from error
+        if result.comparisons is None:
+            return result
+        return dataclasses.replace(result, comparisons=tuple(result.comparisons))
 
 
 def levels_of(scale: Sequence[int]) -> tuple[int, ...]:

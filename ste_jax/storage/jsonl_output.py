@@ -8,9 +8,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 
@@ -30,6 +30,9 @@ from ste_jax.storage.files import (
 from ste_jax.storage.lock import hold_lock
 from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.storage.sink import JournaledSink
+
+Row = TypeVar("Row")
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 _STARTED = "STARTED.json"
@@ -151,6 +154,27 @@ class JsonlOutput(JournaledSink):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yields the records of the finished file."""
         return iter_output(self.path)
+
+    def results(self, rows: Sequence[Row], build: Callable[[Row, dict[str, Any]], R]) -> list[R]:
+        """Returns what a function builds from each row of the input and its record in the finished file.
+
+        Raises:
+          SteError: as `iter_output` and as the function, with the file and the line; "data_damaged" if the
+            file does not hold one record for each row.
+        """
+        records = list(self)
+        if len(records) != len(rows):
+            raise SteError(
+                "data_damaged", f"{self.path}: {len(records)} records for {len(rows)} rows; make it again"
+            )
+        results = []
+        for number, (row, record) in enumerate(zip(rows, records, strict=True), 2):
+            try:
+                results.append(build(row, record))
+            except SteError as error:
+                where = f"{self.path}, line {number}"
+                raise SteError(error.code, f"{where}: {error}; delete the file and make it again") from error
+        return results
 
     def close(self) -> None:
         """Makes everything added so far durable, and releases the lock."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from ste_jax.errors import SteError
 from ste_jax.storage.jsonl_output import JsonlOutput, iter_output, read_header
 from tests.errors import raises
 
@@ -163,6 +164,23 @@ def test_broken_and_missing_lines_are_named(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines[:3], ""]), "utf-8")
     with raises("data_damaged", "out.jsonl"):
         list(iter_output(epath.Path(path)))
+
+
+def test_results_are_built_of_the_rows_and_their_records(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    make(path)
+
+    def build(row: str, found: dict) -> tuple[str, str]:
+        if found["id"] != row:
+            raise SteError("data_invalid", f"not {row}")
+        return row, found["text"]
+
+    with opened(path) as output:
+        assert output.results(IDS, build) == [(id_, record(id_)["text"]) for id_ in IDS]
+        with raises("data_invalid", "out.jsonl, line 3", "not other"):
+            output.results([IDS[0], "other", *IDS[2:]], build)
+        with raises("data_damaged", "20 records for 19 rows"):
+            output.results(IDS[1:], build)
 
 
 def test_requests_without_records_are_a_loud_defect(tmp_path: Path) -> None:
