@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite, from a fresh checkout.   bash scripts/test.sh [pytest arguments]
+# Linters, types and the test suite without its marked parts, from a fresh checkout.   bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh

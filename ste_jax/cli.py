@@ -123,7 +123,7 @@ def _dispatch() -> None:
         print(f"ste {__version__}")
         return
     if sys.argv[1] not in MODULES:
-        _fail(f"{sys.argv[1]!r} is not a command", usage=True)
+        _fail(f"{sys.argv[1]!r} is not a command; `ste help` lists them")
     try:
         sys.argv[:] = normalize(sys.argv)  # absl and ml_collections read this list
     except SteError as error:
@@ -140,9 +140,9 @@ def _dispatch() -> None:
     app.run(_guarded, flags_parser=_parse_flags)
 
 
-def _fail(message: str, *, usage: bool = False) -> NoReturn:
+def _fail(message: str) -> NoReturn:
     """Ends the process with one message, which may hold text from files."""
-    sys.exit(f"ste: {visible_message(message)}" + (f"\n\n{USAGE}" if usage else ""))
+    sys.exit(f"ste: {visible_message(message)}")
 
 
 def _guarded(argv: list[str]) -> None:
@@ -155,7 +155,7 @@ def _guarded(argv: list[str]) -> None:
         print(f"ste: stopped; what was finished is safe, {_again()} goes on from there", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
     except UsageError as error:
-        _fail(str(error), usage=True)
+        _fail(f"{error}; see `ste {sys.argv[1]} --help`")
     except SteError as error:
         logging.getLogger("ste_jax").error("%s [%s]", error, error.code)
         _fail(str(error))
@@ -202,11 +202,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
             flags.FLAGS["config"].value.lock()  # reports a file that could not be read
         return rest
-    except AttributeError as error:
+    except (AttributeError, KeyError) as error:
         _refuse_renamed(argv)
-        # It holds the KeyError of the unknown field, which may name a similar one in a second line.
-        text = getattr(error.args[0], "args", error.args)[0]
-        _fail(f"--config has no field {' '.join(str(text).split())}")
+        # An AttributeError holds the KeyError of the unknown field, which may name a similar one in a second
+        # line; the KeyError of an unknown section is raised as it is.
+        text = " ".join(str(getattr(error.args[0], "args", error.args)[0]).split())
+        _fail(f"--config has no field {text}: docs/CONFIG.md lists the fields")
     except FileNotFoundError as error:
         if error.filename != (flag_value(argv, "config") or "").partition(":")[0]:
             _fail(str(error).strip().splitlines()[-1].strip())
@@ -221,9 +222,13 @@ def _refuse_renamed(argv: list[str]) -> None:
     from ste_jax.config_renames import renamed_field
 
     for argument in argv:
-        field = argument.lstrip("-").removeprefix("config.").partition("=")[0]
-        if argument.startswith("-") and (new := renamed_field(field)):
-            _fail(f"--config.{field} is now --config.{new}")
+        if not argument.startswith(("--config.", "-config.")):
+            continue
+        names = argument.lstrip("-").partition("=")[0].split(".")[1:]
+        for end in range(1, len(names) + 1):  # a renamed section, too
+            field = ".".join(names[:end])
+            if new := renamed_field(field):
+                _fail(f"--config.{field} is now --config.{new}")
 
 
 def _help_of_flags() -> str:

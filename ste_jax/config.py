@@ -5,9 +5,10 @@ neither files nor devices.
 import dataclasses
 import functools
 import math
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import dacite
+from ml_collections import ConfigDict
 
 from ste_jax.config_field import JUDGING, STAGES, config_field, values_affecting
 from ste_jax.config_renames import check_renamed
@@ -334,6 +335,24 @@ def fingerprint_of(config: RunConfig, stage: str) -> dict[str, Any]:
     return values_affecting(config, stage)
 
 
+def complete(config: ConfigDict, kind: type = RunConfig) -> None:
+    """Adds the fields with defaults that a configuration leaves out, so that flags can set every field.
+
+    Fields of `prefer` are not added: without a value there, that of `train` holds.
+    """
+    for field in dataclasses.fields(kind):
+        missing = field.name not in config
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if missing and dataclasses.is_dataclass(default):
+            config[field.name] = ConfigDict(dataclasses.asdict(cast(Any, default)))
+        elif missing and default not in (dataclasses.MISSING, None):
+            config[field.name] = ConfigDict(default) if isinstance(default, dict) else default
+        elif isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            section = config.get(field.name)
+            if isinstance(section, ConfigDict):
+                complete(section, field.type)
+
+
 def read_config(value: dict[str, Any]) -> RunConfig:
     """Returns the checked configuration of a nested dict (`ConfigDict.to_dict()`).
 
@@ -362,12 +381,22 @@ def _read(kind: type[T], value: dict[str, Any]) -> T:
         return dacite.from_dict(kind, value, dacite.Config(strict=True, type_hooks={float: _number}))
     except dacite.UnexpectedDataError as error:
         raise SteError("config_invalid", f"config: {error}; docs/CONFIG.md lists the fields") from error
+    except dacite.WrongTypeError as error:
+        choices = get_args(error.field_type) if get_origin(error.field_type) is Literal else ()
+        expected = f"one of {', '.join(map(repr, choices))}" if choices else _type_name(error.field_type)
+        raise SteError(
+            "config_invalid", f"config: {error.field_path} must be {expected}, not {error.value!r}"
+        ) from error
     except dacite.DaciteError as error:
         raise SteError("config_invalid", f"config: {error}") from error
     except SteError:
         raise
     except ValueError as error:  # a check of a section
         raise SteError("config_invalid", f"config: {error}") from error
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
 
 
 def _number(value: Any) -> Any:

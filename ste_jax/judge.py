@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from ste_jax.checks import check_text
 from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
@@ -30,12 +31,13 @@ from ste_jax.judging.protocol import (
     JudgingProtocol,
     check_prompt,
     check_reference,
+    is_trained_with,
 )
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
 from ste_jax.model import Model
 from ste_jax.progress import Progress
 from ste_jax.records import Comparison, ComparisonResult, Order
-from ste_jax.storage.jsonl_output import JsonlOutput
+from ste_jax.storage.jsonl_output import JsonlOutput, check_output
 from ste_jax.versions import versions
 
 SCHEMA = "ste-verdicts"
@@ -151,6 +153,10 @@ class Judge(JudgeUses):
         card = self.model.source.card
         return card is not None and card.judge_prompt is not None
 
+    def is_trained_with(self, rubric: str | None) -> bool:
+        """Returns True if the model was trained as a judge with this prompt and rubric."""
+        return is_trained_with(self.model.source, self._settings_with(rubric).prompt)
+
     def calibration_settings(self) -> dict[str, Any]:
         """Returns the settings that a calibration holds for: another prompt or budget needs another one."""
         settings = {
@@ -229,6 +235,8 @@ class Judge(JudgeUses):
           SteError: an argument or a pair is invalid, or `out` was made with another model or other settings.
         """
         settings = CompareSettings(votes=votes, orders=orders, on_flip=on_flip)
+        if out is not None:
+            check_output(out)
         comparisons = self._checked(pairs)
         protocol = self.protocol(rubric)
         with Progress("judge", len(comparisons), disable=not progress) as bar:
@@ -237,7 +245,9 @@ class Judge(JudgeUses):
                 return [found[comparison.id] for comparison in comparisons]
             run = self.run_settings(protocol, settings) | {"pairs": content_hash(comparisons)}
             with JsonlOutput(out, run, schema=SCHEMA) as output:
-                if not output.finished:
+                if output.finished:
+                    bar.advance(records=len(comparisons))
+                else:
                     self._judge_into(output, comparisons, settings, protocol, bar)
                 return output.results(comparisons, ComparisonResult.from_dict)
 
@@ -279,15 +289,32 @@ class Judge(JudgeUses):
         """Returns the `run_settings` of comparisons with this rubric and number of votes."""
         return self.run_settings(self.protocol(rubric), CompareSettings(votes=votes))
 
+    def check_call(self, rubric: str | None, votes: int) -> None:
+        """Refuses a rubric or a number of votes before anything is judged.
+
+        Raises:
+          SteError: "argument_invalid" or "untrained_prompt".
+        """
+        CompareSettings(votes=votes)
+        self.protocol(rubric)
+
     def protocol(self, rubric: str | None = None) -> JudgingProtocol:
-        """Returns the prompts and the parser of this judge, with another rubric if one is given."""
-        settings = self.settings
-        if rubric is not None and rubric != settings.prompt.rubric:
-            prompt = dataclasses.replace(settings.prompt, rubric=rubric)
-            if not self._allow_untrained_prompt:
-                check_prompt(self.model.source, prompt)
-            settings = dataclasses.replace(settings, prompt=prompt)
+        """Returns the prompts and the parser of this judge, with another rubric if one is given.
+
+        Raises:
+          SteError: "argument_invalid" or "untrained_prompt".
+        """
+        settings = self._settings_with(rubric)
+        if settings is not self.settings and not self._allow_untrained_prompt:
+            check_prompt(self.model.source, settings.prompt)
         return JudgingProtocol(settings, self.model.source.tokenizer)
+
+    def _settings_with(self, rubric: str | None) -> JudgeSettings:
+        if rubric is None or rubric == self.settings.prompt.rubric:
+            return self.settings
+        check_text("rubric", rubric)
+        prompt = dataclasses.replace(self.settings.prompt, rubric=rubric)
+        return dataclasses.replace(self.settings, prompt=prompt)
 
     def _checked(self, pairs: Iterable[Mapping[str, Any] | Comparison]) -> list[Comparison]:
         comparisons = checked_comparisons(pairs)

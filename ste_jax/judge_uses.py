@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from ste_jax.checks import as_list
 from ste_jax.data.comparisons import Ranking, Scoring, ranking_from_row, scoring_from_row
 from ste_jax.data.fields import check_unique, unique_id
 from ste_jax.errors import SteError
@@ -26,7 +27,7 @@ from ste_jax.model import Model
 from ste_jax.progress import Progress
 from ste_jax.records import ComparisonResult
 from ste_jax.storage.files import digest
-from ste_jax.storage.jsonl_output import JsonlOutput
+from ste_jax.storage.jsonl_output import JsonlOutput, check_output
 
 SCALE = (1, 5)
 Instruction = str | Sequence[Mapping[str, Any]]
@@ -46,9 +47,8 @@ class JudgeUses:
     model: Model
     settings: JudgeSettings
 
-    @property
-    def trained(self) -> bool:
-        """True if the model was trained as a judge by ste_jax."""
+    def is_trained_with(self, rubric: str | None) -> bool:
+        """Returns True if the model was trained as a judge with this prompt and rubric."""
         raise NotImplementedError
 
     def compare_many(self, pairs: Any, **options: Any) -> list[ComparisonResult]:
@@ -57,6 +57,10 @@ class JudgeUses:
 
     def check_reference(self, reference: str | None) -> None:
         """Refuses a reference that cannot be shown to this judge."""
+        raise NotImplementedError
+
+    def check_call(self, rubric: str | None, votes: int) -> None:
+        """Refuses a rubric or a number of votes before anything is judged."""
         raise NotImplementedError
 
     def call_settings(self, rubric: str | None, votes: int) -> dict[str, Any]:
@@ -92,15 +96,21 @@ class JudgeUses:
         Raises:
           SteError: an argument is invalid.
         """
-        row = {"instruction": instruction, "responses": _listed(responses), "reference": reference}
+        row = {
+            "instruction": instruction,
+            "responses": as_list("rank: responses", responses),
+            "reference": reference,
+        }
+        ranking = ranking_from_row(row, "rank", default_id="rank")
         (result,) = self.rank_many(
-            [row], rubric=rubric, votes=votes, method=method, max_comparisons=max_comparisons
+            [ranking], rubric=rubric, votes=votes, method=method, max_comparisons=max_comparisons
         )
         return result
 
     def best_of(self, instruction: Instruction, responses: Sequence[str], **options: Any) -> str:
         """Returns the best of several responses; the options are those of `rank`."""
-        return responses[self.rank(instruction, responses, **options).best]
+        texts = as_list("best_of: responses", responses)
+        return texts[self.rank(instruction, texts, **options).best]
 
     def score(
         self,
@@ -136,13 +146,18 @@ class JudgeUses:
         row = {"instruction": instruction, "response": response, "baseline": baseline, "reference": reference}
         scoring = scoring_from_row(row, "score", default_id="score")
         if anchors is None:
-            (result,) = self.score_many([row], scale=scale, rubric=rubric, votes=votes)
+            (result,) = self.score_many([scoring], scale=scale, rubric=rubric, votes=votes)
             return result
-        if not (opponents := _listed(anchors)) or not all(isinstance(anchor, str) for anchor in opponents):
+        if not (opponents := as_list("score: anchors", anchors)) or not all(
+            isinstance(anchor, str) for anchor in opponents
+        ):
             raise SteError("argument_invalid", "score: anchors must be a list of at least one text")
         self.check_reference(scoring.reference)
+        self.check_call(rubric, votes)
         items = [Opponents(scoring, "anchors", tuple(opponents))]
-        (result,) = score_against(self, items, trained=self.trained, rubric=rubric, votes=votes)
+        (result,) = score_against(
+            self, items, trained=self.is_trained_with(rubric), rubric=rubric, votes=votes
+        )
         return result
 
     def rank_many(
@@ -167,7 +182,10 @@ class JudgeUses:
         Raises:
           SteError: an argument or a row is invalid, or `out` was made with other settings.
         """
+        if out is not None:
+            check_output(out)
         rankings = _checked(rows, Ranking, ranking_from_row, "rank")
+        self.check_call(rubric, votes)
         for ranking in rankings:
             self.check_reference(ranking.reference)
             schedule_of(ranking.responses, self.settings.seed, method, max_comparisons)
@@ -206,23 +224,28 @@ class JudgeUses:
         Raises:
           SteError: an argument or a row is invalid, or `out` was made with other settings.
         """
+        if out is not None:
+            check_output(out)
         scorings = _checked(rows, Scoring, scoring_from_row, "score")
         levels_of(scale := scale or SCALE)
-        for row in scorings:
-            if row.baseline is not None:
-                self.check_reference(row.reference)
-        tokenizer = self.model.source.tokenizer
+        compared = [row for row in scorings if row.baseline is not None]
+        for row in compared:
+            self.check_reference(row.reference)
+        # On a scale, any rubric will do; only comparisons are bound to the judge's own.
+        own = rubric if compared else None
+        self.check_call(own, votes)
+        scorer = None
+        if len(compared) < len(scorings):
+            scorer = ScaleScorer(self.model.source.tokenizer, scale=scale, rubric=rubric)
         run = partial(
             score_rows,
             self,
-            scorer=partial(ScaleScorer, tokenizer, scale=scale, rubric=rubric),
+            scorer=scorer,
             backend=lambda: self.model.engine,
-            trained=self.trained,
+            trained=self.is_trained_with(own),
             rubric=rubric,
             votes=votes,
         )
-        # On a scale, any rubric will do; only comparisons are bound to the judge's own.
-        own = rubric if any(row.baseline is not None for row in scorings) else None
         settings = {"scale": list(scale), "rubric": rubric}
         call = partial(self.call_settings, own, votes)
 
@@ -254,14 +277,9 @@ class JudgeUses:
         """
         if reference is not None:
             self.check_reference(reference)
+        self.check_call(rubric, votes)
         options = {"rubric": rubric, "votes": votes}
         return RewardFunction(self, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
-
-
-def _listed(values: Any) -> list[Any]:
-    if isinstance(values, str | bytes | Mapping):
-        raise SteError("argument_invalid", f"expected a list of texts, not {type(values).__name__}")
-    return list(values)
 
 
 def _checked(rows: Iterable[Any], kind: type[Row], build: Callable[..., Row], name: str) -> list[Row]:
@@ -298,7 +316,9 @@ def _in_chunks(
             return results
         content = digest([digest(dataclasses.asdict(row)) for row in rows])
         with JsonlOutput(out, call_settings() | settings | {"rows": content}, schema=schema) as output:
-            if not output.finished:
+            if output.finished:
+                bar.advance(records=len(rows))
+            else:
                 for part in chunks(rows, CHUNK):
                     # All of a part, so that the batches of a restart are those of the first start.
                     waiting = any(not output.is_done(row.id) for row in part)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Self, cast
 
 from ste_jax.checkpoint.source import ModelSource, open_model
+from ste_jax.checks import as_list, check_number, check_whole
 from ste_jax.data.messages import flat_turns
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import Group, Request, Sampling
 from ste_jax.decode.settings import DecodeSettings, EngineLimits
 from ste_jax.errors import SteError
 from ste_jax.randomness import sample_keys
-from ste_jax.sharding import DECODE, decode_mesh
+from ste_jax.sharding import DECODE, decode_mesh, is_mesh
 from ste_jax.storage.files import digest
 from ste_jax.text.chat import Message, Role, encode_chat
 from ste_jax.text.template import ChatSettings
@@ -95,6 +96,11 @@ class Model:
         Raises:
           SteError: the model cannot be opened.
         """
+        check_whole("sequences", sequences, least=1)
+        if not (isinstance(mesh, tuple | list) and all(type(size) is int for size in mesh) and is_mesh(mesh)):
+            raise SteError(
+                "argument_invalid", f"mesh must be three sizes, one of them -1 at most, not {mesh!r}"
+            )
         source = open_model(os.fspath(model), ChatSettings(os.fspath(chat_template), chat_date))
         trained = source.card.dtype if source.card else None
         dtype = dtype or trained or ("float32" if source.is_small else "bfloat16")
@@ -150,15 +156,17 @@ class Model:
           SteError: an argument is invalid. A prompt that does not fit the model is no exception: its samples
             have an `error`.
         """
-        if isinstance(prompts, str) or n < 1 or max_new_tokens < 1:
-            raise SteError(
-                "argument_invalid", "generate needs a list of prompts, and n and max_new_tokens of 1 or more"
-            )
+        for name, value in (("n", n), ("max_new_tokens", max_new_tokens)):
+            check_whole(name, value, least=1)
+        check_whole("seed", seed)
+        for name, value in (("temperature", temperature), ("top_p", top_p)):
+            check_number(name, value)
         try:
             sampling = Sampling(temperature, top_p)
-        except ValueError as error:
+        except SteError as error:
             raise SteError("argument_invalid", str(error)) from error
-        conversations = [_messages(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
+        texts = as_list("prompts", prompts)
+        conversations = [_messages(prompt, f"prompts[{i}]") for i, prompt in enumerate(texts)]
         requests = []
         for index, messages in enumerate(conversations):
             ids = tuple(encode_chat(self.source.tokenizer, messages))

@@ -140,7 +140,7 @@ def test_missing_fields_are_refused(section: str, field: str) -> None:
 )
 def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
     # The field or one of its parents is named.
-    with raises("config_invalid", f'"{name.split("__")[0]}'):
+    with raises("config_invalid", name.split("__")[0]):
         read_config(changed(**{name: wrong}))
 
 

@@ -24,6 +24,6 @@ git checkout --quiet --detach "$COMMIT"
 # The VM's own Python may be too old; uv installs another one.
 command -v ~/.local/bin/uv > /dev/null || python3 -m pip install --quiet --user uv
 [ -x .venv/bin/python ] || ~/.local/bin/uv venv --quiet --python 3.11 .venv
-~/.local/bin/uv pip install --quiet --python .venv/bin/python -e '.[tpu]'
+~/.local/bin/uv pip install --quiet --python .venv/bin/python -e '.[tpu,select,report]'
 .venv/bin/python -c 'import ste_jax'
 echo "ready: $(hostname) at $(git rev-parse HEAD)"

@@ -62,7 +62,7 @@ _QUESTION = flags.DEFINE_string(
 )
 _ROW = flags.DEFINE_integer("row", 0, "Row of the file to show, from 0.", lower_bound=0)
 
-USAGE = "usage: ste judge compare|rank|score|show --model=MODEL --data=FILE [--out=FILE]"
+USAGE = "expected: ste judge compare|rank|score|show --model=MODEL --data=FILE [--out=FILE]"
 
 
 def main(argv: list[str]) -> None:
@@ -138,14 +138,16 @@ def _write(
 ) -> None:
     """Judges a file and prints the summary of the results and the seconds to stderr."""
     from ste_jax.distributed.rendezvous import session
+    from ste_jax.storage.jsonl_output import is_finished
 
     with session(out.parent, {"data": _DATA.value or ""}):
         preemption.install_handler()
-        judge, started = load_judge(), time.monotonic()
-        results = judge_all(judge)
+        known, started = is_finished(out), time.monotonic()
+        results = judge_all(load_judge())
         if process.is_process_zero():
             line = summarize(results, time.monotonic() - started)
-            print(line, f"written: {visible(str(out))}", sep="\n", file=sys.stderr)
+            done = "made earlier, nothing was judged" if known else "written"
+            print(line, f"{done}: {visible(str(out))}", sep="\n", file=sys.stderr)
 
 
 def rank_summary(results: Sequence["RankResult"], seconds: float) -> str:
@@ -198,7 +200,9 @@ def summary(results: Sequence[ComparisonResult], seconds: float) -> str:
 def _show() -> None:
     comparisons = _read()
     if _ROW.value >= len(comparisons):
-        raise SteError("row_missing", f"{_DATA.value}: has {len(comparisons)} rows, so no row {_ROW.value}")
+        raise SteError(
+            "row_missing", f"{_DATA.value}: rows are 0 to {len(comparisons) - 1}, not {_ROW.value}"
+        )
     judge, comparison = load_judge(), comparisons[_ROW.value]
     print(visible(show(judge, comparison)))
 

@@ -93,9 +93,13 @@ def output_path(value: str) -> Path:
     """Returns the file that --out names.
 
     Raises:
-      SteError: it is a folder.
+      SteError: see `check_output`.
     """
+    from ste_jax.storage.jsonl_output import check_output  # here: the help must not wait for JAX
+
     path = Path(local_path(value, "--out"))
-    if path.is_dir():
-        raise SteError("path_is_folder", f"--out {path} is a folder; give the name of a file in it")
+    try:
+        check_output(path)
+    except SteError as error:
+        raise SteError(error.code, f"--out {error}") from error
     return path

@@ -8,8 +8,8 @@ import json
 from typing import TYPE_CHECKING
 
 from absl import app, flags
-from ml_collections import config_flags
 
+from ste_jax.commands.config_flag import define_config
 from ste_jax.plan.assumptions import PHASES, Lengths, Phase
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ste_jax.plan.topology import Topology
 
 _REMATS = ("none", "dots", "full")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, as configs/llama3_70b.py.")
+_CONFIG = define_config("Configuration file, as configs/llama3_70b.py.")
 _TOPOLOGY = flags.DEFINE_list("topology", None, "Slices, such as v5p-128 or 2xv6e-256. Several for --sweep.")
 _PHASE = flags.DEFINE_enum("phase", "all", ["all", *PHASES], "Program to compile.")
 _PRICE = flags.DEFINE_list(

@@ -3,9 +3,10 @@
 import dataclasses
 
 from absl import app, flags
-from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
+from ste_jax.commands.config_flag import define_config
+
+_CONFIG = define_config("Configuration file of the run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, shared by all workers.")
 _WAIT = flags.DEFINE_float("wait", 120.0, "Seconds to wait for the other workers.", lower_bound=0.0)
 _DISK = flags.DEFINE_float("min_disk_gb", 20.0, "Required free space in the workdir, in GB.")

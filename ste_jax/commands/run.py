@@ -6,17 +6,15 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
-from ml_collections import config_flags
 
+from ste_jax.commands.config_flag import define_config
 from ste_jax.visible import visible
 
 if TYPE_CHECKING:
     from ste_jax.stages.context import Context
 
 STAGES = ("select", "pairs", "annotate", "train", "prefer", "evaluate")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: a file, or the name of a shipped one."
-)
+_CONFIG = define_config("Configuration: a file, or the name of a shipped one.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if it is missing.")
 _ITERATION = flags.DEFINE_integer("iteration", 1, "Iteration of a single stage.", lower_bound=0)
 _REDO = flags.DEFINE_string("redo", "", "Stage to delete and run again, with all later ones.")

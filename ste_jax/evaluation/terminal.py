@@ -68,9 +68,7 @@ def _headline(report: dict[str, Any]) -> Table:
 
 
 def _groups(report: dict[str, Any]) -> Table:
-    table = _table(
-        "", "", "pairs", "accuracy", "95% interval", "pooled", "both orders", "flips", "says first"
-    )
+    table = _table("", "", "pairs", "accuracy", "95% interval", "pooled", "both orders", "flips", "first")
     for kind, prefix in _GROUPS.items():
         for name, row in report[kind].items():
             _add(table, prefix + name, count(row["n"]), *_shares(row))
@@ -130,9 +128,9 @@ def _leaves(scores: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dic
 def _remarks(report: dict[str, Any]) -> list[str]:
     lines = [f"{report['n']} pairs and {report['ties']} ties; {report['policy']['text']}"]
     votes = report["votes"] or {}
-    for what, silent in (("judgments", report["unparsed"]), ("samples", votes.get("unparsed_samples"))):
-        if silent:
-            reasons = ", ".join(f"{reason} {n}" for reason, n in silent.items())
+    for what, unparsed in (("judgments", report["unparsed"]), ("samples", votes.get("unparsed_samples"))):
+        if unparsed:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in unparsed.items())
             lines.append(f"{what} without a verdict: {reasons}")
     own = report["own_scores"] or {}
     if own.get("missing_subsets"):

@@ -96,7 +96,7 @@ def score_against(
     Args:
       judge: the judge.
       items: responses with their opponents.
-      trained: True if the judge was trained on pairs.
+      trained: True if the judge was trained on pairs with this prompt. No judge is trained with references.
       **options: arguments of `Judge.compare_many`.
     """
     pairs = [
@@ -109,7 +109,8 @@ def score_against(
     for item in items:
         own = [next(results) for _ in item.responses]
         usage = sum_usage(result.usage for result in own)
-        scores.append(mean_win_probability(own, method=item.method, trained=trained, usage=usage))
+        known = trained and item.row.reference is None
+        scores.append(mean_win_probability(own, method=item.method, trained=known, usage=usage))
     return scores
 
 
@@ -117,7 +118,7 @@ def score_rows(
     judge: Comparer,
     rows: Sequence[Scoring],
     *,
-    scorer: Callable[[], ScaleScorer],
+    scorer: ScaleScorer | None,
     backend: Callable[[], Backend],
     trained: bool,
     **options: Any,
@@ -127,9 +128,9 @@ def score_rows(
     Args:
       judge: the judge.
       rows: responses to score.
-      scorer: returns the prompt and the levels for rows without a baseline.
+      scorer: prompt and levels for rows without a baseline; None if there are none.
       backend: returns the engine for them.
-      trained: True if the judge was trained on pairs.
+      trained: see `score_against`.
       **options: arguments of `Judge.compare_many`.
     """
     against = {
@@ -141,9 +142,9 @@ def score_rows(
     scores = dict(
         zip(against, score_against(judge, list(against.values()), trained=trained, **options), strict=True)
     )
-    if alone:
+    if scorer is not None:
         items = [(rows[n].instruction, rows[n].response, rows[n].reference) for n in alone]
-        scores |= zip(alone, score_on_scale(scorer(), backend(), items), strict=True)
+        scores |= zip(alone, score_on_scale(scorer, backend(), items), strict=True)
     return [scores[n] for n in range(len(rows))]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 from ste_jax.checkpoint.source import ModelSource
+from ste_jax.checks import as_list, check_whole
 from ste_jax.data.comparisons import comparisons_from_rows
 from ste_jax.data.fields import check_unique
 from ste_jax.decode.protocol import GREEDY, Limits, Sampling
@@ -36,10 +37,7 @@ class CompareSettings:
     on_flip: OnFlip = "probability"
 
     def __post_init__(self):
-        if isinstance(self.votes, bool) or not isinstance(self.votes, int) or self.votes < 1:
-            raise SteError(
-                "argument_invalid", f"votes must be a whole number of 1 or more, not {self.votes!r}"
-            )
+        check_whole("votes", self.votes, least=1)
         for name, kind in (("orders", Orders), ("on_flip", OnFlip)):
             if getattr(self, name) not in get_args(kind):
                 choices = " or ".join(map(repr, get_args(kind)))
@@ -100,7 +98,7 @@ def checked_comparisons(pairs: Iterable[Mapping[str, Any] | Comparison]) -> list
         raise SteError(
             "argument_invalid", "pairs must be an iterable of dicts; load a file by ste.load_pairs"
         )
-    items = list(pairs)
+    items = as_list("pairs", pairs)
     if items and all(isinstance(item, Comparison) for item in items):
         comparisons = cast(list[Comparison], items)
         check_unique([comparison.id for comparison in comparisons], "pairs")

@@ -4,6 +4,7 @@ import dataclasses
 from typing import TypeVar
 
 from ste_jax.checkpoint.source import CARD, ModelSource
+from ste_jax.checks import check_whole
 from ste_jax.errors import SteError
 from ste_jax.judging.calibration import Calibration, calibration_of, read_calibration
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
@@ -30,6 +31,16 @@ def judge_settings(
     Raises:
       SteError: "argument_invalid" for a budget that leaves no verdict, or the prompt cannot be read.
     """
+    if max_new_tokens is not None:
+        check_whole("max_new_tokens", max_new_tokens, least=0)
+        longest = source.architecture.context_length
+        if max_new_tokens >= longest:
+            raise SteError(
+                "argument_invalid",
+                f"max_new_tokens {max_new_tokens} leaves no room for a prompt in the model's context of "
+                f"{longest} tokens",
+            )
+    check_whole("seed", seed)
     card, small = source.card, source.is_small
     budget = _given(max_new_tokens, card and card.max_new_tokens, SHORT_BUDGET if small else _LONG_BUDGET)
     forced = _given(force_verdict, card and card.force_verdict, small)

@@ -60,6 +60,17 @@ def trained_prompt(source: ModelSource) -> JudgePrompt | None:
         raise SteError(error.code, f"{source.path / CARD}: {error}") from error
 
 
+def is_trained_with(source: ModelSource, prompt: JudgePrompt) -> bool:
+    """Returns True if a model was trained as a judge with a prompt, its rubric included."""
+    card, trained = source.card, trained_prompt(source)
+    return (
+        card is not None
+        and trained is not None
+        and prompt.is_same_template(trained)
+        and card.parser == PARSER
+    )
+
+
 def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
     """Refuses a prompt or parser other than those that a judge was trained with.
 
@@ -67,9 +78,7 @@ def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
       SteError: they differ ("untrained_prompt").
     """
     card, trained = source.card, trained_prompt(source)
-    if card is None or trained is None:
-        return
-    if not prompt.is_same_template(trained) or card.parser != PARSER:
+    if card is not None and trained is not None and not is_trained_with(source, prompt):
         raise SteError(
             "untrained_prompt",
             f"{source.path}: this judge was trained with prompt {trained.name} and parser "

@@ -17,6 +17,7 @@ import choix
 import numpy as np
 from scipy import special, stats
 
+from ste_jax.checks import check_whole
 from ste_jax.errors import SteError
 from ste_jax.typed_json import build
 
@@ -210,8 +211,8 @@ def _check(responses: Sequence[str], method: str | None, max_comparisons: int | 
     if method not in (None, *get_args(Method)):
         names = ", ".join(get_args(Method))
         raise SteError("argument_invalid", f"rank: method must be one of {names}, not {method!r}")
-    if max_comparisons is not None and max_comparisons < 0:
-        raise SteError("argument_invalid", f"rank: max_comparisons must be 0 or more, not {max_comparisons}")
+    if max_comparisons is not None:
+        check_whole("rank: max_comparisons", max_comparisons, least=0)
 
 
 def _hash(seed: int, text: str) -> bytes:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ste_jax.checks import check_number
 from ste_jax.data.messages import flatten_messages
 from ste_jax.errors import SteError
 
@@ -60,6 +61,7 @@ class RewardFunction:
         **options: Any,
     ):
         self.judge, self.baseline, self.reference = judge, baseline, reference
+        check_number("reward: on_abstain", on_abstain)
         self.on_abstain, self.options = float(on_abstain), options
         # Trainers log under this name.
         self.__name__ = f"judge_against_{baseline}" if baseline else "judge_within_group"
@@ -83,8 +85,10 @@ class RewardFunction:
         """
         n = len(completions)
         instructions = _texts("prompts", prompts, n)
+        if (empty := next((i for i, text in enumerate(instructions) if not text.strip()), None)) is not None:
+            raise SteError("data_invalid", f"reward: prompts[{empty}] is empty")
         responses = _texts("completions", completions, n)
-        references = self._column(self.reference, columns, n) or [None] * n
+        references = self._column(self.reference, columns, n, optional=True) or [""] * n
         rows = list(zip(instructions, responses, references, strict=True))
         baselines = self._column(self.baseline, columns, n)
         games = _groups(rows) if baselines is None else _against(rows, baselines)
@@ -113,14 +117,16 @@ class RewardFunction:
             found[game], found[_mirrored(game)] = p, None if p is None else 1.0 - p
         return found
 
-    def _column(self, name: str | None, columns: Mapping[str, Any], n: int) -> list[str] | None:
+    def _column(
+        self, name: str | None, columns: Mapping[str, Any], n: int, *, optional: bool = False
+    ) -> list[str] | None:
         if name is None:
             return None
         if name not in columns:
             raise SteError(
                 "data_invalid", f"reward: the column {name} is missing; there are {sorted(columns)}"
             )
-        return _texts(name, columns[name], n)
+        return _texts(name, columns[name], n, optional=optional)
 
     def for_verl(self, *, instruction: str = "question", batch: bool = False) -> Callable[..., Any]:
         """Returns a `compute_score` for verl, which passes no prompt but the columns of `extra_info`.
@@ -161,15 +167,15 @@ class RewardFunction:
 _Game = tuple[str, str, str, str]
 
 
-def _against(rows: Sequence[tuple[str, str, str | None]], baselines: Sequence[str]) -> list[list[_Game]]:
-    return [[(i, a, b, ref or "")] for (i, a, ref), b in zip(rows, baselines, strict=True)]
+def _against(rows: Sequence[tuple[str, str, str]], baselines: Sequence[str]) -> list[list[_Game]]:
+    return [[(i, a, b, ref)] for (i, a, ref), b in zip(rows, baselines, strict=True)]
 
 
-def _groups(rows: Sequence[tuple[str, str, str | None]]) -> list[list[_Game | None]]:
+def _groups(rows: Sequence[tuple[str, str, str]]) -> list[list[_Game | None]]:
     """Returns the comparisons of each row with the others of its prompt, None with an identical response."""
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, (instruction, _, reference) in enumerate(rows):
-        members[instruction, reference or ""].append(index)
+        members[instruction, reference].append(index)
     games: list[list[_Game | None]] = [[] for _ in rows]
     for (instruction, reference), indices in members.items():
         for i, j in itertools.permutations(indices, 2):
@@ -193,7 +199,7 @@ def _pair(game: _Game) -> dict[str, str]:
     return pair | ({"reference": reference} if reference else {})
 
 
-def _texts(name: str, values: Sequence[Any], n: int) -> list[str]:
+def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) -> list[str]:
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
         found = (
             len(values)
@@ -203,7 +209,10 @@ def _texts(name: str, values: Sequence[Any], n: int) -> list[str]:
         raise SteError(
             "data_invalid", f"reward: {name} must be a list of {n}, one per completion, not {found}"
         )
-    return [_text(value, f"reward: {name}[{index}]") for index, value in enumerate(values)]
+    return [
+        "" if optional and value is None else _text(value, f"reward: {name}[{index}]")
+        for index, value in enumerate(values)
+    ]
 
 
 def _text(value: Any, where: str) -> str:

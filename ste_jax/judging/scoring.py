@@ -95,8 +95,8 @@ def levels_of(scale: Sequence[int]) -> tuple[int, ...]:
     Raises:
       SteError: if it is not two whole numbers, the first smaller, with at most `MAX_LEVELS` levels.
     """
-    whole = not isinstance(scale, str) and all(type(level) is int for level in scale)
-    if not whole or len(scale) != 2 or not scale[0] < scale[1] < scale[0] + MAX_LEVELS or scale[0] < 0:
+    whole = isinstance(scale, tuple | list) and [type(level) for level in scale] == [int, int]
+    if not whole or not scale[0] < scale[1] < scale[0] + MAX_LEVELS or scale[0] < 0:
         raise SteError(
             "argument_invalid", f"score: scale must be (lowest, highest), two whole numbers, not {scale!r}"
         )

@@ -58,7 +58,7 @@ def _table(ratings: Sequence[_Rating], policy: Policy, seed: int) -> dict[str, A
     n = int(np.count_nonzero(~np.isnan(agreed)))
     return {
         "n": n,
-        "silent": n - complete.total(),
+        "unparsed": n - complete.total(),
         "agreement": mean(agreed),
         "interval95": bootstrap_interval(agreed, [x.cluster for x in ratings], seed=seed),
         "kappa": _kappa(complete),

@@ -1,16 +1,8 @@
 """Finds the most similar text by tf-idf."""
 
-import importlib.util
 from collections.abc import Sequence
 
 from ste_jax.extras import needs
-
-
-def check_installed() -> None:
-    """Raises SteError "extra_missing" if the library of `nearest` is not installed; it is not loaded."""
-    with needs("select"):
-        if not importlib.util.find_spec("sklearn"):
-            raise ModuleNotFoundError(name="scikit-learn")
 
 
 def nearest(texts: Sequence[str]) -> list[int | None]:

@@ -16,11 +16,11 @@ from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.data.sources import read_prompts
 from ste_jax.decode.engine import Engine
 from ste_jax.errors import SteError
+from ste_jax.extras import require
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, check_prompt
 from ste_jax.logs import log_mesh
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
-from ste_jax.pairs.similarity import check_installed
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.files import digest
@@ -130,8 +130,14 @@ class Context:
             read_labelled_pairs(self.config.labelled_pairs)
         for path in self.config.select.decontaminate:
             read_prompts(path)
-        if "nearest" in self.config.pairs.modes:
-            check_installed()
+        filters = self.config.select.filters
+        for is_used, modules in (
+            ("nearest" in self.config.pairs.modes, ("sklearn",)),
+            (bool(filters.languages), ("lingua",)),
+            (filters.personal_data, ("phonenumbers", "stdnum")),
+        ):
+            if is_used:
+                require("select", *modules)
 
     def engine(self, source: ModelSource) -> Engine:
         """Returns the engine of a model, and releases that of another one."""

@@ -250,11 +250,11 @@ def _preferences(
 
 def _why_nothing(iteration: int, judgments: Iterable[Judgment]) -> str:
     verdicts = Counter((judgment.verdict, judgment.correct) for judgment in judgments)
-    silent = verdicts[None, False] + verdicts[None, True]
+    unparsed = verdicts[None, False] + verdicts[None, True]
     return (
         f"iteration {iteration}: none of {verdicts.total()} judgments can be trained on. Correct ones: "
         f"{verdicts['A', True]} with verdict A, {verdicts['B', True]} with verdict B (both are needed, to "
-        f"balance them); without a verdict: {silent}. All are kept in annotate/. To fix this: more "
+        f"balance them); without a verdict: {unparsed}. All are kept in annotate/. To fix this: more "
         "annotate.samples, more pairs, annotate.force_verdict=True for a model that does not follow the "
         "format, or a stronger seed model"
     )

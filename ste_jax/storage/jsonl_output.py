@@ -189,6 +189,24 @@ class JsonlOutput(JournaledSink):
         self.close()
 
 
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Checks, before a model is opened, that an output can be written to a path or is there.
+
+    Raises:
+      SteError: "path_is_folder", "output_mismatch" if another file is there, or "schema_newer".
+    """
+    file = epath.Path(path)
+    if file.is_dir():
+        raise SteError("path_is_folder", f"{file} is a folder; give the name of a file in it")
+    if _exists(file):
+        read_header(file)
+
+
+def is_finished(path: str | os.PathLike[str]) -> bool:
+    """Returns True if the output at a path is complete."""
+    return _exists(epath.Path(path))
+
+
 def read_header(path: epath.Path) -> dict[str, Any]:
     """Returns the header of a finished output file.
 

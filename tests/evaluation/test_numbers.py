@@ -168,7 +168,7 @@ def test_votes_do_not_hide_what_gave_no_verdict(tmp_path):
     assert numbers(cut, WRONG)["unparsed"] == {"truncated": 6}
 
 
-def test_silent_judgments_agree_as_the_policy_says(tmp_path):
+def test_judgments_without_a_verdict_agree_as_the_policy_says(tmp_path):
     items = [item(i, "A") for i in range(10)]
 
     def texts(one, order, _):
@@ -180,7 +180,7 @@ def test_silent_judgments_agree_as_the_policy_says(tmp_path):
         assert (rows["with_ties"]["n"], rows["with_ties"]["agreement"]) == (n, pytest.approx(share))
         assert rows["without_ties"]["agreement"] == rows["label"]["agreement"] == pytest.approx(share)
         one = wilson_interval(1, 1)
-        assert rows["orders"] == {"n": 1, "silent": 0, "agreement": 1.0, "interval95": one, "kappa": None}
+        assert rows["orders"] == {"n": 1, "unparsed": 0, "agreement": 1.0, "interval95": one, "kappa": None}
 
 
 def test_agreement_is_drawn_by_prompt(tmp_path):

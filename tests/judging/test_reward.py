@@ -148,7 +148,7 @@ def test_bad_batches_are_refused(calls):
     with raises("data_invalid", "prompts"):
         reward("q", ["a"], **good)
     with raises("data_invalid", "solution[0]"):
-        reward(["q"], ["a"], **good | {"solution": [None]})
+        reward(["q"], ["a"], **good | {"solution": [3]})
     with raises("data_invalid", "completions[0]"):
         reward(["q"], [None], **good)
     with raises("data_invalid", "prompts[0]"):
@@ -203,3 +203,9 @@ def test_threads_are_served_in_turn():
     for thread in threads:
         thread.join()
     assert most[0] == 1
+
+
+def test_a_row_without_a_reference_is_judged_without_one(calls):
+    reward = RewardFunction(LongerWins(), baseline="answer", reference="solution")
+    assert reward(["q", "q"], ["a", "b"], answer=["aa", "bb"], solution=[None, "s"]) == [_p(-1), _p(-1)]
+    assert sorted(pair.get("reference", "") for pair in calls[0]) == ["", "s"]

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +110,21 @@ def test_conversations_that_the_template_refuses_are_left_out_and_listed(
     answers, too_long = generate_texts(context, context.seed_model, folder, conversations, **options)
     assert (list(answers), too_long) == (["good"], ["long"])
     assert require_success(folder).summary == {"too_long": ["long"], "chat_invalid": ["bad"]}
+
+
+@pytest.mark.parametrize(
+    ("library", "changes"),
+    [
+        ("lingua", {"select": {"filters": {"languages": ("en",), "personal_data": False}}}),
+        ("phonenumbers", {"select": {"filters": {"languages": (), "personal_data": True}}}),
+        ("sklearn", {"pairs": {"mode": "nearest"}}),
+    ],
+)
+def test_a_library_that_a_later_stage_needs_is_missed_at_the_start(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, library: str, changes: dict
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    context = make_context(**changes)
+    with raises("extra_missing", library, "ste-jax[select]"):
+        pipeline.run_stages(context)
+    assert not list(Path(context.workdir).iterdir())

@@ -142,3 +142,9 @@ def test_the_jobset_fits_its_slices() -> None:
     assert_fits(config, named)
     for path in (command.flag("workdir"), config.model, config.instructions):
         assert path.startswith(only(container["volumeMounts"])["mountPath"] + "/")
+
+
+@pytest.mark.parametrize("file", ["tpu/jobset.yaml", "tpu/worker_setup.sh"])
+def test_workers_install_what_the_shipped_configurations_need(file: str) -> None:
+    (extras,) = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / file).read_text())
+    assert {"tpu", "select", "report"} <= set(extras.split(","))
