@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ste_jax.pairs.reading import normal
+from ste_jax.pairs.reading import is_blank, normal
 
 Values = tuple[str | int, ...]
 
@@ -49,6 +49,8 @@ class PredicateType:
 
         None if there is none, or none that goes with the instruction.
         """
+        if is_blank(meets) or is_blank(fails):
+            return None
         values = list(self.propose(normal(meets), normal(fails)))
         order = rng.permutation(len(values)) if len(values) > 1 else range(len(values))
         for index in order:
@@ -67,8 +69,7 @@ class Predicate:
 
     def holds(self, text: str) -> bool | None:
         """Returns whether a text meets the requirement; None if that is unclear, as for a blank text."""
-        text = normal(text)
-        return self.type.check(text, *self.values) if any(c.isalnum() for c in text) else None
+        return None if is_blank(text) else self.type.check(normal(text), *self.values)
 
     def separates(self, meets: str, fails: str) -> bool:
         """Returns True if it is certain that the first text meets the requirement and the second does not."""

@@ -1,8 +1,8 @@
 """Counts the parts of a text, with bounds where readers may differ, and finds its words.
 
 What a word, a sentence or a paragraph is depends on the reader. Counts are therefore a `Span`: no careful
-reader counts fewer parts than `low` or more than `high`. A count is None where the notion itself is unclear, as
-of a word in Chinese text or of a sentence in code. All functions expect the form of `normal`.
+reader counts fewer parts than `low` or more than `high`. A count is None where the notion itself is
+unclear, as of a word in Chinese text or of a sentence in code. Texts are expected in the form of `normal`.
 """
 
 import functools
@@ -62,6 +62,11 @@ def normal(text: str) -> str:
         return text.strip()
     hidden = ("Cc", "Cf", "Cs", "Co", "Cn")
     return "".join(c for c in text if c == "\n" or unicodedata.category(c) not in hidden).strip()
+
+
+def is_blank(text: str) -> bool:
+    """Returns True if a text has neither letters nor digits."""
+    return not any(c.isalnum() for c in text)
 
 
 @functools.lru_cache(maxsize=512)

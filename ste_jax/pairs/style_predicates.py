@@ -20,8 +20,8 @@ _FOREIGN = frozenset(
     re.findall(
         r"\w+",
         """
-        el la los las del que en una por con para es lo le les des et est dans pour une qui der das und ist nicht ein
-        eine den von zu mit auf il di che non per della da do em uma com het een van niet dat nie się och att som
+        el la los las del que en una por con para es lo le les des et est dans pour une qui der das und ist
+        nicht ein eine den von zu mit auf il di che non per della da do em uma com het een van niet dat nie
         """,
     )
 )
@@ -83,7 +83,7 @@ def _languages(meets: str, fails: str) -> Iterator[Values]:
         yield (found,)
 
 
-_YOU = has(r"\b(?:you|You)\b(?!['’])", r"(?i)\by(?:ou|['’]all|a\b)|\b(?:u|ur|thou|thee|thy)\b")
+_YOU = has(r"\b(?:you|You)\b(?!['’])", r"(?i)\byou(?:r\w*)?\b|\by['’]all\b|\b(?:ya|u|ur|thou|thee|thy)\b")
 _I = has(
     r"\bI (?:a|ha|wa|wi|wo|ca|co|do|di|thi|kno|wan|lik|lov|fee|sai|rea|nee|nev|alw|jus|los|foun|sa)[a-z]+\b"
     r"|\b(?:my|me)\b",
