@@ -1,5 +1,6 @@
 """Types of requirements on the signs of a text: punctuation, digits and quotation marks."""
 
+import itertools
 import re
 
 from ste_jax.pairs import topics
@@ -16,8 +17,7 @@ def _ends_with(mark: str) -> Check:
     def check(text: str) -> bool | None:
         if has_code(text):
             return None
-        end = re.search(r"[^\w\s]*\Z", text)
-        marks = end[0] if end else ""
+        marks = "".join(itertools.takewhile(lambda c: not (c.isalnum() or c.isspace()), reversed(text)))
         if marks == mark:
             return True
         return None if any(form in marks for form in _FORMS[mark]) or "…" in marks else False
@@ -42,10 +42,11 @@ _COMMA = has(r",(?!\d)", r"[,，、،﹐]")
 _COLON = has(r":(?=\s|\Z)", r"[:：︓]")
 _QUESTION = has(r"\?", r"[?？¿؟⁇⁈⁉]")
 _EXCLAMATION = has(r"!", r"[!！¡‼⁉⁈]")
-_PARENTHESES = has(r"(?<!\S)\([^()\n]*[^\W\d_]{2}[^()\n]*\)", r"[()（）]")
+_PARENTHESES = has(r"(?<!\S)\((?=[^()\n]*[^\W\d_]{2})[^()\n]*\)", r"[()（）]")
 # Single quotation marks cannot be told from apostrophes, nor a double one from the sign for inches.
 _QUOTATION = has(
-    r"(?<![\w\"])\"[^\"\n]*\w[^\"\n]*(?<!\d)\"(?!\w)|“[^“”\n]*\w[^“”\n]*”|«[^«»\n]*\w[^«»\n]*»",
+    r"(?<![\w\"])\"(?=[^\"\n]*\w)[^\"\n]*(?<!\d)\"(?!\w)"
+    r"|“(?=[^“”\n]*\w)[^“”\n]*”|«(?=[^«»\n]*\w)[^«»\n]*»",
     r"[\"“”„‟«»‹›`「」『』＂〝〞]|(?<!\w)['‘’‚]|['‘’](?!\w)",
 )
 

@@ -126,12 +126,12 @@ def complete_sentences(text: str) -> tuple[str, ...]:
 
 def _is_certain_end(text: str, match: re.Match[str]) -> bool:
     """Returns True if a full stop, question or exclamation mark ends a sentence for every reader."""
-    before = re.search(r"\S*\Z", text[: match.start()])
-    piece = before[0].strip("\"'“”‘’([*_") if before else ""
+    before = text[max(0, match.start() - 40) : match.start()].split() or [""]
+    piece = before[-1].strip("\"'“”‘’([*_")
     unclear = len(piece) < 2 or "." in piece or piece.isdigit() or piece.casefold() in _ABBREVIATIONS
     if (match[0][0] == "." and unclear) or ".." in match[0] or "…" in match[0]:
         return False
-    following = text[match.end() :].lstrip().lstrip("\"'“‘([*_")
+    following = text[match.end() : match.end() + 40].lstrip().lstrip("\"'“‘([*_")
     return not following or following[0].isupper()
 
 

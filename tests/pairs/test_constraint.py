@@ -7,6 +7,7 @@ import pytest
 
 from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.constraint import constraint, with_requirement
+from ste_jax.pairs.predicate import Predicate
 from ste_jax.pairs.predicates import HELD_OUT, TRAINED
 
 # Pairs of an instruction and two answers, of many forms.
@@ -133,9 +134,8 @@ def decided(candidate: Candidate) -> tuple[bool | None, bool | None]:
     for wording in type_.wordings:
         pattern = re.sub(r"\\\{\d\\\}", "(.+)", re.escape(wording))
         if match := re.fullmatch(pattern, sentence):
-            values = [int(v) if v.isdigit() else v for v in match.groups()]
-            holds = [type_.check(text, *values) for text in (candidate.better, candidate.worse)]
-            return holds[0], holds[1]
+            predicate = Predicate(type_, tuple(int(v) if v.isdigit() else v for v in match.groups()))
+            return predicate.holds(candidate.better), predicate.holds(candidate.worse)
     raise AssertionError(sentence)
 
 

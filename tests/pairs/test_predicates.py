@@ -463,3 +463,14 @@ def test_the_documentation_lists_all_types():
     rows = re.findall(r"^\| `(\w+)` \| (trained|held out) \| (.+) \|$", DOCS.read_text("utf-8"), re.M)
     types = [(type_, "trained") for type_ in TRAINED] + [(type_, "held out") for type_ in HELD_OUT]
     assert rows == [(type_.name, use, type_.wordings[0]) for type_, use in types]
+
+
+@pytest.mark.parametrize(
+    "piece", ["(ab ", '"ab ', "-", ". ", "a", "Mr. Li ", "1. ", "**a", "A\n\n", "''", "! ", " "]
+)
+def test_long_monotonous_texts_take_no_long_time(piece: str):
+    # A check whose time grows with the square of the length would take minutes.
+    text = "Start" + piece * 20_000 + "end"
+    for type_ in ALL:
+        assert Predicate(type_, CASES[type_.name][0]).holds(text) in (True, False, None)
+        type_.separating("Go", text, "Other words.", np.random.default_rng(0))
