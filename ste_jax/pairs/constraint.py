@@ -32,8 +32,7 @@ def constraint(answers: Sequence[Answered], *, seed: int, types: Sequence[Predic
     for answered in sorted(answers, key=lambda a: (int(_random(seed, a, "order").integers(2**62)), a.id)):
         if answered.other is None or normal(answered.answer) == normal(answered.other):
             continue
-        texts = (answered.answer, answered.other)
-        sides = (texts, texts[::-1])
+        sides = (answered.answer, answered.other), (answered.other, answered.answer)
         draws = [_random(seed, answered, index) for index in range(2)]
         found = [_separating(answered, *side, types, rng) for side, rng in zip(sides, draws, strict=True)]
         if not all(found):
