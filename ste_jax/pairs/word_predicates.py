@@ -100,9 +100,11 @@ def _in_order(text: str, first: str, second: str) -> bool | None:
     contained = _contains_both(text, first, second)
     if not contained:
         return contained
-    folded = text.casefold()
-    start, others = folded.find(_stem(first)), (folded.find(_stem(second)), folded.rfind(_stem(second)))
-    return True if start < others[0] else False if others[1] < start else None
+    folded, stems = text.casefold(), (_stem(first), _stem(second))
+    word = next(match for match in _LONE_WORD.finditer(folded) if match[0] == first.casefold())
+    if word.start() < folded.find(stems[1]):
+        return True
+    return False if folded.rfind(stems[1]) < folded.find(stems[0]) else None
 
 
 def _contains_phrase(text: str, phrase: str) -> bool | None:

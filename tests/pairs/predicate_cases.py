@@ -60,7 +60,7 @@ CASES: dict[str, Cases] = {
         ("wash", "iron"),
         ["Wash it and iron it.", "wash, wash, iron, wash"],
         ["Iron it and wash it.", "Wash it.", "Iron it."],
-        ["Iron, wash, iron.", "Washing and iron."],
+        ["Iron, wash, iron.", "Washing and iron.", "It was so. Iron it, wash it."],
     ),
     "first_letter": (
         ("T",),
