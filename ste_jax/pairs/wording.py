@@ -47,6 +47,11 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
+def is_function_word(word: str) -> bool:
+    """Returns True if a word says nothing about the subject of a text."""
+    return word.casefold() in _STOP_WORDS
+
+
 def sentences(text: str) -> list[tuple[int, int]]:
     """Returns the start and end of each sentence; a line break ends one, the number of a list does not."""
     spans, start = [], 0
