@@ -29,7 +29,7 @@ from ste_jax.randomness import generator
 
 KIND = "composite"
 # How often each number of instructions is drawn.
-_COUNTS = {2: 0.5, 3: 0.2, 4: 0.15, 5: 0.15}
+_COUNTS = {2: 0.35, 3: 0.25, 4: 0.2, 5: 0.2}
 MAX_DIFFERENCE = 0.1
 _CUT = (0.2, 0.6)
 # Longer instructions are whole tasks with material, which do not read as one part of several.
