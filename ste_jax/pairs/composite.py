@@ -84,20 +84,27 @@ def composite(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
 def _draw(head: Answered, ring: Ring, random: np.random.Generator, *, is_matched: bool) -> _Draw | None:
     """Returns parts and a foreign instruction from those after the head, none of which overlap."""
     count = int(random.choice(list(_COUNTS), p=list(_COUNTS.values())))
-    chosen, others = [head], []
-    for other in ring.after(head, _TRIED):
-        if any(overlap(part, other) for part in chosen):
-            continue
-        (chosen if len(chosen) < count else others).append(other)
+    further = ring.after(head, _TRIED)
+    chosen = [head]
+    for other in further:
+        if _is_apart(other, chosen):
+            chosen.append(other)
+        if len(chosen) == count:
+            break
     if len(chosen) < 2:
         return None
     parts = [chosen[i] for i in random.permutation(len(chosen))]
     at, cut, phrasing = int(random.integers(len(parts))), random.uniform(*_CUT), draw_phrasing(random)
     draws = (
         _Draw(head=head, parts=parts, at=at, foreign=foreign, cut=cut, phrasing=phrasing)
-        for foreign in others
+        for foreign in further
+        if _is_apart(foreign, parts)
     )
     return next((draw for draw in draws if not is_matched or _is_matched(draw)), None)
+
+
+def _is_apart(other: Answered, chosen: Sequence[Answered]) -> bool:
+    return all(overlap(part, other) is None for part in chosen)
 
 
 def _is_matched(draw: _Draw) -> bool:

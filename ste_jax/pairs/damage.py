@@ -10,7 +10,7 @@ from ste_jax.pairs.overlap import overlap
 from ste_jax.pairs.wording import is_complete, is_function_word, sentences, spaced_words, subjects
 
 _CLAUSE = re.compile(r"[^,;:.!?\n`]+")
-_CLAUSE_CHARS, _CLAUSE_SUBJECTS = 20, 2
+_CLAUSE_CHARS, _CLAUSE_SUBJECTS, _CLAUSE_DIFFERENCE = 20, 2, 0.05
 _STEP = re.compile(r"\s*\d+[.)]\s")
 _BULLET = re.compile(r"\s*[-*•]\s")
 _MIN_SENTENCES, _MIN_STEPS = 4, 3
@@ -26,22 +26,23 @@ def swapped_clause(
 
     The foreign clause names at least two things that neither the instruction nor the answer mentions.
     """
-    known = subjects(answered.instruction) | subjects(answered.answer)
-    options = []
-    for donor in donors:
-        if overlap(answered, donor) is None:
-            options += [
-                (own, donor.answer[slice(*foreign)], donor.id)
-                for own in _clauses(answered.answer)
-                for foreign in _clauses(donor.answer)
-                if abs((own[1] - own[0]) - (foreign[1] - foreign[0])) <= 0.05 * len(answered.answer)
-                and len(subjects(donor.answer[slice(*foreign)]) - known) >= _CLAUSE_SUBJECTS
-            ]
-    if not options:
-        return None
-    (start, end), clause, donor_id = options[random.integers(len(options))]
     text = answered.answer
-    return text[:start] + _cased_as(clause, text[start]) + text[end:], (donor_id,)
+    known = subjects(answered.instruction) | subjects(text)
+    foreign = [
+        (clause, donor.id)
+        for donor in donors
+        if overlap(answered, donor) is None
+        for clause in (donor.answer[slice(*span)] for span in _clauses(donor.answer))
+        if len(subjects(clause) - known) >= _CLAUSE_SUBJECTS
+    ]
+    own = _clauses(text)
+    for index in random.permutation(len(own)):
+        start, end = own[index]
+        options = [f for f in foreign if abs(len(f[0]) - (end - start)) <= _CLAUSE_DIFFERENCE * len(text)]
+        if options:
+            clause, donor_id = options[random.integers(len(options))]
+            return text[:start] + _cased_as(clause, text[start]) + text[end:], (donor_id,)
+    return None
 
 
 def _clauses(text: str) -> list[tuple[int, int]]:

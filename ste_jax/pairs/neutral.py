@@ -29,7 +29,8 @@ def neutral(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
     made: list[Candidate] = []
     for names in random_pairs(pairs, seed=seed, kind=KIND):
         (h, i), (j, k) = ([by_id[id_] for id_ in pairs[name]] for name in names)
-        if any(overlap(left, right) for left, right in itertools.product((h, i), (j, k))):
+        overlaps = any(overlap(left, right) for left, right in itertools.product((h, i), (j, k)))
+        if overlaps or h.answer == i.answer or j.answer == k.answer:
             continue
         made += [_tie(h, j, k), _tie(i, k, j), _tie(j, h, i), _tie(k, i, h)]
     return sorted(made, key=lambda candidate: candidate.key)

@@ -1,12 +1,11 @@
 """The audit of two instructions with their answers: could the answer to one be an answer to the other?"""
 
 from ste_jax.pairs.candidate import Answered
-from ste_jax.pairs.construction import similarity
 from ste_jax.pairs.wording import subjects
 
 # Share of the subjects of the instruction with fewer of them that the other one has as well.
 MAX_SHARED_SUBJECTS = 0.7
-# Jaccard similarity of the words and pairs of words of the two answers.
+# Share of the subjects of either answer that are subjects of both.
 MAX_ANSWER_SIMILARITY = 0.5
 # Share of the subjects of an instruction that the answer to the other one names.
 MAX_COVERED = 0.7
@@ -25,7 +24,9 @@ def overlap(left: Answered, right: Answered) -> str | None:
         return "instructions_near"
     if _covers(right.answer, mine) or _covers(left.answer, other):
         return "answer_fits_both"
-    return "answers_near" if similarity(left.answer, right.answer) > MAX_ANSWER_SIMILARITY else None
+    said = subjects(left.answer), subjects(right.answer)
+    is_near = _share(said[0] & said[1], said[0] | said[1]) > MAX_ANSWER_SIMILARITY
+    return "answers_near" if is_near else None
 
 
 def crossing_reason(left: Answered, right: Answered) -> str | None:

@@ -56,7 +56,8 @@ def truncated(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
 def _shortened(answer: str, random: np.random.Generator) -> tuple[str, str]:
     drawn = random.random()
     if drawn < _OPENER_SHARE:
-        return "opener", _OPENERS[random.integers(len(_OPENERS))]
+        openers = [opener for opener in _OPENERS if opener != answer]
+        return "opener", openers[random.integers(len(openers))]
     if drawn < _OPENER_SHARE + _BARE_SHARE:
         return "bare", beginning(answer, random.uniform(0, _MAX_BARE))
     return "cut", beginning(answer, random.uniform(*SHARES))

@@ -6,6 +6,7 @@ of a pair. Texts in scripts without spaces have few words, and are therefore lef
 
 import functools
 import re
+import sys
 
 _FUNCTION_WORDS = """
 a about above after again all also am an and another any are as ask at be because been before being below
@@ -23,6 +24,8 @@ _WORD = re.compile(r"\w+")
 _SPACED = re.compile(r"\S+")
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)|\n+")
 _NO_END = re.compile(r"(?:^|\s)(?:\d+|[A-Za-z]|e\.g|i\.e|etc|vs|mr|mrs|ms|dr|st|prof|no|fig|u\.s)\.$", re.I)
+# Longer than what _NO_END finds, but for long numbers.
+_LONGEST_NO_END = 12
 _COMPLETE = re.compile(r"[.!?][\"'”’)\]*_]*$")
 
 
@@ -31,7 +34,7 @@ def spaced_words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _SPACED.finditer(text)]
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@functools.lru_cache(maxsize=1 << 15)
 def subjects(text: str) -> frozenset[str]:
     """Returns the words that say what a text is about, in lower case and without a plural s.
 
@@ -39,7 +42,9 @@ def subjects(text: str) -> frozenset[str]:
     """
     words = (word.casefold() for word in _WORD.findall(text))
     return frozenset(
-        _singular(word) for word in words if word not in _STOP_WORDS and (len(word) > 2 or word.isdigit())
+        sys.intern(_singular(word))
+        for word in words
+        if word not in _STOP_WORDS and (len(word) > 2 or word.isdigit())
     )
 
 
@@ -56,7 +61,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """Returns the start and end of each sentence; a line break ends one, the number of a list does not."""
     spans, start = [], 0
     for end in _SENTENCE_END.finditer(text):
-        if end[0][0] != "\n" and _NO_END.search(text[start : end.end()]):
+        if end[0][0] != "\n" and _NO_END.search(text[max(start, end.end() - _LONGEST_NO_END) : end.end()]):
             continue
         spans.append((start, end.end()))
         start = end.end()

@@ -43,3 +43,13 @@ def test_one_more_instruction_changes_few_ties() -> None:
         )
         after = neutral([*many, new], seed=0)
         assert sum(candidate not in after for candidate in before) < 60
+
+
+def test_equal_answers_are_not_in_one_tie() -> None:
+    same = "A bird in the hand is worth two in the bush, say people."
+    twins = [
+        Answered(id=f"t{i}", instruction=f"Explain the saying number {i}", answer=same) for i in range(10)
+    ]
+    for seed in range(10):
+        for candidate in neutral([*answered(), *twins], seed=seed):
+            assert candidate.better != candidate.worse

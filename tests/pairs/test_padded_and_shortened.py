@@ -70,6 +70,13 @@ def test_truncated_is_a_beginning_within_a_sentence() -> None:
             assert share <= (0.6 if candidate.details["variant"] == "cut" else 0.05)
 
 
+def test_an_answer_that_is_an_opener_never_meets_itself() -> None:
+    opener = "Let me think about this step by step."
+    for i in range(300):
+        (candidate,) = truncated([Answered(id=f"{i}", instruction="Why tides?", answer=opener)], seed=0)
+        assert candidate.worse != opener
+
+
 @pytest.mark.parametrize(
     ("share", "start"),
     [
