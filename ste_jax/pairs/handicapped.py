@@ -64,7 +64,7 @@ def _candidate(judged: Answered, other: Answered, ring: Ring, seed: int) -> Cand
 
 
 def _options(judged: Answered, other: Answered, third: Answered | None) -> Iterator[_Option]:
-    misfits = [(other.answer, None)]
+    misfits: list[tuple[str, Answered | None]] = [(other.answer, None)]
     if third:
         misfits.append((f"{other.answer}\n\n{third.answer}", third))
     for fit, (misfit, added) in itertools.product(_openings(judged.answer), misfits):

@@ -56,9 +56,10 @@ def run(program: str, limits: Limits | None = None) -> Outcome:
             "(mbpp), or make them on a Linux machine that allows user namespaces",
         )
     status, output = _launch(program, limits or Limits())
-    if status != 0 or output not in get_args(Outcome):
-        raise SteError("sandbox_unavailable", f"a program could not be confined: {output}")
-    return output
+    outcome = next((known for known in get_args(Outcome) if known == output), None)
+    if status != 0 or outcome is None:
+        raise SteError("sandbox_unavailable", f"a program could not be confined, try again: {output}")
+    return outcome
 
 
 @functools.lru_cache(maxsize=1)
