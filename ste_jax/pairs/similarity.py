@@ -1,4 +1,4 @@
-"""Finds the most similar text by tf-idf."""
+"""Finds the most similar texts by tf-idf."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,16 @@ from ste_jax.extras import needs
 def nearest(texts: Sequence[str]) -> list[int | None]:
     """Returns, for each text, the index of the most similar other text.
 
-    Similarity is the cosine of the tf-idf weights of words and punctuation. The index is None for a text that
-    shares none with any other.
+    The index is None for a text that shares no words with any other; see `neighbours`.
+    """
+    return [found[0][1] if found else None for found in neighbours(texts, 1)]
+
+
+def neighbours(texts: Sequence[str], count: int) -> list[list[tuple[float, int]]]:
+    """Returns, for each text, the similarities and indices of up to `count` of the most similar other texts.
+
+    Similarity is the cosine of the tf-idf weights of words and punctuation. Texts that share none are never
+    neighbours.
 
     Raises:
       SteError: "extra_missing" if scikit-learn is not installed.
@@ -19,11 +27,15 @@ def nearest(texts: Sequence[str]) -> list[int | None]:
         from sklearn.neighbors import NearestNeighbors
 
     if len(texts) < 2:
-        return [None] * len(texts)
+        return [[] for _ in texts]
     vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit_transform(texts)
-    distances, found = NearestNeighbors(n_neighbors=2, metric="cosine").fit(vectors).kneighbors(vectors)
-    others: list[int | None] = []
-    for text, ((near, far), (closest, second)) in enumerate(zip(distances, found, strict=True)):
-        distance, other = (far, second) if closest == text else (near, closest)
-        others.append(int(other) if distance < 1.0 else None)
-    return others
+    index = NearestNeighbors(n_neighbors=min(count + 1, len(texts)), metric="cosine").fit(vectors)
+    distances, found = index.kneighbors(vectors)
+    return [
+        [
+            (1.0 - float(distance), int(other))
+            for distance, other in zip(row, others, strict=True)
+            if other != text and distance < 1.0
+        ][:count]
+        for text, (row, others) in enumerate(zip(distances, found, strict=True))
+    ]
