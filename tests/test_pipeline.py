@@ -382,7 +382,7 @@ def test_preferences_are_trained_with_the_starting_models_log_probabilities(
 ) -> None:
     """Trains adapters, which are merged into the final model."""
     workdir = copied(finished, tmp_path / "run")
-    flags = ("--config.train.method=dpo", "--config.train.row_length=1280", "--config.train.lora_rank=4")
+    flags = ("--config.train.objective=dpo", "--config.train.row_length=1280", "--config.train.lora_rank=4")
     made = ste.run("train", workdir, *flags, "--iteration=1", "--redo=iteration_1/train")
     assert made.code == 0, made.err
     summary = json.loads(made.out)
