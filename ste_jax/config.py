@@ -301,8 +301,8 @@ class RunConfig:
             ),
             (
                 self.prefer is None or (self.train.objective, self.prefer.objective) == ("sft", "dpo"),
-                "prefer needs train.objective 'sft' and prefer.objective 'dpo'; for preference training alone, "
-                "set train.objective to 'dpo' and prefer.epochs to 0",
+                "prefer needs train.objective 'sft' and prefer.objective 'dpo'; for preference training "
+                "alone, set train.objective to 'dpo' and prefer.epochs to 0",
             ),
         )
         shards = math.prod(size for size in (self.train_mesh or self.mesh)[:2] if size > 0)
