@@ -295,9 +295,15 @@ class RunConfig:
                 "train.patience needs pairs.validation or labelled_pairs to measure progress by",
             ),
             (
-                self.prefer is None or (self.train.method, self.prefer.method) == ("sft", "dpo"),
-                "prefer needs train.method 'sft' and prefer.method 'dpo'; for preference training alone, set "
-                "train.method to 'dpo' and prefer.epochs to 0",
+                self.train.objective != "pairwise"
+                or (self.annotate.max_new_tokens, self.annotate.samples) == (0, 1),
+                "train.objective 'pairwise' trains the verdict alone, whose log-odds one sample records: set "
+                "annotate.max_new_tokens to 0, annotate.force_verdict to True and annotate.samples to 1",
+            ),
+            (
+                self.prefer is None or (self.train.objective, self.prefer.objective) == ("sft", "dpo"),
+                "prefer needs train.objective 'sft' and prefer.objective 'dpo'; for preference training "
+                "alone, set train.objective to 'dpo' and prefer.epochs to 0",
             ),
         )
         shards = math.prod(size for size in (self.train_mesh or self.mesh)[:2] if size > 0)
@@ -369,7 +375,7 @@ def read_config(value: dict[str, Any]) -> RunConfig:
     config = _read(RunConfig, given)
     if not own or own.get("epochs") == 0:
         return config
-    same = dataclasses.asdict(config.train) | {"method": "dpo", "row_length": 2 * config.train.row_length}
+    same = dataclasses.asdict(config.train) | {"objective": "dpo", "row_length": 2 * config.train.row_length}
     try:
         return dataclasses.replace(config, prefer=_read(TrainSettings, same | own))
     except SteError as error:

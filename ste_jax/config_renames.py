@@ -11,6 +11,7 @@ RENAMED: dict[str, str] = {
     "decode.steps": "decode.decode_steps_per_sync",
     "decode.wave": "decode.samples_per_slot",
     "pairs.hotter": "pairs.high_temperature",
+    "train.method": "train.objective",
 }
 
 # (dotted name of the field, old value) -> new value.

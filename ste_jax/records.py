@@ -331,6 +331,32 @@ class TrainingExample(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PairwiseExample(Record):
+    """A pair in both orders up to its verdict, ready for training on the decision.
+
+    Attributes:
+      pair_id: id of the pair.
+      as_given: ids of the prompt and the opening of the verdict.
+      exchanged: the same with the responses exchanged.
+      letters: ids of the letters A and B.
+      probability_a: wanted probability that response A is better: 1, 0, or 0.5 for a tie.
+      is_certain: False if the label may be wrong.
+    """
+
+    pair_id: str
+    as_given: list[int]
+    exchanged: list[int]
+    letters: list[int]
+    probability_a: float
+    is_certain: bool = True
+
+    @property
+    def sequences(self) -> list[tuple[list[int], list[int]]]:
+        """The prompts and targets that are packed together: both orders, each with both letters."""
+        return [(self.as_given, self.letters), (self.exchanged, self.letters)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PreferenceExample(Record):
     """A correct and a wrong judgment of one prompt, with the starting model's log-probability of each."""
 

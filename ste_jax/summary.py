@@ -134,7 +134,7 @@ def _training(context: Context, iteration: int, stage: str) -> dict[str, Any] | 
     if not (success := read_success(folder)):
         return None
     steps = [line for line in read_metrics(folder) if "loss" in line]
-    return {**success.summary, "method": success.fingerprint["config"][stage]["method"], "steps": steps}
+    return {**success.summary, "method": success.fingerprint["config"][stage]["objective"], "steps": steps}
 
 
 def _costs(context: Context, folders: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, int]]]:

@@ -269,7 +269,7 @@ def test_preference_training_overrides_single_fields_of_fine_tuning() -> None:
     assert list(config.trainings) == ["train", "prefer"]
     assert config.prefer == dataclasses.replace(
         config.train,
-        method="dpo",
+        objective="dpo",
         epochs=1.0,
         learning_rate=5e-7,
         row_length=2 * config.train.row_length,
@@ -284,8 +284,8 @@ def test_preference_training_overrides_single_fields_of_fine_tuning() -> None:
     [
         ({"learning_rate": -1.0}, {}, ("learning_rate", "section prefer")),
         ({"learning_rat": 1.0}, {}, ("learning_rat", "section prefer")),
-        ({"epochs": 1.0}, {"train__method": "dpo"}, ("train.method",)),
-        ({"method": "sft"}, {}, ("prefer.method",)),
+        ({"epochs": 1.0}, {"train__objective": "dpo"}, ("train.objective",)),
+        ({"objective": "sft"}, {}, ("prefer.objective",)),
         ({"micro_rows": 1}, {"mesh": (1, 2, 1), "train__micro_rows": 2}, ("prefer.micro_rows",)),
     ],
 )

@@ -382,7 +382,7 @@ def test_preferences_are_trained_with_the_starting_models_log_probabilities(
 ) -> None:
     """Trains adapters, which are merged into the final model."""
     workdir = copied(finished, tmp_path / "run")
-    flags = ("--config.train.method=dpo", "--config.train.row_length=1280", "--config.train.lora_rank=4")
+    flags = ("--config.train.objective=dpo", "--config.train.row_length=1280", "--config.train.lora_rank=4")
     made = ste.run("train", workdir, *flags, "--iteration=1", "--redo=iteration_1/train")
     assert made.code == 0, made.err
     summary = json.loads(made.out)
@@ -403,3 +403,31 @@ def test_preferences_are_trained_with_the_starting_models_log_probabilities(
     assert first["loss"] == pytest.approx(math.log(2.0) + 1.5 * likelihood, rel=0.1)
     changed = [a != b for a, b in zip(weights(workdir), weights(finished), strict=False)]
     assert changed[0], "the adapters are in the model"
+
+
+def test_the_decision_over_both_orders_is_trained(ste: Any, finished: Path, tmp_path: Path) -> None:
+    """The first loss follows from the log-odds that the seed model's judgments record."""
+    workdir = copied(finished, tmp_path / "run")
+    flags = [
+        *("--config.iterations=1", "--config.annotate.samples=1", "--config.annotate.max_new_tokens=0"),
+        *("--config.train.objective=pairwise", "--config.train.row_length=1280"),
+        *("--config.train.batch_rows=8", "--config.train.lean_penalty=0.5"),
+    ]
+    made = ste.run("run", workdir, *flags, "--redo=iteration_1/annotate")
+    assert made.code == 0, made.err
+    pairs = {p["id"]: p for p in map(json.loads, parts(workdir)[PAIRS].splitlines())}
+    examples = [json.loads(line) for line in parts(workdir)[TRAINED].splitlines()]
+    judged = [json.loads(line) for line in parts(workdir)[ANNOTATED].splitlines()]
+    assert len(judged) == 2 * len(examples) > 0
+    log_odds = {(j["pair_id"], j["order"]): j["log_odds"] for j in judged}
+    losses = []
+    for example in examples:
+        assert example["probability_a"] == {"A": 1.0, "B": 0.0}[pairs[example["id"]]["label"]]
+        given, swapped = (log_odds[example["id"], order] for order in ("as_given", "swapped"))
+        sign = 2 * example["probability_a"] - 1
+        losses.append(math.log1p(math.exp(-sign * (given - swapped) / 2)) + 0.5 * ((given + swapped) / 2) ** 2)
+    steps = (workdir / "iteration_1/train/metrics.jsonl").read_text().splitlines()
+    assert json.loads(steps[0])["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    changed = [a != b for a, b in zip(weights(workdir), weights(finished), strict=False)]
+    assert changed[0]
+    assert json.loads((workdir / "summary.json").read_text())["training"][0]["method"] == "pairwise"

@@ -94,7 +94,7 @@ def _plan(
     if not phases:
         raise app.UsageError(
             f"--phase: the configuration has no phase {_PHASE.value}, only {', '.join(phases_of(config))}; "
-            "set train.method, prefer.epochs or pairs.validation"
+            "set train.objective, prefer.epochs or pairs.validation"
         )
     for phase in phases:
         phase_mesh(phase, config, topology)  # report a wrong mesh before minutes of compiling

@@ -160,6 +160,15 @@ class JudgingProtocol:
         messages = [Message("system", prompt.system)] if prompt.system else []
         return tuple(encode_chat(self._tokenizer, [*messages, Message("user", text)]))
 
+    def verdict_ids(self, comparison: Comparison, order: Order) -> tuple[int, ...]:
+        """Returns the ids of the prompt and of the opening of a forced verdict, after which a letter follows.
+
+        Raises:
+          SteError: "chat_invalid" if the chat template refuses or rewrites the texts.
+        """
+        assert self._verdict_ids is not None, "the settings force verdicts"
+        return (*self.prompt_ids(comparison, order), *self._verdict_ids.opening)
+
     def check_template(self) -> None:
         """Renders the prompt of a short comparison, before anything is generated.
 

@@ -18,5 +18,7 @@ KINDS: dict[str, Callable[[PairInputs], Candidates]] = {
     "random": random,
     "truncated": truncated,
 }
+# Kinds whose worse response was made by a model, and may be no worse.
+UNCERTAIN = frozenset(("modified", "modified_one_call", "degraded", "high_temperature"))
 # Kinds whose worse response answers another instruction of the run.
 ACROSS_INSTRUCTIONS = frozenset(("nearest", "random"))

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Literal
 
-Phase = Literal["sft", "dpo", "prefill", "decode", "validate"]
-PHASES: tuple[Phase, ...] = ("sft", "dpo", "prefill", "decode", "validate")
+Phase = Literal["sft", "dpo", "pairwise", "prefill", "decode", "validate"]
+PHASES: tuple[Phase, ...] = ("sft", "dpo", "pairwise", "prefill", "decode", "validate")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,7 @@ def train_cost(
     adapters = 3 * 2.0 * trained_parameters(cfg, settings) if settings.lora_rank else 0.0
     useful = tokens * (passes * (matrices + logits) + 3 * attention + adapters)
     # Fine-tuning computes the gradient together with the logits; DPO needs all losses before the gradient.
-    logits_again = 1.0 if settings.method == "dpo" else 0.0
+    logits_again = 1.0 if settings.objective == "dpo" else 0.0
     flops = useful + tokens * (again * matrices + scores_again * attention + logits_again * logits)
     devices = math.prod(mesh.values())
     return _cost(

@@ -87,7 +87,7 @@ def plan_phase(phase: Phase, config: RunConfig, cfg: LlamaConfig, name: str, len
 
 def trainings(config: RunConfig) -> dict[Phase, TrainSettings]:
     """Returns the settings of the trainings of a run by phase."""
-    return {settings.method: settings for settings in config.trainings.values()}
+    return {settings.objective: settings for settings in config.trainings.values()}
 
 
 def phases_of(config: RunConfig) -> list[Phase]:

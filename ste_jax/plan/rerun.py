@@ -105,12 +105,12 @@ def _trainings(
     """Returns the training stages, and the maximum number of validations per iteration."""
     stages, checks = [], 0
     for stage, settings in config.trainings.items():
-        mesh = dict(phase_mesh(settings.method, config, topology).shape)
+        mesh = dict(phase_mesh(settings.objective, config, topology).shape)
         batches = _batches(settings, lengths, examples)
         steps = settings.steps(batches)
         step = train_cost(cfg, topology, mesh, settings, lengths.target_share)
         seconds = steps * step.expected_s
-        if settings.method == "dpo":  # reference log-probabilities of every row
+        if settings.objective == "dpo":  # reference log-probabilities of every row
             read = prefill_cost(cfg, topology, mesh, settings.batch_rows, settings.row_length)
             seconds += batches * read.expected_s
         hours = config.iterations * seconds * topology.chips / 3600
@@ -121,7 +121,7 @@ def _trainings(
 
 def _batches(settings: TrainSettings, lengths: Lengths, examples: int) -> int:
     """Returns the number of batches per epoch; an example of preferences is two judgments of one prompt."""
-    sequences = examples * (2 if settings.method == "dpo" else 1)
+    sequences = examples * (2 if settings.objective == "dpo" else 1)
     rows = math.ceil(sequences * (lengths.judge_prompt + lengths.judgment) / settings.row_length)
     return math.ceil(rows / settings.batch_rows)
 

@@ -119,7 +119,7 @@ def judge(
 ) -> Row:
     """Returns the result of counting; the verdict is "" if the candidate has to be compiled."""
     config = candidate.apply(config)
-    mesh = phase_mesh(config.train.method, config, topology)
+    mesh = phase_mesh(config.train.objective, config, topology)
     try:
         check_divisible(cfg, TRAIN, mesh.shape)
         check_rows(config.train, TRAIN, mesh.shape)
@@ -195,7 +195,7 @@ def _compile(
     key = digest([dataclasses.asdict(row.candidate), dataclasses.asdict(config.train), cfg.to_json()])
     if key not in cache.known:
         on_compile(f"compiling {row.candidate}")
-        plan = in_child(plan_phase, config.train.method, config, cfg, row.candidate.topology, lengths)
+        plan = in_child(plan_phase, config.train.objective, config, cfg, row.candidate.topology, lengths)
         cache.add(key, {"fits": plan.fits, "peak": plan.peak_hbm_bytes, "seconds": plan.compile_s})
     known = cache.known[key]
     row.verdict = FITS if known["fits"] else OOM

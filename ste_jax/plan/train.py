@@ -8,6 +8,7 @@ from ste_jax.checkpoint.orbax import on_mesh
 from ste_jax.models.llama import LlamaConfig, check_divisible
 from ste_jax.plan.compile import Compiled, compile_program
 from ste_jax.sharding import TRAIN, AnyMesh
+from ste_jax.training.pairwise import TARGETS
 from ste_jax.training.settings import TrainSettings
 from ste_jax.training.step import TrainState, abstract_state, check_rows, train_step
 
@@ -20,7 +21,8 @@ _PAIR = 512
 def train_arguments(
     cfg: LlamaConfig, mesh: AnyMesh, settings: TrainSettings
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the shapes and shardings of the state and the batch of a step; every token may be a target.
+    """Returns the shapes and shardings of the state and the batch of a step; every token may be a target,
+    except with the objective "pairwise".
 
     Raises:
       SteError: the mesh does not divide the model or the rows.
@@ -29,7 +31,9 @@ def train_arguments(
     check_rows(settings, TRAIN, mesh.shape)
     state = on_mesh(abstract_state(cfg, TRAIN, settings, _STEPS), mesh)
     rows = jax.NamedSharding(mesh, TRAIN.spec("batch", None))
-    targets = -(-settings.row_length // settings.loss_chunk) * settings.loss_chunk
+    pairs = -(-settings.row_length // _PAIR)
+    most = TARGETS * pairs if settings.objective == "pairwise" else settings.row_length
+    targets = -(-most // settings.loss_chunk) * settings.loss_chunk
 
     def array(length: int, dtype: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((settings.batch_rows, length), dtype, sharding=rows)
@@ -37,10 +41,12 @@ def train_arguments(
     batch = {name: array(settings.row_length, "int32") for name in ("tokens", "positions", "segments")}
     batch |= {name: array(targets, "int32") for name in ("target_at", "target_ids")}
     batch |= {"target_weights": array(targets, "float32")}
-    if settings.method == "dpo":
-        pairs = -(-settings.row_length // _PAIR)
+    if settings.objective == "dpo":
         batch |= {"target_sequence": array(targets, "int32"), "reference": array(2 * pairs, "float32")}
         batch |= {"pair_weights": array(pairs, "float32")}
+    if settings.objective == "pairwise":
+        names = ("probability_a", "is_certain", "pair_weights")
+        batch |= {name: array(pairs, "float32") for name in names}
     return state, batch
 
 

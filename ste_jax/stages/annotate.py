@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.judging.protocol import JudgingProtocol
-from ste_jax.judging.selection import select_for_training, yield_report
+from ste_jax.judging.selection import yield_report
 from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
 from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
+from ste_jax.stages.examples import select
 from ste_jax.storage.files import digest_all
 from ste_jax.storage.readers import IndexedRecords
 from ste_jax.storage.record_set import RecordSet
@@ -45,7 +46,7 @@ def run(context: Context, iteration: int, pairs: Sequence[Comparison]) -> Sequen
     judge_into(records, protocol, context.engine(source), pairs, judging, label=label)
 
     def summarize(judgments: IndexedRecords[Judgment]) -> dict[str, Any]:
-        kept = select_for_training(judgments, pairs, seed=context.config.seed, **context.selection)
+        kept = select(context, judgments, pairs)
         report = yield_report(judgments, kept, pairs, both_orders=settings.both_orders)
         return {"iteration": iteration, "too_long": not_judged(pairs, judgments), "yield": report.to_json()}
 

@@ -1,4 +1,4 @@
-"""Builds the examples of training from selected judgments: tokenized prompts with one or two judgments.
+"""Builds the examples of training: tokenized prompts with one or two judgments, or pairs up to their verdict.
 
 Judgments and pairs are read one at a time and examples are stored in a record set, each process building its
 share, so that none of them need to fit into memory.
@@ -10,11 +10,23 @@ from typing import Generic, TypeVar
 from ste_jax.checkpoint.source import ModelSource
 from ste_jax.distributed import process
 from ste_jax.judging.protocol import JudgingProtocol
-from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
+from ste_jax.judging.selection import select_for_training
+from ste_jax.pairs.kinds import UNCERTAIN
+from ste_jax.records import Comparison, Judgment, Outcome, PairwiseExample, PreferenceExample, TrainingExample
 from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import RecordSet
 
-E = TypeVar("E", TrainingExample, PreferenceExample)
+E = TypeVar("E", TrainingExample, PreferenceExample, PairwiseExample)
+_PROBABILITY_A: dict[Outcome, float] = {"A": 1.0, "B": 0.0, "tie": 0.5}
+
+
+def select(
+    context: Context, judgments: Sequence[Judgment], pairs: Sequence[Comparison]
+) -> Sequence[Judgment]:
+    """Returns the judgments that training uses: the objective "pairwise" learns from the labels of all."""
+    if context.config.train.objective == "pairwise":
+        return judgments
+    return select_for_training(judgments, pairs, seed=context.config.seed, **context.selection)
 
 
 class StoredExamples(Sequence[E], Generic[E]):
@@ -66,6 +78,19 @@ class ExampleBuilder:
             reference=[],
         )
 
+    def pairwise_example(self, pair: Comparison) -> PairwiseExample:
+        """Returns the example of a pair with a label."""
+        assert pair.label is not None
+        return PairwiseExample(
+            id=pair.id,
+            pair_id=pair.id,
+            as_given=list(self._protocol.verdict_ids(pair, "as_given")),
+            exchanged=list(self._protocol.verdict_ids(pair, "swapped")),
+            letters=list(self._protocol.choices),
+            probability_a=_PROBABILITY_A[pair.label],
+            is_certain=pair.subset not in UNCERTAIN,
+        )
+
     def _prompt(self, judgment: Judgment) -> list[int]:
         return list(self._protocol.prompt_ids(self._pairs[self._index[judgment.pair_id]], judgment.order))
 
@@ -111,6 +136,25 @@ def store_preference_examples(
         if _is_missing(chosen.id, len(ids), records):
             records.add(chosen.id, [builder.preference_example(chosen, rejected)])
         ids.append(chosen.id)
+    records.share()
+    return StoredExamples(records, ids)
+
+
+def store_pairwise_examples(
+    builder: ExampleBuilder, pairs: Sequence[Comparison], records: RecordSet[PairwiseExample]
+) -> StoredExamples[PairwiseExample]:
+    """Stores the examples of pairs, unless an earlier process did, and returns them in order.
+
+    Args:
+      builder: Builds each example.
+      pairs: Pairs with labels; they are read one at a time.
+      records: Divided record set that receives the examples; all processes call this function together.
+    """
+    ids = []
+    for pair in pairs:
+        if _is_missing(pair.id, len(ids), records):
+            records.add(pair.id, [builder.pairwise_example(pair)])
+        ids.append(pair.id)
     records.share()
     return StoredExamples(records, ids)
 

@@ -1,6 +1,6 @@
 """A training on the judgments of an iteration, which the stages `train` and `prefer` share.
 
-Its folder holds the records (TrainingExample or PreferenceExample), the metrics, and during training the
+Its folder holds the records (the examples of the objective), the metrics, and during training the
 checkpoints and `best-N`, the model of the step N with the best held-out pairwise accuracy.
 """
 
@@ -21,19 +21,21 @@ from ste_jax.decode.resharding import reshard_model
 from ste_jax.distributed import monitor, process
 from ste_jax.errors import SteError
 from ste_jax.judging.protocol import JudgingProtocol
-from ste_jax.judging.selection import pair_with_rejected, select_for_training, yield_report
+from ste_jax.judging.selection import pair_with_rejected, yield_report
 from ste_jax.judging.validation import validation_accuracy
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.pairs.splits import Splits
 from ste_jax.progress import Progress
 from ste_jax.randomness import generator
-from ste_jax.records import Comparison, Judgment, PreferenceExample, TrainingExample
+from ste_jax.records import Comparison, Judgment, PairwiseExample, PreferenceExample, TrainingExample
 from ste_jax.sharding import TRAIN
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import (
     ExampleBuilder,
     StoredExamples,
+    select,
+    store_pairwise_examples,
     store_preference_examples,
     store_training_examples,
 )
@@ -45,9 +47,16 @@ from ste_jax.training.batch import Batches
 from ste_jax.training.loop import TrainResult, train
 from ste_jax.training.lora import add_lora
 from ste_jax.training.metrics import MetricsLog
+from ste_jax.training.pairwise import PairwiseBatches
 from ste_jax.training.preference import PreferenceBatches
-from ste_jax.training.settings import TrainSettings
+from ste_jax.training.settings import Objective, TrainSettings
 from ste_jax.training.step import reference_log_probs
+
+_EXAMPLES: dict[Objective, type[TrainingExample | PreferenceExample | PairwiseExample]] = {
+    "sft": TrainingExample,
+    "dpo": PreferenceExample,
+    "pairwise": PairwiseExample,
+}
 
 
 class _StepProgress:
@@ -99,14 +108,15 @@ def fit(training: Training, judgments: Sequence[Judgment], splits: Splits) -> No
       SteError: "no_training_data" if no judgment was selected; everything made so far stays.
     """
     context, iteration, settings = training.context, training.iteration, training.settings
-    kind = PreferenceExample if settings.method == "dpo" else TrainingExample
-    records = RecordSet(training.folder, kind, _fingerprint(training, splits), divided=True)
+    records = RecordSet(
+        training.folder, _EXAMPLES[settings.objective], _fingerprint(training, splits), divided=True
+    )
     if read_success(training.folder):
         _publish_model(training.folder)
         return
     protocol = JudgingProtocol(context.judging, training.source.tokenizer)
     too_long = _too_long(training, protocol, splits.validation)
-    selected = select_for_training(judgments, splits.train, seed=context.config.seed, **context.selection)
+    selected = select(context, judgments, splits.train)
     if not selected:
         raise SteError("no_training_data", _why_nothing(iteration, judgments))
     context.release()
@@ -139,9 +149,12 @@ def _batches(
     """
     settings, seed, iteration = training.settings, training.context.config.seed, training.iteration
     builder = ExampleBuilder(training.context, training.source, splits.train)
-    if settings.method != "dpo":
+    if settings.objective == "sft":
         examples = store_training_examples(builder, selected, records)
         return Batches(examples, settings, seed, iteration), examples.ids, {}
+    if settings.objective == "pairwise":
+        labelled = store_pairwise_examples(builder, splits.train, records)
+        return PairwiseBatches(labelled, settings, seed, iteration), labelled.ids, {}
     matched = pair_with_rejected(selected, judgments, seed=seed)
     preferences = _preferences(training, builder, matched.pairs, records)
     left_out = {"without_wrong": matched.without_wrong, "unbalanced": matched.unbalanced}
@@ -227,7 +240,7 @@ def _preferences(
             f"iteration {training.iteration}: no pairs were judged both correctly and wrongly in one order, "
             "with A and with B as the right verdict, so there is nothing to prefer. To fix this: more "
             "annotate.samples or pairs, or fine-tuning alone "
-            '(prefer.epochs=0, train.method="sft")',
+            '(prefer.epochs=0, train.objective="sft")',
         )
     ids = [chosen.id for chosen, _ in matched]
     if not all(records.is_done(id_) for id_ in ids):

@@ -12,10 +12,10 @@ from jaxtyping import Int32, Int64
 
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
-from ste_jax.records import PreferenceExample, TrainingExample
+from ste_jax.records import PairwiseExample, PreferenceExample, TrainingExample
 from ste_jax.training.settings import TrainSettings
 
-PackableExample = TrainingExample | PreferenceExample
+PackableExample = TrainingExample | PreferenceExample | PairwiseExample
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ste_jax.errors import SteError
 from ste_jax.models.splash import LANES
 
 Dtype = Literal["float32", "bfloat16"]
-Method = Literal["sft", "dpo"]
+Objective = Literal["sft", "dpo", "pairwise"]
 Attention = Literal["xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
@@ -27,10 +27,15 @@ class TrainSettings:
     """Settings of one training; the defaults are those of the paper where it states them.
 
     Attributes:
-      method: "sft": fine-tuning on correct judgments. "dpo": preference optimization of correct judgments
-        against wrong ones.
+      objective: "sft": fine-tuning on correct judgments. "dpo": preference optimization of correct judgments
+        against wrong ones. "pairwise": cross-entropy of the decision over both orders, for judges without
+        reasoning.
       beta: DPO: strength of the constraint to stay close to the initial model.
       nll_scale: DPO: weight of the negative log-likelihood of the correct judgments.
+      lean_penalty: Pairwise: weight of the squared lean, the log-odds of the letter A that remain when both
+        orders are averaged. 0: the lean is free, and single verdicts may all be the same letter.
+      noise_exponent: Pairwise: exponent of the generalized cross-entropy for kinds of pairs with uncertain
+        labels, above 0 and at most 1. 0: cross-entropy for all.
       learning_rate: Peak of the schedule, reached by a linear warm-up.
       schedule: Decay after the peak: "cosine" or "linear" down to `learning_rate *
         final_learning_rate_ratio`, which the step after the last one would have, or "constant".
@@ -66,9 +71,11 @@ class TrainSettings:
       keep_checkpoints: Number of latest checkpoints to keep.
     """
 
-    method: Method = _fixed("sft")
+    objective: Objective = _fixed("sft")
     beta: float = _fixed(0.1)
     nll_scale: float = _fixed(1.5)
+    lean_penalty: float = _fixed(0.02)
+    noise_exponent: float = _fixed(0.7)
     learning_rate: float = _fixed(1e-6)
     schedule: Schedule = _fixed("cosine")
     final_learning_rate_ratio: float = _fixed(0.2)
@@ -105,13 +112,14 @@ class TrainSettings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("row_length", self.row_length >= 2, "2 or more")
         self._check("final_learning_rate_ratio", 0.0 <= self.final_learning_rate_ratio <= 1.0, "from 0 to 1")
-        for name in ("weight_decay", "nll_scale"):
+        for name in ("weight_decay", "nll_scale", "lean_penalty"):
             self._check(name, 0.0 <= getattr(self, name) < math.inf, "0 or more")
+        self._check("noise_exponent", 0.0 <= self.noise_exponent <= 1.0, "from 0 to 1")
         for name in ("b1", "b2"):
             self._check(name, 0.0 <= getattr(self, name) < 1.0, "at least 0 and below 1")
         for name, choice in (
             *((name, Dtype) for name in ("param_dtype", "dtype", "moment_dtype")),
-            ("method", Method),
+            ("objective", Objective),
             ("attention", Attention),
             ("remat", Remat),
             ("optimizer", Optimizer),

@@ -22,6 +22,7 @@ from ste_jax.models.splash import splash_attention
 from ste_jax.sharding import Rules, put_on_mesh
 from ste_jax.training.lora import add_lora, replace_trainable, trainable
 from ste_jax.training.loss import target_losses, total_loss
+from ste_jax.training.pairwise import pairwise_loss
 from ste_jax.training.preference import PreferenceBatches, is_chosen, preference_loss, sequence_log_probs
 from ste_jax.training.settings import TrainSettings
 
@@ -122,12 +123,13 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """Makes one update from a batch of `settings.batch_rows` rows.
 
-    The loss is a mean over all target tokens of the batch ("dpo": over pairs, and over tokens of the chosen
-    sequences), so that neither micro-batches nor the mesh change it.
+    The loss is a mean over all target tokens of the batch ("pairwise": over pairs; "dpo": over pairs, and
+    over tokens of the chosen sequences), so that neither micro-batches nor the mesh change it.
 
     Args:
       state: State before the update; its buffers are donated.
-      batch: Arrays of `Batches.batch`, or of `PreferenceBatches.batch` for "dpo", rows sharded over the mesh.
+      batch: Arrays of the batches of the objective: `Batches`, `PreferenceBatches` for "dpo", or
+        `PairwiseBatches` for "pairwise"; rows sharded over the mesh.
       settings: Settings of the run.
       total_steps: Number of updates of the run.
 
@@ -159,13 +161,15 @@ def train_step(
 
 def _loss_of(settings: TrainSettings, batch: Mapping[str, Array]) -> Callable[..., Array]:
     """Returns the function (model, micro-batch) -> share of the loss of `batch`, a float32 scalar."""
-    if settings.method == "sft":
+    if settings.objective == "sft":
         targets = jnp.maximum(jnp.sum(batch["target_weights"]), 1.0)
         chunk = settings.loss_chunk
         return lambda model, micro: (
             total_loss(model, _hidden(model, micro, settings), micro, chunk=chunk) / targets
         )
     pairs = jnp.maximum(jnp.sum(batch["pair_weights"]), 1.0)
+    if settings.objective == "pairwise":
+        return lambda model, micro: pairwise_loss(_losses(model, micro, settings), micro, settings, pairs)
     chosen = jnp.maximum(jnp.sum(is_chosen(batch)), 1.0)
     return lambda model, micro: preference_loss(
         _losses(model, micro, settings), micro, settings, pairs=pairs, chosen_targets=chosen

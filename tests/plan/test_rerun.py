@@ -81,7 +81,7 @@ def test_longer_judgments_and_more_samples_cost_more():
 
 
 def test_preferences_after_fine_tuning_are_a_stage_of_their_own():
-    prefer = dataclasses.replace(CONFIG.train, method="dpo", epochs=1.0, row_length=8192)
+    prefer = dataclasses.replace(CONFIG.train, objective="dpo", epochs=1.0, row_length=8192)
     stages, before = hours(dataclasses.replace(CONFIG, prefer=prefer)), hours()
     assert list(stages) == ["select", "pairs", "annotate", "train", "prefer", "validate", "evaluate"]
     assert stages["train"] == before["train"]
@@ -93,6 +93,6 @@ def test_preferences_after_fine_tuning_are_a_stage_of_their_own():
 
 
 def test_preferences_alone_cost_more_than_fine_tuning():
-    train = dataclasses.replace(CONFIG.train, method="dpo")
+    train = dataclasses.replace(CONFIG.train, objective="dpo")
     stages = hours(dataclasses.replace(CONFIG, train=train))
     assert stages["train"].tokens == pytest.approx(2 * hours()["train"].tokens, rel=0.02)

@@ -13,7 +13,7 @@ from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.preference import PreferenceBatches, preference_loss
 from ste_jax.training.step import init_state, make_optimizer, put_batch, reference_log_probs, train_step
 
-DPO = settings(method="dpo", warmup_steps=0, learning_rate=1e-3, clip_norm=1e9)
+DPO = settings(objective="dpo", warmup_steps=0, learning_rate=1e-3, clip_norm=1e9)
 
 
 def pairs(count: int) -> list[PreferenceExample]:
