@@ -56,9 +56,9 @@ def reference() -> str:
         text += f"\n## `{field.name}`\n\n{attributes(RunConfig)[field.name]}\n\n"
         if field.name == "prefer":
             text += (
-                'The fields of `train`, with its values unless set here, except that `objective` is "dpo" and '
-                "`row_length` twice as long. They affect the stage `prefer`. Without this section, or with "
-                "`epochs` 0, there is no preference training.\n"
+                'The fields of `train`, with its values unless set here, except that `objective` is "dpo" '
+                "and `row_length` twice as long. They affect the stage `prefer`. Without this section, or "
+                "with `epochs` 0, there is no preference training.\n"
             )
             continue
         text += _table(_rows(section, field.metadata["affects"], defaults=_default_of(field)))

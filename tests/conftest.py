@@ -34,6 +34,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compiles without LLVM's optimizations, which take longer than the small programs of most tests run."""
+    jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("optimized") is None)
+
+
 class Shared:
     """Folders that all workers of a test run share.
 

@@ -13,6 +13,9 @@ from ste_jax.records import ComparisonResult
 from tests.errors import raises
 from tests.judges import BAD, GOOD, PAIRS, X, load_judge, load_model
 
+# One of the models is real.
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(scope="module")
 def real(smollm2_path: Path) -> Judge:

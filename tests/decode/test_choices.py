@@ -135,6 +135,7 @@ def test_other_choices_of_the_same_number_compile_nothing(model):
     assert steps.decode._cache_size() == before
 
 
+@pytest.mark.optimized
 def test_the_real_model_agrees_with_its_full_forward_pass(smollm2_path):
     source, mesh = open_model(str(smollm2_path)), make_mesh((1, 1, 1), jax.devices()[:1])
     texts = ["Which is larger, 7 or 9?", "Name a colour.", "Why is the sky blue? Answer in one word."]

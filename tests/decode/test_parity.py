@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 import torch
 import transformers
 
@@ -21,6 +22,7 @@ PROMPTS, NEW_TOKENS = 20, 64
 TIE = 1e-4
 
 
+@pytest.mark.optimized
 def test_greedy_tokens_are_those_of_transformers(smollm2_path):
     source, mesh = open_model(str(smollm2_path)), make_mesh((1, 1, 1), jax.devices()[:1])
     texts = [instruction.text for instruction in read_instructions(STARTER)[:PROMPTS]]

@@ -154,6 +154,7 @@ def test_parity_with_transformers_on_random_models(
     check_parity(model, hf, random_tokens(96, 2, 48))
 
 
+@pytest.mark.optimized
 def test_parity_with_transformers_on_smollm2(smollm2_path: Path, one_device: jax.sharding.Mesh) -> None:
     source = open_model(smollm2_path)
     model = source.load(TRAIN, one_device, param_dtype="float32", dtype="float32")
