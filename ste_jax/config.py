@@ -24,7 +24,23 @@ from ste_jax.training.settings import TrainSettings
 
 T = TypeVar("T")
 PairMode = Literal[
-    "modified", "modified_one_call", "degraded", "high_temperature", "nearest", "random", "truncated"
+    "modified",
+    "modified_one_call",
+    "degraded",
+    "high_temperature",
+    "nearest",
+    "random",
+    "truncated",
+    "crossed",
+    "random_crossed",
+    "constraint",
+    "handicapped",
+    "padded",
+    "cut_off",
+    "garbled",
+    "neutral",
+    "composite",
+    "arithmetic",
 ]
 _Check = tuple[bool, str]
 
@@ -110,12 +126,16 @@ class PairsConfig:
     """Construction of response pairs.
 
     Attributes:
-      mode: Kind of the rejected response y_l. Several modes make one pair each per instruction.
+      mode: Kind of the rejected response y_l. Several modes make one pair each per instruction. A mapping
+        of modes to shares, such as {"crossed": 0.4, "padded": 0.3, "cut_off": 0.3}, makes a mixture: as many
+        pairs of each as the shares and the scarcest mode allow.
         "modified": an answer to a modified instruction x', in two calls. "modified_one_call": the same in one
         call, as in the paper. "degraded": a deliberately worse answer to x, the ablation of the paper.
         "high_temperature": one more answer to x, sampled with `high_temperature`. Without further calls:
         "nearest" and "random": the answer to another instruction, the most similar one or any; "truncated":
-        the beginning of the better response.
+        the beginning of the better response. Pairs whose label is certain (docs/PAIRS.md), also without
+        calls: "crossed", "random_crossed", "constraint" (with a second answer), "handicapped", "padded",
+        "cut_off", "garbled", "neutral" (a tie, for train.objective "pairwise"), "composite", "arithmetic".
       sampling: Sampling of the better response y_w and of all other calls but those of "high_temperature".
       high_temperature: Sampling of y_l in the mode of that name.
       max_response_tokens: Maximum length of a response in tokens.
@@ -125,12 +145,13 @@ class PairsConfig:
       test: Number of pairs held out to evaluate every model.
     """
 
-    mode: PairMode | tuple[PairMode, ...] = _pairs("modified")
+    mode: PairMode | tuple[PairMode, ...] | dict[PairMode, float] = _pairs("modified")
     max_response_tokens: int = _pairs(1024)
     max_modified_tokens: int = _pairs(256)
     sampling: Sampling = _pairs(Sampling())
     high_temperature: Sampling = _pairs(
-        Sampling(temperature=1.0, top_p=1.0), used=lambda section: "high_temperature" in section.modes
+        Sampling(temperature=1.0, top_p=1.0),
+        used=lambda section: not {"high_temperature", "constraint"}.isdisjoint(section.modes),
     )
     checks: PairChecks = _pairs(PairChecks())
     validation: int = config_field(affects=("pairs", "annotate", "train", "prefer"), by_content=True)
@@ -142,6 +163,10 @@ class PairsConfig:
                 0 < len(self.modes) == len(set(self.modes)),
                 f"pairs.mode must be one mode or several different ones, not {self.mode}",
             ),
+            (
+                all(0.0 < share < math.inf for share in self.shares.values()),
+                f"pairs.mode: every share must be above 0, not {self.shares}",
+            ),
             *_at_least_one(self, "pairs", "max_response_tokens", "max_modified_tokens"),
             (self.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
             (self.validation >= 0, "pairs.validation must be 0 or more"),
@@ -150,7 +175,12 @@ class PairsConfig:
     @property
     def modes(self) -> tuple[PairMode, ...]:
         """All modes of `mode`, which may be a single one."""
-        return (self.mode,) if isinstance(self.mode, str) else self.mode
+        return (self.mode,) if isinstance(self.mode, str) else tuple(self.mode)
+
+    @property
+    def shares(self) -> dict[PairMode, float]:
+        """Share of each mode of a mixture; empty if `mode` is none."""
+        return self.mode if isinstance(self.mode, dict) else {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -299,6 +329,10 @@ class RunConfig:
                 or (self.annotate.max_new_tokens, self.annotate.samples) == (0, 1),
                 "train.objective 'pairwise' trains the verdict alone, whose log-odds one sample records: set "
                 "annotate.max_new_tokens to 0, annotate.force_verdict to True and annotate.samples to 1",
+            ),
+            (
+                self.train.objective == "pairwise" or "neutral" not in self.pairs.modes,
+                "pairs.mode 'neutral' makes ties, which only train.objective 'pairwise' can learn from",
             ),
             (
                 self.prefer is None or (self.train.objective, self.prefer.objective) == ("sft", "dpo"),

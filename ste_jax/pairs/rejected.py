@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from ste_jax.decode.protocol import Sampling
+from ste_jax.pairs.candidate import Answered
 from ste_jax.pairs.construction import PairChecks
 from ste_jax.records import Generation, Instruction
 from ste_jax.text.chat import Message
@@ -66,6 +67,7 @@ class PairInputs:
       max_response_tokens: maximum number of tokens of a response.
       max_modified_tokens: maximum number of tokens of a modified instruction x'.
       high_temperature: sampling of y_l in the mode of that name.
+      others: second answers by the id of their instruction; empty if no mode needs them.
     """
 
     instructions: Sequence[Instruction]
@@ -77,6 +79,19 @@ class PairInputs:
     max_response_tokens: int
     max_modified_tokens: int
     high_temperature: Sampling
+    others: Mapping[str, Generation] = dataclasses.field(default_factory=dict)
+
+    def answered(self) -> list[Answered]:
+        """Returns the instructions with their answers as texts."""
+        return [
+            Answered(
+                id=i.id,
+                instruction=i.text,
+                answer=self.answers[i.id].text,
+                other=self.others[i.id].text if i.id in self.others else None,
+            )
+            for i in self.instructions
+        ]
 
     def restricted_to(self, ids: Collection[str]) -> "PairInputs":
         """Returns the inputs without all other instructions and their answers."""

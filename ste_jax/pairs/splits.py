@@ -102,7 +102,7 @@ def build_within_parts(
     seed: int,
     ids: Iterable[str],
     held_out: HeldOut,
-    build: Callable[[Sequence[str]], Sequence[Comparison]],
+    build: Callable[[Part, Sequence[str]], Sequence[Comparison]],
     *,
     pairs_per_instruction: int,
 ) -> dict[Part, list[Comparison]]:
@@ -115,7 +115,7 @@ def build_within_parts(
       seed: seed of the run.
       ids: ids of the instructions.
       held_out: minimum numbers of test and validation pairs.
-      build: returns the pairs made from the instructions with the given ids.
+      build: returns the pairs of a part made from the instructions with the given ids.
       pairs_per_instruction: maximum number of pairs per instruction.
 
     Returns:
@@ -126,13 +126,13 @@ def build_within_parts(
     minimums: tuple[tuple[Part, int], ...] = (("test", held_out.test), ("validation", held_out.validation))
     for part, minimum in minimums:
         count = max(2, math.ceil(minimum / pairs_per_instruction)) if minimum else 0
-        made = build(ranked[:count])
+        made = build(part, ranked[:count])
         while len(made) < minimum and count < len(ranked):
             count += math.ceil((minimum - len(made)) / pairs_per_instruction)
-            made = build(ranked[:count])
+            made = build(part, ranked[:count])
         parts[part] = list(made)
         ranked = ranked[count:]
-    parts["train"] = list(build(ranked))
+    parts["train"] = list(build("train", ranked))
     return {
         part: [dataclasses.replace(pair, metadata={**pair.metadata, PART: part}) for pair in made]
         for part, made in parts.items()

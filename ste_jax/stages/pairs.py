@@ -5,15 +5,21 @@ the modules of `ste_jax.pairs` describe. Pairs are made once, for all iterations
 Comparison) and, below it, one record set per kind of model call.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
+from ste_jax.pairs.candidate import Candidate
+from ste_jax.pairs.certain import CERTAIN, OF_TWO_ANSWERS
 from ste_jax.pairs.construction import check_pair
+from ste_jax.pairs.high_temperature import second_answers
 from ste_jax.pairs.kinds import ACROSS_INSTRUCTIONS, KINDS
+from ste_jax.pairs.mixture import SOURCES, mixed
 from ste_jax.pairs.rejected import Candidates, PairInputs
 from ste_jax.pairs.splits import (
     HeldOut,
+    Part,
     Splits,
     build_within_parts,
     split_pairs,
@@ -52,6 +58,8 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
         max_modified_tokens=settings.max_modified_tokens,
         high_temperature=settings.high_temperature,
     )
+    if OF_TWO_ANSWERS.intersection(settings.modes):
+        inputs = dataclasses.replace(inputs, others=second_answers(inputs))
     pairs, rejected = _build(context, inputs)
     calls = {name: call for name in sampler.names if (call := read_success(folder / name))}
     work = [call.work for call in calls.values()]
@@ -59,7 +67,7 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     unanswered = {"chat_invalid": invalid, "too_long": len(instructions) - len(inputs.instructions) - invalid}
     for reason, number in unanswered.items():
         if number:
-            rejected[reason] += number * len(settings.modes)
+            rejected[reason] += number * sum(mode in KINDS for mode in settings.modes)
     # Assigned, not added: a run that was killed here gets here again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)
@@ -89,7 +97,7 @@ def made_from(context: Context) -> dict:
         "select": require_success(context.workdir / "select").content_hash,
         "model": context.seed_model.digest(),
     }
-    if ACROSS_INSTRUCTIONS.intersection(context.config.pairs.modes):
+    if is_divided(context.config.pairs.modes):
         sizes = held_out(context.config)
         inputs["held_out"] = f"test {sizes.test}, validation {sizes.validation}"
     return context.fingerprint("pairs", **inputs)
@@ -98,33 +106,49 @@ def made_from(context: Context) -> dict:
 def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Counter[str]]:
     """Returns the pairs of all modes that pass the checks, and the reasons of the others, counted."""
     modes = context.config.pairs.modes
-    across = ACROSS_INSTRUCTIONS.intersection(modes)
-    fixed = {mode: KINDS[mode](inputs) for mode in modes if mode not in across}
+    of_one = [mode for mode in modes if mode in KINDS]
+    fixed = {mode: KINDS[mode](inputs) for mode in of_one if mode not in ACROSS_INSTRUCTIONS}
     outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
 
-    def build(ids: Sequence[str]) -> list[Comparison]:
+    def build(part: Part, ids: Sequence[str]) -> list[Comparison]:
         within = inputs.restricted_to(ids)
-        candidates = fixed | {mode: KINDS[mode](within) for mode in modes if mode in across}
+        candidates = fixed | {mode: KINDS[mode](within) for mode in of_one if mode in ACROSS_INSTRUCTIONS}
         built: dict[tuple[PairMode, str], Comparison | str] = {
             (mode, instruction.id): _pair(context, instruction, mode, inputs.answers, candidates[mode])
-            for mode in modes
+            for mode in of_one
             for instruction in within.instructions
         }
         outcomes.update(built)
-        return [pair for pair in built.values() if isinstance(pair, Comparison)]
+        made: dict[PairMode, list[Comparison]] = {mode: [] for mode in of_one}
+        for (mode, _), pair in built.items():
+            if isinstance(pair, Comparison):
+                made[mode].append(pair)
+        for mode in modes:
+            if mode in CERTAIN:
+                found = CERTAIN[mode](within.answered(), seed=context.config.seed, part=part)
+                made[mode] = [_certain_pair(context, inputs, mode, candidate) for candidate in found]
+        if shares := context.config.pairs.shares:
+            return mixed(made, shares, context.config.seed)
+        return [pair for mode in modes for pair in made[mode]]
 
     ids = [instruction.id for instruction in inputs.instructions]
-    if across:
+    if is_divided(modes):
         parts = build_within_parts(
             context.config.seed, ids, held_out(context.config), build, pairs_per_instruction=len(modes)
         )
-        pairs = {pair.id: pair for part in parts.values() for pair in part}
+        pairs = [pair for part in parts.values() for pair in part]
     else:
-        pairs = {pair.id: pair for pair in build(ids)}
+        pairs = build("train", ids)
     # A part that grew was built more than once: only the last outcome of an instruction counts.
     rejected = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
-    order = [pair_id(context.config.pairs, id_, mode) for mode in modes for id_ in ids]
-    return [pairs[id_] for id_ in order if id_ in pairs], rejected
+    rank = {mode: index for index, mode in enumerate(modes)}, {id_: index for index, id_ in enumerate(ids)}
+    order = {pair.id: (rank[0][pair.subset], rank[1].get(pair.prompt_id, 0), pair.id) for pair in pairs}
+    return sorted(pairs, key=lambda pair: order[pair.id]), rejected
+
+
+def is_divided(modes: Sequence[PairMode]) -> bool:
+    """Returns True if pairs are made from several instructions, and so within the parts of a run."""
+    return any(mode in ACROSS_INSTRUCTIONS or mode in CERTAIN for mode in modes)
 
 
 def _pair(
@@ -167,13 +191,42 @@ def _pair(
     )
 
 
+def _certain_pair(context: Context, inputs: PairInputs, mode: PairMode, candidate: Candidate) -> Comparison:
+    """Returns the pair of a candidate, with the better response at a drawn position."""
+    id_ = pair_id(context.config.pairs, candidate.key, mode)
+    swapped = generator(context.config.seed, "place", id_).random() >= 0.5
+    first, second = candidate.better, candidate.worse
+    if swapped:
+        first, second = second, first
+    encode = inputs.tokenizer.encode_plain
+    return Comparison(
+        id=id_,
+        prompt_id=candidate.sources[0] if candidate.sources else candidate.key,
+        instruction=candidate.instruction,
+        response_a=first,
+        response_b=second,
+        label="tie" if candidate.is_tie else "B" if swapped else "A",
+        subset=mode,
+        metadata={
+            "generator": context.seed_model.name,
+            SOURCES: list(candidate.sources),
+            "details": candidate.details,
+            "num_tokens_a": len(encode(first)),
+            "num_tokens_b": len(encode(second)),
+        },
+    )
+
+
 def _summary(settings: PairsConfig, instructions: int, pairs: list[Comparison], rejected: Counter) -> dict:
     tokens = [(p.metadata["num_tokens_a"], p.metadata["num_tokens_b"]) for p in pairs]
     better = [a if p.label == "A" else b for p, (a, b) in zip(pairs, tokens, strict=True)]
     worse = [b if p.label == "A" else a for p, (a, b) in zip(pairs, tokens, strict=True)]
+    of_one = [mode for mode in settings.modes if mode in KINDS]
+    certain = sum(pair.subset in CERTAIN for pair in pairs)
     return {
-        "asked": instructions * len(settings.modes),
+        "asked": instructions * len(of_one) + certain,
         "made": len(pairs),
+        "made_by_mode": dict(Counter(pair.subset for pair in pairs)),
         "rejected": dict(sorted(rejected.items())),
         "mode": ", ".join(settings.modes),
         "chosen_tokens_mean": sum(better) / max(1, len(better)),
