@@ -7,10 +7,11 @@ the label. A chosen and a rejected response are placed as A and B by a hash of t
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ste_jax.data.fields import required_text
+from ste_jax.data.fields import required_text, written_list
 from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.labels import (
     ONE_HOT_COLUMNS,
@@ -45,6 +46,8 @@ RESPONSE_COLUMNS = (
     CHOSEN,
 )
 LABEL_COLUMNS = ("label", "winner", *SIGNED_COLUMNS, *ONE_HOT_COLUMNS)
+# The beginning of a list of texts.
+_TEXTS = re.compile(r"""\s*\[\s*(["']|null\b|None\b)""")
 # Columns that say who gave a label: several rows of one pair are then votes, which may differ.
 VOTER_COLUMNS = frozenset(("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id"))
 
@@ -165,12 +168,14 @@ def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
             f" responses to a column {', '.join(PROMPT_COLUMNS[:3])}",
         )
     a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
-    return row.get(shape.prompt), a, b
+    prompt = row.get(shape.prompt)
+    messages = listed_messages(prompt, f"{where}, column {shape.prompt}")
+    return prompt if messages is None else list(messages), a, b
 
 
 def _side(row: Fields, name: str, where: str, *, transcripts: bool) -> str | list[Turn]:
     """Returns a response as text, or a conversation as turns."""
-    messages = listed_messages(row.get(name))
+    messages = listed_messages(row.get(name), f"{where}, column {name}")
     if messages is not None:
         return flat_turns(messages, f"{where}, column {name}")
     text = required_text(row, name, where)
@@ -188,8 +193,9 @@ def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: 
     value = row.get(column) if column else None
     if value is None:
         return
-    messages = listed_messages(value)
-    texts = [text for _, text in flat_turns(messages, f"{where}, column {column}")] if messages else [value]
+    named = f"{where}, column {column}"
+    messages = listed_messages(value, named)
+    texts = [text for _, text in flat_turns(messages, named)] if messages else [value]
     contents = {message["content"].strip() for message in found}
     if not all(isinstance(text, str) and text.strip() in contents for text in texts):
         raise SteError(
@@ -199,17 +205,18 @@ def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: 
 
 
 def _arena_turns(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]] | None:
-    """Returns the conversations of a row of the arena's table, whose cells are JSON lists of texts."""
+    """Returns the conversations of a row of the arena's table, if its prompt is a list of texts."""
     if shape.label[:1] not in [(name,) for name in ONE_HOT_COLUMNS] or not shape.prompt:
         return None
-    cells = [_text_list(row.get(name)) for name in (shape.prompt, *shape.responses)]
-    if not all(cells):
+    prompt = row.get(shape.prompt)
+    is_list = isinstance(prompt, list) and all(item is None or isinstance(item, str) for item in prompt)
+    if not is_list and not (isinstance(prompt, str) and _TEXTS.match(prompt)):
         return None
-    if len({len(cell) for cell in cells if cell}) != 1:
+    prompts, first, second = (_turn_texts(row, name, where) for name in (shape.prompt, *shape.responses))
+    if not len(prompts) == len(first) == len(second):
         raise SteError(
             "data_invalid", f"{where}: the prompt and the responses have different numbers of turns"
         )
-    prompts, first, second = (cell or [] for cell in cells)
     a, b = (
         [turn for prompt, answer in zip(prompts, side, strict=True) for turn in _exchange(prompt, answer)]
         for side in (first, second)
@@ -221,15 +228,13 @@ def _exchange(prompt: str | None, answer: str | None) -> list[Turn]:
     return [("user", prompt or ""), ("assistant", answer or "")]
 
 
-def _text_list(value: Any) -> list[str | None] | None:
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+def _turn_texts(row: Fields, name: str, where: str) -> list[str | None]:
+    """Returns the texts of a column by turn; a missing one is empty."""
+    value = row.get(name)
+    value = written_list(value, f"{where}, column {name}") if isinstance(value, str) else value
     if isinstance(value, list) and value and all(item is None or isinstance(item, str) for item in value):
         return value
-    return None
+    raise SteError("data_invalid", f"{where}: the column {name} must be a list of texts, as the prompt is")
 
 
 def known_columns() -> frozenset[str]:

@@ -181,7 +181,7 @@ def _call(function: Callable, name: str, receiver: Any, args: Sequence[Any], kwa
 
 
 def _limited(name: str, function: Callable) -> Callable:
-    """Returns a filter or test that takes its work; `wraps` keeps what Jinja notes about its first argument."""
+    """Returns a filter or test that takes its work; `wraps` keeps Jinja's notes on its first argument."""
     implicit = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
     @functools.wraps(function)
