@@ -19,7 +19,7 @@ _ROLES = {
 _NAMES = (("role", "content"), ("from", "value"))
 # The beginning of a list of dicts, also one of numpy.
 _WRITTEN = re.compile(r"\s*(?:array\(\s*)?\[\s*\{")
-_TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")
+_TRANSCRIPT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def flatten_messages(messages: Sequence[Any], where: str = "messages") -> str:
@@ -77,11 +77,14 @@ def _begins_messages(text: str) -> bool:
 
 
 def transcript_turns(text: str) -> list[Turn] | None:
-    """Returns the turns of a transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ..."), or None."""
+    """Returns the turns of a transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ..."), or None.
+
+    Without the blank line at its beginning it needs turns of both: an answer may begin with "Human:".
+    """
     before, *parts = _TRANSCRIPT.split(text)
-    if before.strip() or not parts:
-        return None
     roles = [_ROLES.get(name.lower(), name.lower()) for name in parts[::2]]
+    if before or not roles or (len(set(roles)) < 2 and not text.startswith("\n\n")):
+        return None
     return [(role, content.removeprefix(" ")) for role, content in zip(roles, parts[1::2], strict=True)]
 
 

@@ -52,7 +52,7 @@ def _pairs(table: Table) -> Overview:
     if all(pair.label for pair in pairs):
         comparisons_of(table, labels="required")
     labels = Counter(pair.label for pair in pairs)
-    prompt = shape.prompt or "the common beginning of both"
+    prompt = shape.prompt or "what both begin with"
     label = "that of the chosen response" if shape.by_choice else ", ".join(shape.label) or "missing"
     known = {*shape.used, *_OPTIONAL}
     return Overview(
