@@ -25,14 +25,14 @@ def check_header(
       SteError: "data_invalid": names what is missing, the columns that were found, and those expected.
     """
     missing = [name for name, columns in required if not set(columns) & set(table.columns)]
-    near = _near(table.columns, known)
+    near = near_names(table.columns, known)
     if not missing and not near:
         return
     wrong = "a column is almost a known one"
     if missing:
         wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
         wrong += "are missing" if len(missing) > 1 else "is missing"
-    hints = [f"{found!r} is not {name!r}: rename it" for found, name in near.items()]
+    hints = [f"{found!r} is not {name!r}: rename or remove it" for found, name in near.items()]
     hints += _separators(table.columns)
     if missing and not hints:
         hints = _typos([column for column in table.columns if column not in known], missing)
@@ -52,10 +52,10 @@ def shown(columns: Iterable[str]) -> str:
     )
 
 
-def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
-    """Returns the columns that differ from an absent known one in case, blanks and punctuation only."""
+def near_names(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """Returns the columns that differ from a known one in case, blanks and punctuation only, and its name."""
     # Sorted, since hashes order a set anew in each process; of several forms the one in small letters counts.
-    plain = {_plain(name): name for name in sorted(known) if name not in columns}
+    plain = {_plain(name): name for name in sorted(known)}
     return {c: plain[_plain(c)] for c in columns if c not in known and _plain(c) in plain}
 
 

@@ -84,6 +84,20 @@ def test_the_prompt_may_repeat_what_the_conversations_begin_with(tmp_path):
     assert (pair.instruction, pair.response_a, pair.metadata) == ("Q?", "yes", {"winner": "A"})
 
 
+@pytest.mark.parametrize(
+    ("near", "known"),
+    [("Label", "label"), ("LABEL ", "label"), ("Response_A", "response_a"), ("Input", "input")],
+)
+def test_a_column_and_one_that_is_almost_its_name_are_refused(tmp_path, near, known):
+    with raises("data_invalid", "p.jsonl, line 1", repr(near), repr(known)):
+        read(tmp_path, PAIR | {"input": "x", near: "y"})
+
+
+def test_a_header_that_hides_a_column_is_shown(tmp_path):
+    with raises("data_invalid", "p.jsonl, line 1", "'pro\\x1b[31mmpt'"):
+        read(tmp_path, {"pro\x1b[31mmpt": "Q?", "chosen": "yes", "rejected": "no"})
+
+
 # ---- several labels -----------------------------------------------------------
 
 
