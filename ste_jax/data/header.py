@@ -25,7 +25,7 @@ def check_header(
       SteError: "data_invalid": names what is missing, the columns that were found, and those expected.
     """
     missing = [name for name, columns in required if not set(columns) & set(table.columns)]
-    near = near_names(table.columns, known)
+    near = _near(table.columns, known)
     if not missing and not near:
         return
     wrong = "a column is almost a known one"
@@ -52,7 +52,13 @@ def shown(columns: Iterable[str]) -> str:
     )
 
 
-def near_names(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
+def likely_columns(columns: Sequence[str], known: Collection[str]) -> list[str]:
+    """Returns the columns, those that are almost known ones under the known names: what a table may be."""
+    near = _near(columns, known)
+    return [near.get(name, name) for name in columns]
+
+
+def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
     """Returns the columns that differ from a known one in case, blanks and punctuation only, and its name."""
     # Sorted, since hashes order a set anew in each process; of several forms the one in small letters counts.
     plain = {_plain(name): name for name in sorted(known)}

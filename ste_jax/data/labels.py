@@ -24,7 +24,9 @@ _NAMED: dict[str, Outcome] = {
 }
 _SIGNS = str.maketrans({"≻": ">", "≺": "<", "≫": ">>", "≪": "<<"})
 EXPECTED = "'A', 'B' or 'tie'"
-_UNCLEAR = "; a number does not say which response it means: write A for the first, B for the second"
+_UNCLEAR = (
+    "; a number or a bool does not say which response it means: write A for the first, B for the second"
+)
 
 
 def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False) -> Outcome | None:

@@ -12,7 +12,7 @@ from ste_jax.data.comparisons import (
     without_identical,
 )
 from ste_jax.data.files import stem
-from ste_jax.data.header import near_names
+from ste_jax.data.header import likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.pair_shapes import PROMPT_COLUMNS, find_shape, known_columns
 from ste_jax.data.rows import Table, read_table
@@ -51,8 +51,7 @@ def overview(path: str) -> Overview:
     """
     table = read_table(path, text_lines=True)
     # A name that is almost a known one counts for it, so that the reader of its kind refuses it.
-    near = near_names(table.columns, known_columns() | {"response", "responses", "baseline"})
-    columns = [near.get(name, name) for name in table.columns]
+    columns = likely_columns(table.columns, known_columns() | {"response", "responses", "baseline"})
     if find_shape(columns):
         return _pairs(table)
     if "responses" in columns:
