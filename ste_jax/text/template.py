@@ -11,7 +11,6 @@ import datetime
 import functools
 import json
 import math
-import numbers
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -168,6 +167,8 @@ def _call(function: Callable, name: str, receiver: Any, args: Sequence[Any], kwa
     """Calls a function that is not written in the template."""
     work, values = _work.get(), [*args, *kwargs.values()]
     work.spend([receiver, *values], _STEP)
+    if isinstance(receiver, str):  # it may become a list of its characters
+        work.check_product(len(receiver), [_ITEM])
     if name in _MULTIPLYING:
         work.check_product(work.size(receiver), values)
     if name in _FORMATTING:
@@ -200,7 +201,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         work = _work.get()
-        if operator == "*" and not (isinstance(left, numbers.Real) and isinstance(right, numbers.Real)):
+        if operator == "*" and not all(isinstance(side, int | float) for side in (left, right)):
             work.check_product(1, [left, right])
         elif operator == "%" and isinstance(left, str | bytes):
             work.check_format(left, [right])
@@ -238,6 +239,8 @@ class _Metered(NodeTransformer):
                 node.body.insert(0, _step(node))
             case nodes.Macro() | nodes.CallBlock():
                 node.body.insert(0, _step(node))
+            case nodes.Call() | nodes.Filter() | nodes.Test() if node.dyn_args:
+                node.dyn_args = nodes.Filter(node.dyn_args, "list", [], [], None, None)
             case nodes.AssignBlock():
                 node.filter = _metered(node.filter)
             case nodes.Output():

@@ -139,6 +139,8 @@ HOSTILE = {
     "one message often": "{{ [messages[1]] * 800000 }}",
     "JSON of one message often": "{{ ([messages[1]] * 800000) | tojson }}",
     "long integers": "{{ [1" + "0" * 3000 + "] * 300000 }}",
+    "characters of a text": "{{ ('Ж' * 9000000) | list | length }}",
+    "characters as arguments": "{{ cycler(*('Ж' * 9000000)) }}",
     "round": "{{ 1.5 | round(10**9, 'ceil') }}",
     "round to tens": "{{ 15 | round(-(10**9)) }}",
     "width of an indent": "{{ 'a' | indent(10**9) }}",
