@@ -224,7 +224,7 @@ def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
 def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: str) -> None:
     """Refuses a row whose prompt is not part of what its conversations begin with."""
     value = _prompt(row, column, where) if column else None
-    if is_absent(value):
+    if is_absent(value) or value == "":
         return
     texts = [text for _, text in value] if isinstance(value, list) else [value]
     contents = {message["content"].strip() for message in found}

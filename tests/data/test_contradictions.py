@@ -36,7 +36,7 @@ HH = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Q?\n\nAssistant:"
 LAST = "\n\nHuman: Q?\n\nAssistant:"
 
 
-@pytest.mark.parametrize("prompt", [HH, HH.strip(), "Q?", f"{HH} ", None])
+@pytest.mark.parametrize("prompt", [HH, HH.strip(), "Q?", f"{HH} ", "", None])
 @pytest.mark.parametrize("names", [("chosen", "rejected"), ("response_a", "response_b")])
 @pytest.mark.parametrize("lead", ["\n\n", ""])
 def test_transcripts_with_a_prompt_are_parted_too(tmp_path, prompt, names, lead):
