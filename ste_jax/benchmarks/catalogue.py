@@ -1,10 +1,10 @@
 """Benchmarks by name.
 
 The module of a benchmark defines HUB (name of the data set on the Hugging Face hub, or None), PATTERNS (glob
-patterns of its files), `choose` (returns those of a folder's files that belong to it), `items` (converts rows
-to comparisons) and `aggregate` (computes the benchmark's own scores from judged pairs). Where the paths
-of files name subsets, `subset_of` returns that of a file. ARE_VOTES is True if records are votes, so that two
-may be equal.
+patterns of its files), RECORD (the columns by which two records are the same), `choose` (returns those of a
+folder's files that belong to it), `items` (converts rows to comparisons) and `aggregate` (computes the
+benchmark's own scores from judged pairs). Where the paths of files name subsets, `subset_of` returns that of
+a file. ARE_VOTES is True if records are votes, so that two may be equal.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def load(name: str, path: str = "") -> Benchmark:
     choose = module.choose
     files = read_folder(path, choose) if path else read_hub(module.HUB, module.PATTERNS, choose)
     subset_of = getattr(module, "subset_of", lambda file: None)
-    refuse_repeated(files.rows, subset_of, are_votes=getattr(module, "ARE_VOTES", False))
+    refuse_repeated(files.rows, module.RECORD, subset_of, are_votes=getattr(module, "ARE_VOTES", False))
     items, notes = module.items(files.rows)
     if not items:
         raise SteError("data_invalid", f"{files.source}: contains no comparison of {name}; check --path")

@@ -18,6 +18,7 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "nvidia/HelpSteer2"
 PATTERNS = ("validation.jsonl.gz",)
+RECORD = ("prompt", "response", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
 ATTRIBUTE = "helpfulness"
 # Separates the turns of a conversation in a prompt.
 _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
@@ -25,7 +26,7 @@ _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with the ratings of the validation split."""
-    return without_splits(files, ("train", "test", "preference", "disagreements"))
+    return without_splits(files, ("train", "test", "preference", "disagreements"), ("validation",))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

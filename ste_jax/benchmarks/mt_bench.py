@@ -19,6 +19,7 @@ from ste_jax.records import Comparison, ComparisonResult, Outcome
 
 HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
+RECORD = ("question_id", "turn", "model_a", "model_b", "winner", "judge", "conversation_a", "conversation_b")
 ARE_VOTES = True
 TURNS = ("turn1", "turn2")
 # Ten questions per category, numbered from 81.
@@ -27,7 +28,7 @@ _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with votes of people; the other split has those of GPT-4."""
-    return without_splits(files, ("gpt4", "gpt4_pair", "gpt", "gpt-4", "gpt-4_pair", "model_judgment"))
+    return without_splits(files, ("gpt4", "gpt", "model_judgment"), ("human",))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

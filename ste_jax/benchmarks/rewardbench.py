@@ -14,7 +14,7 @@ from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
 from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.benchmarks.splits import without_splits
-from ste_jax.data.files import path_words
+from ste_jax.data.files import path_parts, says
 from ste_jax.data.messages import joined_turns
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
@@ -22,6 +22,7 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench"
 PATTERNS = ("data/filtered-*.parquet",)
+RECORD = ("id", "subset", "prompt", "chosen", "rejected", "chosen_model", "rejected_model")
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -62,13 +63,13 @@ PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with pairs to judge: the filtered split and the four prior sets."""
-    chosen = without_splits(files, ("raw", "anthropic_harmless", "pku_", "mtbench_"))
+    chosen = without_splits(files, ("raw", "anthropic_harmless", "pku", "mtbench"), ("filtered", *PRIOR_SETS))
     return [file for file in chosen if file.rsplit("/", 1)[-1] != "dataset_infos.json"]
 
 
 def subset_of(file: str) -> str | None:
     """Returns the prior set that the path of a file names, or None."""
-    return next((word for word in path_words(file) if word in PRIOR_SETS), None)
+    return next((name for part in path_parts(file) for name in PRIOR_SETS if says(part, name)), None)
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

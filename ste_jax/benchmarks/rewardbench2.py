@@ -24,13 +24,14 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
+RECORD = ("id", "subset", "prompt", "chosen", "rejected")
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 CHANCE = 0.125
 
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files of the test split, which is the only one of the data set."""
-    return without_splits(files, ("train", "validation"))
+    return without_splits(files, ("train", "validation"), ("test",))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

@@ -18,6 +18,7 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "THU-KEG/RM-Bench"
 PATTERNS = ("total_dataset.json",)
+RECORD = ("id", "domain", "prompt", "chosen", "rejected")
 SUBSETS = ("chat", "code", "math", "safety-refuse", "safety-response")
 DOMAINS = ("chat", "code", "math", "safety")
 LEVELS = ("easy", "normal", "hard")

@@ -147,11 +147,14 @@ def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:
     return _read(folder, choose, name, folder.name)
 
 
-def refuse_repeated(rows: Sequence[Row], subset_of: Callable[[str], str | None], *, are_votes: bool) -> None:
-    """Refuses a record that occurs twice, as in a copy of a file.
+def refuse_repeated(
+    rows: Sequence[Row], columns: Sequence[str], subset_of: Callable[[str], str | None], *, are_votes: bool
+) -> None:
+    """Refuses a record that occurs twice, as in a copy of a file, which may have more columns.
 
     Args:
       rows: the records.
+      columns: the columns by which two records are the same.
       subset_of: returns the subset that the path of a file names, or None; equal records of two subsets are
         different.
       are_votes: equal records of one file are votes of the same person on the same pair.
@@ -161,12 +164,18 @@ def refuse_repeated(rows: Sequence[Row], subset_of: Callable[[str], str | None],
     """
     seen: dict[tuple[str | None, bytes], Row] = {}
     for row in rows:
-        text = json.dumps(json_value(row.fields), sort_keys=True)
+        text = json.dumps([_comparable(row.fields.get(name)) for name in columns], sort_keys=True)
         first = seen.setdefault((subset_of(row.file), hashlib.sha256(text.encode()).digest()), row)
         if first is not row and not (are_votes and first.path == row.path):
             raise SteError(
                 "data_invalid", f"{row.where}: the same record as {first.where}; remove one of them"
             )
+
+
+def _comparable(value: Any) -> Any:
+    """Returns a cell as a JSON value; whole numbers are the same in all types of files."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else json_value(value)
 
 
 def _read(folder: Path, choose: Choose, source: str, revision: str | None) -> Files:

@@ -2,22 +2,28 @@
 
 from collections.abc import Sequence
 
-from ste_jax.data.files import path_words
+from ste_jax.data.files import path_parts, says
 
 
-def without_splits(files: Sequence[str], splits: tuple[str, ...]) -> list[str]:
+def without_splits(files: Sequence[str], splits: Sequence[str], wanted: Sequence[str] = ()) -> list[str]:
     """Returns the files that belong to none of `splits`.
 
-    A split may be a folder (default/raw/0000.parquet, train/data.jsonl) or a word in the name of a file
-    (data/raw-00000-of-00001.parquet, helpsteer2_train.jsonl), wherever it stands in the path.
+    A split may be words of a folder (default/partial-train/0000.parquet, raw_split/data.jsonl) or of the name
+    of a file (data/raw-00000-of-00001.parquet, helpsteer2_train.jsonl). The part of the path nearest to the
+    data that names a split counts: my-training/validation.jsonl is the validation split.
 
     Args:
       files: relative paths.
-      splits: names of splits; one that ends in an underscore stands for all that begin with it.
+      splits: names of splits, such as "train", which stands for "training" and "trainset" too.
+      wanted: names of the splits of the benchmark.
     """
-    groups = tuple(split for split in splits if split.endswith("_"))
-    return [
-        file
-        for file in files
-        if not any(word in splits or (groups and word.startswith(groups)) for word in path_words(file))
-    ]
+    return [file for file in files if not _is_of(file, splits, wanted)]
+
+
+def _is_of(file: str, splits: Sequence[str], wanted: Sequence[str]) -> bool:
+    for part in path_parts(file):
+        if any(says(part, name) for name in splits):
+            return True
+        if any(says(part, name) for name in wanted):
+            return False
+    return False

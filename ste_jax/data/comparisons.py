@@ -18,7 +18,7 @@ from ste_jax.data.fields import (
     unique_id,
 )
 from ste_jax.data.files import stem
-from ste_jax.data.header import check_header
+from ste_jax.data.header import check_header, likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
 from ste_jax.data.labels import EXPECTED, label_of
 from ste_jax.data.pair_shapes import (
@@ -228,7 +228,8 @@ def pair_shape(table: Table, labels: Labels) -> PairShape:
     Raises:
       SteError: "data_invalid" with the columns that were found and those expected.
     """
-    shape = find_shape(table.columns)
+    known = known_columns() | _COMPARISON
+    shape = find_shape(likely_columns(table.columns, known))
     required: list[tuple[str, Sequence[str]]] = []
     if not shape:
         required += [(name, [name]) for name in RESPONSE_COLUMNS[0]]
@@ -236,9 +237,8 @@ def pair_shape(table: Table, labels: Labels) -> PairShape:
         required.append(("instruction", PROMPT_COLUMNS))
     if labels == "required" and not (shape and (shape.label or shape.by_choice)):
         required.append(("label", LABEL_COLUMNS))
-    check_header(table, known_columns() | _COMPARISON, required, PAIR_COLUMNS)
-    if shape is None:
-        raise SteError("data_invalid", f"{table.where}: no column of a response; expected {PAIR_COLUMNS}")
+    check_header(table, known, required, PAIR_COLUMNS)
+    assert shape, "check_header refuses a table without responses"
     return shape
 
 

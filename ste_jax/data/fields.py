@@ -4,15 +4,18 @@ In an optional column, a missing value, None and NaN all mean that there is no v
 each of them is an error.
 """
 
+import ast
 import base64
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ste_jax.errors import SteError
 
 Fields = Mapping[str, Any]
+_LONGEST_LITERAL = 1_000_000  # characters; its syntax tree may take a hundred times the memory
 
 
 def is_absent(value: Any) -> bool:
@@ -35,20 +38,52 @@ def optional_text(fields: Fields, name: str, where: str) -> str | None:
 
 
 def text_list(fields: Fields, name: str, where: str) -> list[str]:
-    """Returns a column that holds a list of texts, or such a list written as JSON (in CSV files).
+    """Returns a column that holds a list of texts, or such a list written as text (see `written_list`).
 
     Raises:
       SteError: "data_invalid", if the list is missing or empty or holds anything but texts.
     """
     value = fields.get(name)
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise SteError("data_invalid", f"{where}: the column {name} is not a JSON list") from error
+        value = written_list(value, f"{where}, column {name}")
     if not isinstance(value, list | tuple) or not value:
         raise SteError("data_invalid", f"{where}: the column {name} must be a list of at least one text")
     return [_text(text, f"{name}[{index}]", where) for index, text in enumerate(value)]
+
+
+def written_list(text: str, where: str) -> list[Any]:
+    """Returns the list that a text cell holds: as JSON, or as pandas writes the lists of Python to CSV.
+
+    Lists are read only as Python itself writes them: `['a' 'b']`, the form of numpy, would be one text.
+
+    Raises:
+      SteError: "data_invalid" if the cell is anything else.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = _literal(text.strip())
+    if not isinstance(value, list):
+        raise SteError(
+            "data_invalid",
+            f"{where}: the text is not a list, neither as JSON nor as Python writes it; save the lists as "
+            "JSON (json.dumps; arrays of numpy by tolist() first), or the table as Parquet or JSON lines",
+        )
+    return value
+
+
+def _literal(text: str) -> Any:
+    if not text.startswith("[") or len(text) > _LONGEST_LITERAL:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            value = ast.literal_eval(text)
+        # Which characters are escaped depends on the version of Python that wrote them.
+        is_own = ascii(value) == text.encode("ascii", "backslashreplace").decode()
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return value if is_own else None
 
 
 def optional_name(fields: Fields, name: str, where: str) -> str | None:

@@ -16,7 +16,9 @@ TABLE_ENDINGS = (".parquet", ".arrow")
 ENDINGS = (*TEXT_ENDINGS, *TABLE_ENDINGS)
 LINES_ENDING = ".txt"
 _COMPRESSED = ".gz"
-_SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval)(?![a-z0-9])")
+_SPLITS = {name: name for name in ("train", "test", "dev", "eval", "raw", "filtered")} | {"val": "validation"}
+# A word for a split, such as trainset, training and val2.
+_SPLIT_WORD = re.compile(rf"({'|'.join(_SPLITS)})(?:ing|id|idation|uation)?(?:s|sets?|splits?|data)?\d*")
 # Files of the `datasets` library that describe a data set.
 _DESCRIPTIONS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
 _STATE, _DICT = "state.json", "dataset_dict.json"
@@ -41,18 +43,25 @@ def stem(path: str) -> str:
 
 def is_hidden(relative: str) -> bool:
     """Returns True for files that editors and systems put next to data: .ipynb_checkpoints, ._x, __MACOSX."""
-    return any(part.startswith((".", "~$")) or part == "__MACOSX" for part in relative.split("/"))
+    return any(
+        part.startswith((".", "~$")) or part == "__MACOSX" or ".ipynb_checkpoints" in part
+        for part in relative.split("/")
+    )
 
 
-def path_words(relative: str) -> list[str]:
-    """Returns what the folders and the name of a file may say about its split, in lower case.
+def path_parts(relative: str) -> list[str]:
+    """Returns the words of the name of a file, then those of its folders, the nearest first.
 
-    These are the names of the folders, and the words in the name of the file, with and without underscores:
-    "default/raw/0000.parquet" gives default, raw, 0000 and parquet.
+    Words stand between underscores, in lower case, and those for a split in one form: "partial-train/X 1.csv"
+    gives "_x_1_csv_" and "_partial_train_".
     """
-    *folders, name = relative.lower().split("/")
-    words = [word for pattern in (r"[^a-z0-9_]+", r"[^a-z0-9]+") for word in re.split(pattern, name)]
-    return list(dict.fromkeys([*folders, *filter(None, words)]))
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", relative).lower().split("/")
+    return ["_" + "_".join(map(_word, re.split(r"[^a-z0-9]+", part))) + "_" for part in parts[::-1]]
+
+
+def says(part: str, name: str) -> bool:
+    """Returns True if a part of a path (see `path_parts`) has the words of a name, such as gpt4_pair."""
+    return f"_{name.strip('_')}_" in part
 
 
 def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
@@ -152,7 +161,8 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
         )
     for what, found in (
         ("types", {ending(name) for name in names}),
-        ("splits", {m[1] for n in names for word in path_words(n) if (m := _SPLIT.match(word))}),
+        ("splits", set(filter(None, map(_split, names)))),
+        ("folders", {name.rpartition("/")[0] or "." for name in names}),
     ):
         if len(found) > 1:
             raise SteError(
@@ -163,6 +173,24 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
     if len(names) > 1:
         refuse_copies((f"{path}/{name}", (root / name).read_bytes()) for name in names)
     return [root / name for name in names]
+
+
+def _word(word: str) -> str:
+    """Returns the split that a word names, or the word."""
+    match = _SPLIT_WORD.fullmatch(word)
+    return _SPLITS[match[1]] if match else word
+
+
+def _split(relative: str) -> str:
+    """Returns the words of the nearest part of a path that names a split, without numbers; "" if none does.
+
+    The words of NAME-00000-of-00001 are a split, whatever they are.
+    """
+    for part in path_parts(relative[: -len(epath.Path(relative).suffix)]):
+        words = [word for word in part.strip("_").split("_") if not word.isdecimal()]
+        if re.search(r"_\d+_of_\d+_", part) or set(words) & set(_SPLITS.values()):
+            return "_".join(word.rstrip("0123456789") for word in words if word != "of")
+    return ""
 
 
 def _saved(path: str, root: epath.Path) -> list[epath.Path]:

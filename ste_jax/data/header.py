@@ -32,7 +32,7 @@ def check_header(
     if missing:
         wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
         wrong += "are missing" if len(missing) > 1 else "is missing"
-    hints = [f"{found!r} is not {name!r}: rename it" for found, name in near.items()]
+    hints = [f"{found!r} is not {name!r}: rename or remove it" for found, name in near.items()]
     hints += _separators(table.columns)
     if missing and not hints:
         hints = _typos([column for column in table.columns if column not in known], missing)
@@ -52,10 +52,16 @@ def shown(columns: Iterable[str]) -> str:
     )
 
 
+def likely_columns(columns: Sequence[str], known: Collection[str]) -> list[str]:
+    """Returns the columns, those that are almost known ones under the known names: what a table may be."""
+    near = _near(columns, known)
+    return [near.get(name, name) for name in columns]
+
+
 def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
-    """Returns the columns that differ from an absent known one in case, blanks and punctuation only."""
+    """Returns the columns that differ from a known one in case, blanks and punctuation only, and its name."""
     # Sorted, since hashes order a set anew in each process; of several forms the one in small letters counts.
-    plain = {_plain(name): name for name in sorted(known) if name not in columns}
+    plain = {_plain(name): name for name in sorted(known)}
     return {c: plain[_plain(c)] for c in columns if c not in known and _plain(c) in plain}
 
 

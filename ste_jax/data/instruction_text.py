@@ -50,7 +50,7 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
 
 
 def _turns(fields: Mapping[str, Any], column: str, where: str) -> list[Turn]:
-    messages = listed_messages(fields.get(column))
+    messages = listed_messages(fields.get(column), f"{where}, column {column}")
     if messages is None:
         return [("user", required_text(fields, column, where))]
     turns = flat_turns(messages, f"{where}, column {column}")

@@ -1,6 +1,7 @@
 """Labels of comparisons in the forms in which data sets publish them."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,11 @@ _NAMED: dict[str, Outcome] = {
     **dict.fromkeys(("b", "model_b", "response_b", "b>a", "b>>a", "a<b", "a<<b"), "B"),
     **dict.fromkeys(("tie", "a=b", "b=a", "a==b", "b==a", "[[c]]", "both_bad", "bothbad"), "tie"),
 }
+_SIGNS = str.maketrans({"≻": ">", "≺": "<", "≫": ">>", "≪": "<<"})
 EXPECTED = "'A', 'B' or 'tie'"
+_UNCLEAR = (
+    "; a number or a bool does not say which response it means: write A for the first, B for the second"
+)
 
 
 def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False) -> Outcome | None:
@@ -39,10 +44,12 @@ def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False)
       SteError: "data_invalid", if the value names neither response; also for 0 and 1, of which nothing says
         which response they mean.
     """
+    if isinstance(value := fields.get(column), bool):
+        raise SteError("data_invalid", f"{where}: the {_titled(column)} is {value}, a bool{_UNCLEAR}")
     text = optional_name(fields, column, where)
     if text is None:
         return None
-    plain = re.sub(r"\s+", "", text.casefold()).replace("≻", ">")
+    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", text).casefold()).translate(_SIGNS)
     if plain.startswith("[[") and plain.endswith("]]") and plain != "[[c]]":
         plain = plain[2:-2]
     if re.fullmatch(r"tie\(.*\)", plain):
@@ -54,7 +61,7 @@ def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False)
         return _NAMED[plain]
     unclear = ""
     if number in ("0", "1", "2", "-1", "true", "false"):
-        unclear = "; a number does not say which response it means: write A for the first, B for the second"
+        unclear = _UNCLEAR
     raise SteError(
         "data_invalid", f"{where}: the {_titled(column)} is {text!r}, expected {EXPECTED}{unclear}"
     )

@@ -1,10 +1,10 @@
 """Reads chat messages in their published forms, and flattens them to the one text that a judge sees."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ste_jax.data.fields import written_list
 from ste_jax.errors import SteError
 
 Turn = tuple[str, str]
@@ -16,7 +16,10 @@ _ROLES = {
     "bot": "assistant",
     "model": "assistant",
 }
-_TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")
+_NAMES = (("role", "content"), ("from", "value"))
+# The beginning of a list of dicts, also one of numpy.
+_WRITTEN = re.compile(r"\s*(?:array\(\s*)?\[\s*\{")
+_TRANSCRIPT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def flatten_messages(messages: Sequence[Any], where: str = "messages") -> str:
@@ -52,28 +55,36 @@ def flat_turns(messages: Sequence[Any], where: str = "messages") -> list[Turn]:
     return [_turn(message, f"{where}, message {number}") for number, message in enumerate(messages, 1)]
 
 
-def listed_messages(value: Any) -> Sequence[Any] | None:
-    """Returns a list of messages, also one written as JSON (in CSV files); None for any other value."""
+def listed_messages(value: Any, where: str) -> Sequence[Any] | None:
+    """Returns a list of messages, also one written as text (see `written_list`); None for any other value.
+
+    Raises:
+      SteError: "data_invalid", if a text begins like a list of messages and cannot be read as one.
+    """
     if isinstance(value, list | tuple):
         return value
-    if not isinstance(value, str) or not value.lstrip().startswith("[{"):
+    if not isinstance(value, str) or not _begins_messages(value):
         return None
-    try:
-        messages = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    named = ({"role", "content"}, {"from", "value"})
-    if all(isinstance(one, dict) and any(names <= one.keys() for names in named) for one in messages):
-        return messages
-    return None
+    messages = written_list(value, where)
+    keys = [one.keys() for one in messages if isinstance(one, dict)]
+    return messages if any(one >= set(names) for one in keys for names in _NAMES) else None
+
+
+def _begins_messages(text: str) -> bool:
+    return bool(_WRITTEN.match(text)) and any(
+        all(re.search(rf"""["']{name}["']\s*:""", text) for name in names) for names in _NAMES
+    )
 
 
 def transcript_turns(text: str) -> list[Turn] | None:
-    """Returns the turns of a transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ..."), or None."""
+    """Returns the turns of a transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ..."), or None.
+
+    Without the blank line at its beginning it needs turns of both: an answer may begin with "Human:".
+    """
     before, *parts = _TRANSCRIPT.split(text)
-    if before.strip() or not parts:
-        return None
     roles = [_ROLES.get(name.lower(), name.lower()) for name in parts[::2]]
+    if before or not roles or (len(set(roles)) < 2 and not text.startswith("\n\n")):
+        return None
     return [(role, content.removeprefix(" ")) for role, content in zip(roles, parts[1::2], strict=True)]
 
 

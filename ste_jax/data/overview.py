@@ -1,14 +1,23 @@
 """What the readers make of a file: its kind, its columns and its first records, for `ste data`."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ste_jax.data.comparisons import comparisons_of, pair_shape, read_rankings, without_identical
+from ste_jax.data.comparisons import (
+    comparisons_of,
+    pair_shape,
+    read_rankings,
+    read_scorings,
+    without_identical,
+)
 from ste_jax.data.files import stem
+from ste_jax.data.header import likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS
-from ste_jax.data.pair_shapes import PROMPT_COLUMNS, find_shape
+from ste_jax.data.pair_shapes import PROMPT_COLUMNS, find_shape, known_columns
 from ste_jax.data.rows import Table, read_table
 from ste_jax.data.sources import columns_left_out, instructions_of
+from ste_jax.records import Comparison
 
 _SHOWN = 3
 _OPTIONAL = ("id", "prompt_id", "reference", "subset", "category", *JOINED_COLUMNS)
@@ -41,9 +50,20 @@ def overview(path: str) -> Overview:
       SteError: as the reader of the kind of rows that it holds.
     """
     table = read_table(path, text_lines=True)
-    if find_shape(table.columns):
+    # A name that is almost a known one counts for it, so that the reader of its kind refuses it.
+    columns = likely_columns(table.columns, known_columns() | {"response", "responses", "baseline"})
+    if find_shape(columns):
         return _pairs(table)
-    return _rankings(table) if "responses" in table.columns else _instructions(table)
+    if "responses" in columns:
+        return _rankings(table)
+    return _scorings(table) if _is_scored(table, columns) else _instructions(table)
+
+
+def _is_scored(table: Table, columns: Sequence[str]) -> bool:
+    """Returns True for a response in every row, or a column `baseline`: some instructions have responses."""
+    has_all = all(isinstance(row.fields.get("response"), str) for row in table.rows)
+    is_near = "response" in columns and "response" not in table.columns
+    return bool(set(PROMPT_COLUMNS) & set(columns)) and (has_all or is_near or "baseline" in columns)
 
 
 def _pairs(table: Table) -> Overview:
@@ -52,7 +72,7 @@ def _pairs(table: Table) -> Overview:
     if all(pair.label for pair in pairs):
         comparisons_of(table, labels="required")
     labels = Counter(pair.label for pair in pairs)
-    prompt = shape.prompt or "the common beginning of both"
+    prompt = shape.prompt or "what both begin with"
     label = "that of the chosen response" if shape.by_choice else ", ".join(shape.label) or "missing"
     known = {*shape.used, *_OPTIONAL}
     return Overview(
@@ -65,6 +85,7 @@ def _pairs(table: Table) -> Overview:
             "prompts": len({pair.prompt_id for pair in pairs}),
             **{f"labelled {name}": labels[name] for name in ("A", "B", "tie")},
             "without a label": labels[None],
+            "repeated": _repeated(pairs),
             "labelled A or B with equal responses": without_identical(pairs)[1],
         },
         first=[
@@ -80,6 +101,10 @@ def _pairs(table: Table) -> Overview:
     )
 
 
+def _repeated(pairs: Sequence[Comparison]) -> int:
+    return len(pairs) - len({(p.instruction, frozenset((p.response_a, p.response_b))) for p in pairs})
+
+
 def _rankings(table: Table) -> Overview:
     rankings = read_rankings(table.path)
     known = {*PROMPT_COLUMNS, "responses", *_OPTIONAL}
@@ -93,6 +118,23 @@ def _rankings(table: Table) -> Overview:
             {"id": row.id, "instruction": row.instruction}
             | {f"response {number}": text for number, text in enumerate(row.responses, 1)}
             for row in rankings[:_SHOWN]
+        ],
+    )
+
+
+def _scorings(table: Table) -> Overview:
+    scorings = read_scorings(table.path)
+    known = {*PROMPT_COLUMNS, "response", "baseline", *_OPTIONAL}
+    return Overview(
+        kind="responses to score (or instructions, of which the responses are not read)",
+        used=[name for name in table.columns if name in known],
+        others=[name for name in table.columns if name not in known],
+        fate="passed through to results",
+        counts={"rows": len(scorings), "with a baseline": sum(row.baseline is not None for row in scorings)},
+        first=[
+            {"id": row.id, "instruction": row.instruction, "response": row.response}
+            | ({} if row.baseline is None else {"baseline": row.baseline})
+            for row in scorings[:_SHOWN]
         ],
     )
 

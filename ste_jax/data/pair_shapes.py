@@ -7,10 +7,12 @@ the label. A chosen and a rejected response are placed as A and B by a hash of t
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ste_jax.data.fields import required_text
+from ste_jax.data.fields import is_absent, required_text, written_list
+from ste_jax.data.header import shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.labels import (
     ONE_HOT_COLUMNS,
@@ -44,7 +46,11 @@ RESPONSE_COLUMNS = (
     _CONVERSATIONS,
     CHOSEN,
 )
+# Columns of a label that name a response.
+SIDE_COLUMNS = ("label", "winner", *ONE_HOT_COLUMNS)
 LABEL_COLUMNS = ("label", "winner", *SIGNED_COLUMNS, *ONE_HOT_COLUMNS)
+# The beginning of a list of texts.
+_TEXTS = re.compile(r"""\s*\[\s*(["']|null\b|None\b)""")
 # Columns that say who gave a label: several rows of one pair are then votes, which may differ.
 VOTER_COLUMNS = frozenset(("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id"))
 
@@ -54,7 +60,7 @@ class PairShape:
     """The columns that hold the parts of a pair.
 
     Attributes:
-      prompt: column of the prompt; "": it is what both conversations begin with.
+      prompt: column of the prompt; "": there is none. Conversations hold it as their common beginning, too.
       responses: columns of the first and the second, or the chosen and the rejected response.
       label: columns of the label; none for a chosen and a rejected response.
       has_votes: True if the rows are votes of several people on the same pairs.
@@ -87,8 +93,6 @@ def find_shape(columns: Sequence[str]) -> PairShape | None:
     if responses is None:
         return None
     prompt = next((name for name in PROMPT_COLUMNS if name in columns), "")
-    if responses == _CONVERSATIONS:
-        prompt = ""
     return PairShape(
         prompt, responses, _label_columns(columns, responses), bool(VOTER_COLUMNS & set(columns))
     )
@@ -102,14 +106,10 @@ def native_row(row: Fields, shape: PairShape, where: str) -> dict[str, Any]:
     Raises:
       SteError: "data_invalid", if the row is not of the shape.
     """
-    if shape.by_choice and row.get("label") is not None:
-        raise SteError(
-            "data_invalid", f"{where}: both {' and '.join(CHOSEN)} and label; remove what is not meant"
-        )
+    label: Outcome | None = _label(row, shape, where)
     consumed = {shape.prompt, *shape.responses, "label"}
     others = {name: value for name, value in row.items() if name not in consumed}
     prompt, first, second = _texts(row, shape, where)
-    label: Outcome | None = _label(row, shape, where)
     if shape.by_choice:
         key = json.dumps([prompt, first, second], default=str)
         first, second, label = placed(key, first, second)
@@ -124,20 +124,43 @@ def placed(key: str, chosen: str, rejected: str) -> tuple[str, str, Label]:
 
 
 def _label_columns(columns: Sequence[str], responses: tuple[str, str]) -> tuple[str, ...]:
-    """Returns the columns of the label: the first of its published forms that is there."""
+    """Returns the columns of the label in all its published forms; votes count where there is no other."""
     if responses == CHOSEN:
         return ()
-    for name in ("label", "winner", *SIGNED_COLUMNS):
-        if name in columns:
-            return (name,)
-    one_hot = tuple(name for name in ONE_HOT_COLUMNS if name in columns)
-    return one_hot or tuple(name for name in columns if VOTE_COLUMN.fullmatch(name))
+    found = tuple(name for name in LABEL_COLUMNS if name in columns)
+    return found or tuple(name for name in columns if VOTE_COLUMN.fullmatch(name))
 
 
 def _label(row: Fields, shape: PairShape, where: str) -> Outcome | None:
-    if not shape.label:
+    """Returns the label of a row: the first that is there, which no other one may contradict."""
+    if shape.by_choice:
+        given = [name for name in SIDE_COLUMNS if not is_absent(row.get(name)) and row.get(name) != ""]
+        if given:
+            raise SteError(
+                "data_invalid",
+                f"{where}: both {' and '.join(CHOSEN)} and {given[0]}; remove what is not meant",
+            )
         return None
-    name = shape.label[0]
+    found: Outcome | None = None
+    first = ""
+    for name in shape.label:
+        try:
+            label = _label_in(row, name, shape, where)
+        except SteError:
+            if found is None:
+                raise
+            continue  # such as the name of a model in `winner`
+        if found and label not in (None, found):
+            raise SteError(
+                "data_invalid",
+                f"{where}: the labels of {first} and {name} are different ({found}, {label}); "
+                "remove what is not meant",
+            )
+        found, first = found or label, first if found else name
+    return found
+
+
+def _label_in(row: Fields, name: str, shape: PairShape, where: str) -> Outcome | None:
     if name in SIGNED_COLUMNS:
         return signed_label(row, name, where)
     if name in ONE_HOT_COLUMNS:
@@ -152,7 +175,7 @@ def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
     if turns := _arena_turns(row, shape, where):
         return _parted(*turns, where)
     first, second = shape.responses
-    sides = [_side(row, name, where, transcripts=not shape.prompt) for name in shape.responses]
+    sides = [_side(row, name, where) for name in shape.responses]
     whole = [isinstance(side, list) and side[0][0] != "assistant" for side in sides]
     if all(whole):
         prompt, *responses = _parted(sides[0], sides[1], where)
@@ -162,34 +185,48 @@ def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
         raise SteError(
             "data_invalid",
             f"{where}: {first} and {second} must both be conversations that begin with the prompt, or "
-            f" responses to a column {', '.join(PROMPT_COLUMNS[:3])}",
+            f"responses to a column {', '.join(PROMPT_COLUMNS[:3])}; found the columns: {shown(row)}",
         )
     a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
-    return row.get(shape.prompt), a, b
+    value, turns = row.get(shape.prompt), _prompt(row, shape.prompt, where)
+    # Messages stay as they are: the hash that places the responses is of the text of the file.
+    return (_messages(turns) if isinstance(value, str) and isinstance(turns, list) else value), a, b
 
 
-def _side(row: Fields, name: str, where: str, *, transcripts: bool) -> str | list[Turn]:
+def _prompt(row: Fields, column: str, where: str) -> Any:
+    """Returns the turns of a prompt that is a conversation, any other value as it is."""
+    value, named = row.get(column), f"{where}, column {column}"
+    if (messages := listed_messages(value, named)) is not None:
+        return flat_turns(messages, named)
+    turns = transcript_turns(value) if isinstance(value, str) else None
+    # A transcript ends with the name of who answers.
+    return turns[:-1] if turns and not turns[-1][1].strip() else turns or value
+
+
+def _side(row: Fields, name: str, where: str) -> str | list[Turn]:
     """Returns a response as text, or a conversation as turns."""
-    messages = listed_messages(row.get(name))
+    messages = listed_messages(row.get(name), f"{where}, column {name}")
     if messages is not None:
         return flat_turns(messages, f"{where}, column {name}")
     text = required_text(row, name, where)
-    return (transcript_turns(text) if transcripts else None) or text
+    return transcript_turns(text) or text
 
 
 def _parted(a: Any, b: Any, where: str) -> tuple[list[dict[str, str]], str, str]:
     prompt, first, second = divided(a, b, where)
-    messages = [{"role": role, "content": content} for role, content in prompt]
-    return messages, joined_turns(first), joined_turns(second)
+    return _messages(prompt), joined_turns(first), joined_turns(second)
+
+
+def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: str) -> None:
     """Refuses a row whose prompt is not part of what its conversations begin with."""
-    value = row.get(column) if column else None
-    if value is None:
+    value = _prompt(row, column, where) if column else None
+    if is_absent(value) or value == "":
         return
-    messages = listed_messages(value)
-    texts = [text for _, text in flat_turns(messages, f"{where}, column {column}")] if messages else [value]
+    texts = [text for _, text in value] if isinstance(value, list) else [value]
     contents = {message["content"].strip() for message in found}
     if not all(isinstance(text, str) and text.strip() in contents for text in texts):
         raise SteError(
@@ -199,17 +236,18 @@ def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: 
 
 
 def _arena_turns(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]] | None:
-    """Returns the conversations of a row of the arena's table, whose cells are JSON lists of texts."""
-    if shape.label[:1] not in [(name,) for name in ONE_HOT_COLUMNS] or not shape.prompt:
+    """Returns the conversations of a row of the arena's table, if its prompt is a list of texts."""
+    if not shape.prompt or shape.from_conversations or not set(shape.label) & set(ONE_HOT_COLUMNS):
         return None
-    cells = [_text_list(row.get(name)) for name in (shape.prompt, *shape.responses)]
-    if not all(cells):
+    prompt = row.get(shape.prompt)
+    is_list = isinstance(prompt, list) and all(item is None or isinstance(item, str) for item in prompt)
+    if not is_list and not (isinstance(prompt, str) and _TEXTS.match(prompt)):
         return None
-    if len({len(cell) for cell in cells if cell}) != 1:
+    prompts, first, second = (_turn_texts(row, name, where) for name in (shape.prompt, *shape.responses))
+    if not len(prompts) == len(first) == len(second):
         raise SteError(
             "data_invalid", f"{where}: the prompt and the responses have different numbers of turns"
         )
-    prompts, first, second = (cell or [] for cell in cells)
     a, b = (
         [turn for prompt, answer in zip(prompts, side, strict=True) for turn in _exchange(prompt, answer)]
         for side in (first, second)
@@ -221,15 +259,13 @@ def _exchange(prompt: str | None, answer: str | None) -> list[Turn]:
     return [("user", prompt or ""), ("assistant", answer or "")]
 
 
-def _text_list(value: Any) -> list[str | None] | None:
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+def _turn_texts(row: Fields, name: str, where: str) -> list[str | None]:
+    """Returns the texts of a column by turn; a missing one is empty."""
+    value = row.get(name)
+    value = written_list(value, f"{where}, column {name}") if isinstance(value, str) else value
     if isinstance(value, list) and value and all(item is None or isinstance(item, str) for item in value):
         return value
-    return None
+    raise SteError("data_invalid", f"{where}: the column {name} must be a list of texts, as the prompt is")
 
 
 def known_columns() -> frozenset[str]:

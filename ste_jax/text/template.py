@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -34,15 +35,19 @@ _STEP = 100  # work of a loop's round or a call, in characters
 _ITEM = 20  # work of an item of a list
 _LARGEST_RESULT = 100_000_000  # of one call, in characters, for messages of a million characters
 _LONGEST_INTEGER = 10_000  # in bits
-# Functions whose results can be as long as the product of their arguments.
+# Functions whose results, or numbers on the way to them, can be as long as the product of their arguments.
 _MULTIPLYING = frozenset(
     (
-        *("replace", "join", "center", "indent", "batch", "slice", "wordwrap", "truncate", "format"),
-        *("format_map", "sum", "ljust", "rjust", "zfill", "expandtabs", "translate", "to_bytes"),
+        *("replace", "join", "center", "indent", "batch", "slice", "truncate", "tojson", "round"),
+        *("sum", "ljust", "rjust", "zfill", "expandtabs", "translate", "to_bytes"),
     )
 )
-# Filters and functions that draw at random, or search by slow patterns.
-_LEFT_OUT = ("random", "urlize", "pprint", "lipsum")
+# Functions whose first text is a format.
+_FORMATTING = frozenset(("format", "format_map", "strftime"))
+# A width that a format takes from a value: %*d, {:{}}.
+_OPEN_WIDTH = re.compile(r"%[^%a-zA-Z]*\*|\{[^{}]*:[^{}]*\{")
+# Filters and functions that draw at random, or take time that grows with the square of their text.
+_LEFT_OUT = ("random", "urlize", "pprint", "lipsum", "wordwrap", "striptags")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,7 @@ class _Work:
     Attributes:
       left: Work that is left.
       largest_result: Most characters of the result of one call.
-      messages: Ids of the messages, whose texts do not count again in every list that holds them.
+      messages: Ids of the messages, whose texts do not count again in every list that holds them once.
     """
 
     left: float
@@ -104,10 +109,11 @@ class _Work:
     def spend(self, value: Any, least: int = 1) -> None:
         """Takes the size of a value, at least `least`."""
         self.left -= least
-        stack = [value]
+        stack, seen = [value], set()
         while stack and self.left >= 0:
             part = stack.pop()
-            if id(part) in self.messages:
+            if id(part) in self.messages and id(part) not in seen:
+                seen.add(id(part))
                 self.left -= _ITEM
             elif isinstance(part, str | bytes):
                 self.left -= len(part)
@@ -118,23 +124,33 @@ class _Work:
             elif isinstance(part, Namespace):
                 self.left -= _STEP
                 stack.append(object.__getattribute__(part, "_Namespace__attrs"))
-            elif isinstance(part, int) and part.bit_length() > _LONGEST_INTEGER:
-                self.left = -1
+            elif isinstance(part, int):
+                self.left -= part.bit_length() // 3 if part.bit_length() < _LONGEST_INTEGER else math.inf
         if self.left < 0:
             raise _TooMuchWork
 
-    def check_product(self, values: Sequence[Any]) -> None:
-        """Refuses a call whose result may be too long to be made."""
-        product = 1.0
-        for value in values:
-            if isinstance(value, int):
-                product *= max(1, abs(value))
-            else:
-                before = self.left
-                self.spend(value)
-                product *= before - self.left
+    def check_product(self, size: float, factors: Sequence[Any]) -> None:
+        """Refuses a call whose result may be too long to be made: numbers count by value, others by size."""
+        product = size
+        for factor in factors:
+            product *= max(1, abs(factor)) if isinstance(factor, int) else self.size(factor)
             if product > self.largest_result:
                 raise _TooMuchWork
+
+    def check_format(self, text: str | bytes, values: Sequence[Any]) -> None:
+        """Refuses a format whose result may be too long, or that takes a width from its values."""
+        text = text.decode("latin-1") if isinstance(text, bytes) else text
+        digits = re.findall(r"\d+", text)
+        fields = text.count("%") + text.count("{")
+        if _OPEN_WIDTH.search(text.replace("{{", "")) or any(len(number) > 9 for number in digits):
+            raise _TooMuchWork
+        self.check_product(fields, [max(map(int, digits), default=0) + int(self.size(values))])
+
+    def size(self, value: Any) -> float:
+        """Returns the work that a value takes, which is spent."""
+        before = self.left
+        self.spend(value)
+        return before - self.left
 
 
 _work: contextvars.ContextVar[_Work] = contextvars.ContextVar("work")
@@ -149,12 +165,15 @@ def _spend(context: Context, value: Any, least: int) -> Any:
 
 def _call(function: Callable, name: str, receiver: Any, args: Sequence[Any], kwargs: Mapping) -> Any:
     """Calls a function that is not written in the template."""
-    work, values = _work.get(), [receiver, *args, *kwargs.values()]
-    work.spend(values, _STEP)
+    work, values = _work.get(), [*args, *kwargs.values()]
+    work.spend([receiver, *values], _STEP)
+    if isinstance(receiver, str):  # it may become a list of its characters
+        work.check_product(len(receiver), [_ITEM])
     if name in _MULTIPLYING:
-        work.check_product(values)
-    if name in ("format", "format_map"):
-        _check_widths(receiver)
+        work.check_product(work.size(receiver), values)
+    if name in _FORMATTING:
+        formats = [value for value in (receiver, *values) if isinstance(value, str)]
+        work.check_format("".join(formats[:1]), values)
     result = function(*args, **kwargs)
     if isinstance(result, Iterator):
         result = list(result)
@@ -162,19 +181,14 @@ def _call(function: Callable, name: str, receiver: Any, args: Sequence[Any], kwa
     return result
 
 
-def _check_widths(text: Any) -> None:
-    if isinstance(text, str) and re.search(r"\d{5}", text):
-        raise _TooMuchWork
-
-
 def _limited(name: str, function: Callable) -> Callable:
-    """Returns a filter that takes its work; `wraps` keeps what Jinja notes about its first argument."""
+    """Returns a filter or test that takes its work; `wraps` keeps Jinja's notes on its first argument."""
     implicit = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
     @functools.wraps(function)
     def limited(*args: Any, **kwargs: Any) -> Any:
-        own, rest = args[:implicit], args[implicit:]
-        return _call(functools.partial(function, *own), name, rest[0] if rest else None, rest, kwargs)
+        own, value, rest = args[:implicit], args[implicit], args[implicit + 1 :]
+        return _call(functools.partial(function, *own, value), name, value, rest, kwargs)
 
     return limited
 
@@ -187,11 +201,10 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         work = _work.get()
-        if operator == "*":
-            work.check_product([left, right])
-        elif operator == "%" and isinstance(left, str):
-            _check_widths(left)
-            work.check_product([left, right])
+        if operator == "*" and not all(isinstance(side, int | float) for side in (left, right)):
+            work.check_product(1, [left, right])
+        elif operator == "%" and isinstance(left, str | bytes):
+            work.check_format(left, [right])
         elif operator == "**" and not (abs(left) < 2**32 and abs(right) < 100):
             raise _TooMuchWork
         result = super().call_binop(context, operator, left, right)
@@ -226,6 +239,8 @@ class _Metered(NodeTransformer):
                 node.body.insert(0, _step(node))
             case nodes.Macro() | nodes.CallBlock():
                 node.body.insert(0, _step(node))
+            case nodes.Call() | nodes.Filter() | nodes.Test() if node.dyn_args:
+                node.dyn_args = nodes.Filter(node.dyn_args, "list", [], [], None, None)
             case nodes.AssignBlock():
                 node.filter = _metered(node.filter)
             case nodes.Output():
@@ -234,8 +249,6 @@ class _Metered(NodeTransformer):
                 node.expr = _metered(node.expr)
             case nodes.Operand():
                 node.expr = _metered(node.expr)
-            case nodes.Test():
-                node.node = _metered(node.node)
             case nodes.Concat() | nodes.List() | nodes.Dict() | nodes.Getitem():
                 return _metered(node) if getattr(node, "ctx", "load") == "load" else node
             case nodes.Tuple(ctx="load"):
@@ -276,9 +289,15 @@ def _raise_exception(message: str) -> None:
 
 
 def _tojson(value: Any, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    """Returns JSON text, whose work is taken part by part: nested lists repeat the indent many times."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    work, parts = _work.get(), []
+    for part in encoder.iterencode(value):
+        work.spend(part)
+        parts.append(part)
+    return "".join(parts)
 
 
 @functools.cache
@@ -290,8 +309,9 @@ def _environment() -> _Environment:
     for name in _LEFT_OUT:
         environment.filters.pop(name, None)
         environment.globals.pop(name, None)
-    limited = {name: _limited(name, function) for name, function in environment.filters.items()}
-    environment.filters = limited | {"_spend": _spend}
+    for table in (environment.filters, environment.tests):
+        table.update({name: _limited(name, function) for name, function in table.items()})
+    environment.filters["_spend"] = _spend
     environment.globals |= {"raise_exception": _raise_exception, "dict": _Dict()}
     return environment
 

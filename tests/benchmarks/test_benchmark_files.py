@@ -50,6 +50,14 @@ def vote(judge: Any, winner: str = "model_a") -> dict[str, Any]:
         ("filtered/part.parquet", "raw/nested/part.parquet"),
         ("filtered.parquet", ".ipynb_checkpoints/filtered-checkpoint.parquet"),
         ("filtered.parquet", "__MACOSX/filtered.parquet"),
+        ("filtered.parquet", "filtered.parquet.ipynb_checkpoints/x.parquet"),
+        ("filtered.parquet", "data.ipynb_checkpoints/filtered-checkpoint.parquet"),
+        ("data/filtered_split/x.parquet", "data/raw_split/x.parquet"),
+        ("default/partial-filtered/0000.parquet", "default/partial-raw/0000.parquet"),
+        ("my-raw-copy/filtered/0000.parquet", "my-raw-copy/raw/0000.parquet"),
+        ("Filtered.parquet", "RawData.parquet"),
+        ("filtered/0000.parquet", "PKU-Better/0000.parquet"),
+        ("filtered/0000.parquet", "anthropic-harmless/part-0.parquet"),
         ("default/filtered/0000.parquet", "default/pku_better/0000.parquet"),
     ],
 )
@@ -74,6 +82,14 @@ def test_a_hidden_file_that_cannot_be_read_does_no_harm(tmp_path):
         ("validation.jsonl", "preference/preference.jsonl"),
         ("HelpSteer2_validation.jsonl", "HelpSteer2_train.jsonl"),
         ("my-training/validation.jsonl", "my-training/helpsteer2-train.jsonl"),
+        ("default/validation/0000.jsonl", "default/partial-train/0000.jsonl"),
+        ("validation_data/a.jsonl", "train_data/a.jsonl"),
+        ("val/a.jsonl", "training/a.jsonl"),
+        ("validation.jsonl", "trainset.jsonl"),
+        ("validation.jsonl", "HelpSteer2TrainSet.jsonl"),
+        ("valid/0.jsonl", "tests/0.jsonl"),
+        ("a.jsonl", "train.split/b.jsonl"),
+        ("test-run/validation/0.jsonl", "test-run/train_2/0.jsonl"),
     ],
 )
 def test_helpsteer2_is_its_validation_split(tmp_path, wanted, other):
@@ -113,6 +129,30 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, name, rows, copy):
     lines(tmp_path / copy, rows)
     with raises("data_invalid", "filtered.jsonl, record 1", copy):
         load(name, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "more", [{"__index_level_0__": 3}, {"Unnamed: 0": 1}, {"notes": None, "n": {"a": [1]}}]
+)
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("rewardbench", [pair(1)]), ("helpsteer2", rated("p")), ("mt_bench", [vote("expert_1")])],
+)
+def test_a_copy_with_more_columns_is_refused(tmp_path, name, rows, more):
+    lines(tmp_path / "a.jsonl", rows)
+    floats = [
+        {key: float(value) if isinstance(value, int) else value for key, value in row.items()} for row in rows
+    ]
+    lines(tmp_path / "b.jsonl", [row | more for row in floats])
+    with raises("data_invalid", "b.jsonl, record 1", "a.jsonl"):
+        load(name, str(tmp_path))
+
+
+def test_records_that_differ_in_what_is_read_are_no_copies(tmp_path):
+    table(tmp_path / "filtered.parquet", [pair(1), pair(2), pair(1, "donotanswer")])
+    assert len(load("rewardbench", str(tmp_path)).items) == 3
+    lines(tmp_path / "v" / "human.jsonl", [vote("expert_1"), vote("expert_2"), vote("expert_1", "tie")])
+    assert [item.votes for item in load("mt_bench", str(tmp_path / "v")).items] == [{"A": 2, "tie": 1}]
 
 
 def test_a_record_that_is_there_twice_is_refused(tmp_path):

@@ -48,6 +48,51 @@ def test_instructions_and_rankings_are_shown(tmp_path):
     assert overview(str(tmp_path / "l.txt")).counts["rows"] == 2
 
 
+def test_responses_to_score_are_shown(tmp_path):
+    row = {"prompt": "Q?", "response": "r", "baseline": "b", "k": 1}
+    lines = shown(tmp_path, row, row | {"baseline": None})
+    assert lines[0].startswith("f.jsonl: responses to score")
+    assert lines[1:4] == [
+        "counts: rows 2, with a baseline 1",
+        "columns that are used: prompt, response, baseline",
+        "columns that are passed through to results: k",
+    ]
+    assert "  baseline: b" in lines
+    dolly = {"instruction": "Q?", "context": "", "response": None}
+    assert shown(tmp_path, dolly)[0] == "f.jsonl: instructions"
+    assert shown(tmp_path, {"messages": [{"role": "user", "content": "Q?"}], "response": "r"})[0].endswith(
+        "instructions"
+    )
+
+
+def test_repeated_pairs_are_counted(tmp_path):
+    row = {"instruction": "Q?", "response_a": "a", "response_b": "b", "label": "A"}
+    swapped = row | {"response_a": "b", "response_b": "a", "label": "B"}
+    assert "repeated 2" in shown(tmp_path, row, swapped, row, row | {"instruction": "R?"})[1]
+    assert "repeated" not in shown(tmp_path, row)[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["prompt", "Chosen", "Rejected"], ["'Chosen' is not 'chosen'", "'Rejected' is not 'rejected'"]),
+        (["Prompt", "Chosen", "Rejected"], ["'prompt'", "'chosen'", "'rejected'"]),
+        (
+            ["Instruction", "Response A", "Response B", "Label"],
+            ["'instruction'", "'Response A'", "'Response B'"],
+        ),
+        (["Instruction", "Response A", "Response B", "Label"], ["'Label' is not 'label'"]),
+        (["Question", "conversation-a", "conversation-b"], ["'Question'", "'conversation-a'"]),
+        (["Prompt", "Responses"], ["'Prompt'", "'Responses'"]),
+        (["Prompt", "Response", "Baseline"], ["'Prompt'", "'Response'", "'Baseline'"]),
+        (["Prompt", "Source"], ["'Prompt'", "'Source'"]),
+    ],
+)
+def test_names_that_are_almost_known_keep_their_kind(tmp_path, names, places):
+    with raises("data_invalid", "f.jsonl, line 1", *places):
+        shown(tmp_path, dict.fromkeys(names, "x"))
+
+
 def test_no_text_of_a_file_reaches_the_terminal_as_a_control(tmp_path):
     lines = shown(
         tmp_path,

@@ -116,8 +116,23 @@ def test_conversations_that_part_early_go_on_as_turns(tmp_path):
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        *((text, "A") for text in ("A", " a ", "model_a", "Model_A", "[[A]]", "A>B", "A >> B", "b<a")),
-        *((text, "B") for text in ("b", "model_b", "[[b]]", "B>A", "A<<B")),
+        *(
+            (text, "A")
+            for text in (
+                "A",
+                " a ",
+                "model_a",
+                "Model_A",
+                "[[A]]",
+                "A>B",
+                "A >> B",
+                "b<a",
+                "A≫B",
+                "b≪a",
+                "Ａ＞Ｂ",
+            )
+        ),
+        *((text, "B") for text in ("b", "model_b", "[[b]]", "B>A", "A<<B", "B ≫ A", "A≺B")),
         *((text, "tie") for text in ("tie", "Tie", "tie (bothbad)", "tie (inconsistent)", "[[C]]", "A=B")),
     ],
 )
@@ -130,7 +145,9 @@ def test_labels_in_their_published_forms(tmp_path, label, expected):
     )
 
 
-@pytest.mark.parametrize("label", ["Response A", 0, 1, 2, "0", "1", 1.0, -1, "true", "better", "C", "AB"])
+@pytest.mark.parametrize(
+    "label", ["Response A", 0, 1, 2, True, False, "0", "1", 1.0, -1, "true", "better", "C", "AB"]
+)
 def test_labels_that_name_no_response_are_refused(tmp_path, label):
     with raises("data_invalid", "p.jsonl, line 2", "label", str(label)):
         read(tmp_path, PAIR, PAIR | {"instruction": "x", "label": label})

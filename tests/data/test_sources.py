@@ -116,6 +116,46 @@ def test_malformed_files_are_refused_with_file_and_line(tmp_path, name, content,
         read_instructions(str(path))
 
 
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["default/raw/0000", "default/filtered/0000"], ["splits", "filtered, raw"]),
+        (["raw", "filtered"], ["splits", "filtered, raw"]),
+        (["default/partial-train/0", "default/partial-test/0"], ["splits", "partial_test, partial_train"]),
+        (["config1/train/0000", "config2/train/0000"], ["folders", "config1/train, config2/train"]),
+        (["one/0000", "two/0000"], ["folders", "one, two"]),
+        (["0000", "more/0000"], ["folders", "., more"]),
+        (["train_prefs-00000-of-00001", "train_sft-00000-of-00001"], ["splits", "train_prefs, train_sft"]),
+        (["helpful-00000-of-00002", "harmless-00001-of-00002"], ["splits", "harmless, helpful"]),
+        (["trainset", "x/validation"], ["splits", "train, validation"]),
+        (["training-1", "testing-1"], ["splits", "test, train"]),
+    ],
+)
+def test_a_folder_of_several_data_sets_is_refused(tmp_path, names, places):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        _table(tmp_path / f"{name}.parquet", [{"prompt": f"{number}?"}])
+    with raises("data_invalid", str(tmp_path), *places):
+        read_instructions(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002", "train-00001-of-00002"],
+        ["train_1", "train2"],
+        ["default/train/0000", "default/train/0001"],
+        ["map_of_cities", "list_of_names"],
+        ["data.ipynb_checkpoints/b", "a", "c"],
+    ],
+)
+def test_a_folder_of_the_parts_of_one_data_set_is_read(tmp_path, names):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        _table(tmp_path / f"{name}.parquet", [{"prompt": f"{number}?"}])
+    assert len(read_instructions(str(tmp_path))) == 2
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with raises("file_not_found", "none.jsonl"):
         read_instructions(str(tmp_path / "none.jsonl"))

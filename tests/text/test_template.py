@@ -123,6 +123,29 @@ HOSTILE = {
     "width of a filter": "{{ '%9999999999d' | format(1) }}",
     "width of a method": "{{ '{:>9999999999}'.format(1) }}",
     "width as argument": "{{ '{:>{}}'.format(1, 10**10) }}",
+    "width from a tuple": "{{ '%*d' % (10**9, 1) }}",
+    "precision from a tuple": "{{ '%.*f' | format(10**9, 1.0) }}",
+    "width from a list": "{{ '{0[1]:{0[0]}}'.format([10**9, 1]) }}",
+    "width from a mapping": "{{ '{a:{w}}'.format_map({'a': 1, 'w': '>900000000'}) }}",
+    "width of bytes": "{{ '%900000000d'.encode() % 1 }}",
+    "many widths": "{{ ('%(a)9999d' * 80000) % {'a': 1} }}",
+    "many widths of a method": "{{ ('{0:9999}' * 80000).format(1) }}",
+    "many widths of a date": "{{ strftime_now('%255d' * 3000000) }}",
+    "indent of JSON": "{{ messages | tojson(indent=900000000) }}",
+    "indent of JSON in a map": "{{ [messages, messages] | map('tojson', indent=10**8) | list }}",
+    "text as indent of JSON": LONG + "{{ range(1000) | list | tojson(indent=s) }}",
+    "separators of JSON": LONG + "{{ range(1000) | list | tojson(separators=(s, ':')) }}",
+    "deep JSON": grown("range(300) | list", "{% set n.x = [n.x] %}") + "{{ [n.x] | tojson(indent=12000) }}",
+    "one message often": "{{ [messages[1]] * 800000 }}",
+    "JSON of one message often": "{{ ([messages[1]] * 800000) | tojson }}",
+    "long integers": "{{ [1" + "0" * 3000 + "] * 300000 }}",
+    "characters of a text": "{{ ('Ж' * 9000000) | list | length }}",
+    "characters as arguments": "{{ cycler(*('Ж' * 9000000)) }}",
+    "round": "{{ 1.5 | round(10**9, 'ceil') }}",
+    "round to tens": "{{ 15 | round(-(10**9)) }}",
+    "width of an indent": "{{ 'a' | indent(10**9) }}",
+    "text as indent": LONG + "{{ ('\\n' * 1000) | indent(s) }}",
+    "center in a map": "{{ ['a'] | map('center', 10**9) | list }}",
     "batch": "{{ [1] | batch(10**10, 'x') | list }}",
     "slice": "{{ [1] | slice(10**10) | list }}",
     "replace": LONG + "{{ s.replace('a', s) }}",
@@ -140,6 +163,9 @@ HOSTILE = {
     "slices": LONG + twice("{% set x = s[1:] %}"),
     "text in a loop": "{% set x %}{% for i in range(99999) %}" + "x" * 90_000 + "{% endfor %}{% endset %}",
     "values in a loop": LONG + "{% set x %}{% for i in range(99999) %}{{ s }}{% endfor %}{% endset %}",
+    "tests of a filter": LONG + "{{ range(99999) | map('string') | select('in', s) | list | length }}",
+    "wordwrap": LONG + "{{ s | wordwrap(1) }}",
+    "striptags": "{{ ('<!---->' * 10**5) | striptags }}",
     "filter block": "{% filter center(10**10) %}x{% endfilter %}",
     "set filter": "{% set x | center(10**10) %}x{% endset %}",
     "parentheses": "{{ " + "(" * 40_000 + "1" + ")" * 40_000 + " }}",
@@ -190,6 +216,21 @@ def test_many_messages_are_rendered() -> None:
     written = "{{ messages[1:] | length }}{{ m.content }}"
     source = "{% for m in messages %}" + looked_up + written + "{% endfor %}"
     assert len(rendered(source, messages)) > 1_000_000
+
+
+def test_formats_and_numbers_of_usual_size_are_rendered() -> None:
+    dated = "On 2024-07-26, {} said: {{{:>4}}} %s"
+    source = (
+        f"{{{{ '{dated}'.format(messages[1].content * 500, 7) % (messages[2].content * 500) | length }}}}"
+        "{{ 1700000000 | round(1) }} {{ 1700000000 * 1000 }} {{ '%d' | format(1700000000) }}"
+        "{{ [1700000000, [messages, 1.5]] | tojson(indent=4) | length }}"
+        "{{ (messages[1].content * 1000) | replace('two', '2') | length }}"
+        "{{ messages | rejectattr('role', 'in', ['system']) | list | length }}"
+    )
+    theirs, _ = chat_template_utils.render_jinja_template(
+        [MESSAGES], chat_template=source, add_generation_prompt=True, **SPECIAL
+    )
+    assert rendered(source) == theirs[0]
 
 
 def test_long_messages_are_rendered() -> None:
