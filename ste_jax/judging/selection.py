@@ -233,10 +233,11 @@ def yield_report(
     correct = tally.correct
     histogram = Counter(correct.values())
     one_order = _in_one_order(tally.last_correct) if both_orders else set()
-    longer = {pair.id: len(pair.chosen) - len(pair.rejected) for pair in pairs}
+    longer = {pair.id: len(pair.chosen) - len(pair.rejected) for pair in pairs if pair.label != "tie"}
     for judgment in kept:
         verdicts_kept[judgment.verdict] += 1
-        differences_kept.append(longer[judgment.pair_id])
+        if judgment.pair_id in longer:
+            differences_kept.append(longer[judgment.pair_id])
     examples_correct = Counter(v for example, v in tally.last_correct.items() if example not in one_order)
     return YieldReport(
         examples=len(correct),
@@ -253,7 +254,7 @@ def yield_report(
         verdicts_correct=_letters(tally.verdicts_correct),
         examples_correct=_letters(examples_correct),
         verdicts_kept=_letters(verdicts_kept),
-        length_difference=_mean([longer[pair_id] for pair_id, _ in correct]),
+        length_difference=_mean([longer[pair_id] for pair_id, _ in correct if pair_id in longer]),
         length_difference_kept=_mean(differences_kept),
     )
 

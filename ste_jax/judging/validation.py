@@ -1,6 +1,10 @@
 """Accuracy of a model in training on the validation pairs, by which its checkpoints are chosen."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
 
 from ste_jax.decode.engine import Engine
 from ste_jax.decode.protocol import GREEDY
@@ -10,14 +14,16 @@ from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import StreamSettings, judge_stream
 from ste_jax.metrics.policy import WRONG
 from ste_jax.metrics.stats import pooled_score
-from ste_jax.records import Comparison
+from ste_jax.records import Comparison, Judgment
+
+ChooseBy = Literal["accuracy", "accuracy_pooled", "worst_kind"]
 
 
 def validation_accuracy(
     protocol: JudgingProtocol,
     engine: Engine,
     validation: list[Comparison],
-    choose_by: Literal["accuracy", "accuracy_pooled"],
+    choose_by: ChooseBy,
 ) -> float:
     """Returns the accuracy of a model on the validation pairs, of all processes together.
 
@@ -25,7 +31,8 @@ def validation_accuracy(
       protocol: prompt and parser.
       engine: engine of the model.
       validation: pairs with a better response.
-      choose_by: "accuracy" of the single verdicts, or "accuracy_pooled" over both orders.
+      choose_by: "accuracy" of the single verdicts, "accuracy_pooled" over both orders, or "worst_kind", the
+        lowest accuracy_pooled of the kinds of pairs.
 
     Raises:
       StopRequested: a stop was requested; every process raises it.
@@ -46,13 +53,27 @@ def validation_accuracy(
         stopped = True
     if not engine.replica_group.is_leader:
         judgments = []
-    if choose_by == "accuracy":
-        scores = [float(bool(judgment.correct)) for judgment in judgments]
-    else:
-        scores = [pooled_score(r, WRONG) for r in results_of(validation, judgments, seed=0)]
     # All processes take part in the exchange, so that none of them waits for one that stopped.
-    counts = process.exchange([sum(scores), len(scores), stopped])
-    total, number, stops = map(sum, zip(*counts, strict=True))
-    if stops:
+    found = process.exchange([validation_scores(validation, judgments, choose_by), stopped])
+    if any(stops for _, stops in found):
         raise preemption.StopRequested
-    return total / number
+    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    for scores, _ in found:
+        for name, sums in scores.items():
+            totals[name] += sums
+    return min(float(score / number) for score, number in totals.values())
+
+
+def validation_scores(
+    validation: Sequence[Comparison], judgments: Sequence[Judgment], choose_by: ChooseBy
+) -> dict[str, tuple[float, int]]:
+    """Returns the sum of the scores and their number, by kind of pairs for "worst_kind", else under ""."""
+    if choose_by == "accuracy":
+        scored = [("", float(bool(judgment.correct))) for judgment in judgments]
+    else:
+        by_kind = choose_by == "worst_kind"
+        results = results_of(validation, judgments, seed=0)
+        scored = [(r.comparison.subset if by_kind else "", pooled_score(r, WRONG)) for r in results]
+    kinds = sorted({kind for kind, _ in scored})
+    grouped = {kind: [score for name, score in scored if name == kind] for kind in kinds}
+    return {kind: (sum(scores), len(scores)) for kind, scores in grouped.items()}

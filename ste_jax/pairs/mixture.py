@@ -2,17 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from ste_jax.pairs.kinds import UNCERTAIN
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
 
+Kind = TypeVar("Kind", bound=str)
 # Key of `Comparison.metadata` with the ids of the instructions that a pair was made from.
 SOURCES = "sources"
 
 
 def mixed(
-    pairs: Mapping[str, Sequence[Comparison]], shares: Mapping[str, float], seed: int
+    pairs: Mapping[Kind, Sequence[Comparison]], shares: Mapping[Kind, float], seed: int
 ) -> list[Comparison]:
     """Returns as many pairs of each kind as the shares and the scarcest kind allow.
 

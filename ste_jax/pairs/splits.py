@@ -80,10 +80,15 @@ def split_pairs(seed: int, pairs: Sequence[Comparison], held_out: HeldOut, label
     )
     return Splits(
         train=train,
-        validation=sorted(validation, key=lambda p: p.id) if labelled_path else list(made_validation),
+        validation=sorted(validation, key=lambda p: p.id) if labelled_path else _decided(made_validation),
         test=list(test),
         labelled=sorted(labelled, key=lambda p: p.id),
     )
+
+
+def _decided(pairs: Iterable[Comparison]) -> list[Comparison]:
+    """Returns the pairs in which one response is better: ties measure no accuracy."""
+    return [pair for pair in pairs if pair.label != "tie"]
 
 
 class _Outline(NamedTuple):

@@ -106,7 +106,7 @@ def made_from(context: Context) -> dict:
 def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Counter[str]]:
     """Returns the pairs of all modes that pass the checks, and the reasons of the others, counted."""
     modes = context.config.pairs.modes
-    of_one = [mode for mode in modes if mode in KINDS]
+    of_one: list[PairMode] = [mode for mode in modes if mode in KINDS]
     fixed = {mode: KINDS[mode](inputs) for mode in of_one if mode not in ACROSS_INSTRUCTIONS}
     outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
 

@@ -14,7 +14,7 @@ Objective = Literal["sft", "dpo", "pairwise"]
 Attention = Literal["xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
-Metric = Literal["accuracy", "accuracy_pooled"]
+Metric = Literal["accuracy", "accuracy_pooled", "worst_kind"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 _fixed = functools.partial(config_field, affects=INHERITED)
@@ -65,7 +65,8 @@ class TrainSettings:
       loss_chunk: Number of targets per row whose logits are in memory at a time.
       evaluate_every: Steps between validations, in addition to those at the end of each epoch. 0: none.
       choose_by: Validation metric that chooses the checkpoint: "accuracy" of the single verdicts, or
-        "accuracy_pooled" of the decisions over both orders.
+        "accuracy_pooled" of the decisions over both orders, or "worst_kind", the lowest accuracy_pooled of a
+        kind of pairs.
       patience: Number of successive validations without improvement after which training stops. 0: never.
       checkpoint_every: Steps between checkpoints.
       keep_checkpoints: Number of latest checkpoints to keep.

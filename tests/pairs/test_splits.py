@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from ste_jax.config import RunConfig
-from ste_jax.pairs.splits import PART, HeldOut, Splits, build_within_parts, split_pairs
+from ste_jax.pairs.splits import PART, HeldOut, Part, Splits, build_within_parts, split_pairs
 from ste_jax.records import ORDERS, Comparison, Instruction
 from ste_jax.stages.held_out import check_labelled_pairs
 from ste_jax.stages.pairs import split
@@ -123,7 +123,7 @@ def test_both_orders_show_both_responses_and_the_same_winner(one: Comparison) ->
 def ring(seen: list[list[str]], refused: frozenset[str] = frozenset()):
     """Returns a `build` whose worse response is the answer to the next instruction of the part."""
 
-    def build(ids: Sequence[str]) -> list[Comparison]:
+    def build(part: Part, ids: Sequence[str]) -> list[Comparison]:
         seen.append(list(ids))
         others = [*ids[1:], *ids[:1]]
         return [

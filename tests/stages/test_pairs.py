@@ -1,13 +1,18 @@
+import itertools
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from ste_jax.config import RunConfig
+from ste_jax.pairs.predicates import HELD_OUT
 from ste_jax.records import Comparison, Generation, Instruction, Record
 from ste_jax.stages import pairs
 from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import require_success
+from tests.errors import raises
+from tests.pairs.answered import TEXTS
 
 MakeConfig = Callable[..., RunConfig]
 MakeContext = Callable[..., Context]
@@ -281,3 +286,62 @@ def test_each_way_to_modify_reads_its_own_calls(make_context: MakeContext) -> No
         assert (one.metadata["modified_instruction"], one.rejected) == (both, f"{OTHER} At once.")
     work = require_success(context.workdir / "pairs").work
     assert (work["prompt_tokens"], work["generated_tokens"]) == (480, 144)  # four calls an instruction
+
+
+# ---- pairs whose label is certain, from the answers of tests/pairs/answered.py ----
+
+MODES = ("crossed", "padded", "cut_off", "neutral", "constraint")
+
+
+def certain_run(context: Context) -> list[Comparison]:
+    instructions = [Instruction(id=i, text=text, source="t") for i, (text, _) in TEXTS.items()]
+    store(context, "select", instructions, {})
+    fingerprint = pairs.made_from(context)
+    others = {i: f"I do not know. Ask {i.upper()} (a friend), perhaps?" for i in TEXTS}
+    for name, by_id in (
+        ("answers", {i: text for i, (_, text) in TEXTS.items()}),
+        ("high_temperature", others),
+    ):
+        generations = [Generation(id=i, text=text, tokens=[7], finish="stop") for i, text in by_id.items()]
+        store(context, f"pairs/{name}", generations, fingerprint)
+    return pairs.run(context, instructions)
+
+
+@pytest.mark.parametrize("mode", [{"padded": 0.6, "cut_off": 0.4}, MODES])
+def test_pairs_whose_label_is_certain_stay_within_the_parts(make_context: MakeContext, mode: object) -> None:
+    context = make_context(
+        pairs={"mode": mode, "test": 2, "validation": 2},
+        train={"objective": "pairwise"},
+        annotate={"max_new_tokens": 0, "samples": 1, "force_verdict": True},
+    )
+    made = certain_run(context)
+    assert len({p.id for p in made}) == len(made) > 0
+    used: dict[str, set[str]] = {}
+    for one in made:
+        assert one.label == ("tie" if one.subset == "neutral" else one.label)
+        used.setdefault(one.metadata["split"], set()).update(one.metadata["sources"])
+    parts = list(used.values())
+    assert all(a.isdisjoint(b) for a, b in itertools.combinations(parts, 2))
+    summary = require_success(context.workdir / "pairs").summary
+    assert summary["made_by_mode"] == Counter(one.subset for one in made)
+    split = pairs.split(context.config, made)
+    assert {one.metadata["split"] for one in split.train} == {"train"}
+    constraints = [one for one in made if one.subset == "constraint"]
+    held_out = {kind.name for kind in HELD_OUT}
+    for one in constraints:
+        assert (one.metadata["details"]["type"] in held_out) == (one.metadata["split"] == "test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"pairs": {"mode": {"crossed": 0.0}}}, "pairs.mode"),
+        ({"pairs": {"mode": {"crossed": -1.0, "padded": 1.0}}}, "pairs.mode"),
+        ({"pairs": {"mode": {"crosed": 1.0}}}, "pairs.mode"),
+        ({"pairs": {"mode": {}}}, "pairs.mode"),
+        ({"pairs": {"mode": ("neutral", "crossed")}}, "neutral"),
+    ],
+)
+def test_impossible_mixtures_are_refused(make_config: MakeConfig, changes: dict, place: str) -> None:
+    with raises("config_invalid", place):
+        make_config(**changes)
