@@ -6,12 +6,12 @@ from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.composite import composite
 from ste_jax.pairs.constraint import constraint
 from ste_jax.pairs.crossed import crossed, random_crossed
+from ste_jax.pairs.cut_off import cut_off
 from ste_jax.pairs.garbled import garbled
 from ste_jax.pairs.handicapped import handicapped
 from ste_jax.pairs.neutral import neutral
 from ste_jax.pairs.padded import padded
 from ste_jax.pairs.predicates import HELD_OUT, TRAINED
-from ste_jax.pairs.shortened import truncated
 from ste_jax.pairs.splits import Part
 from ste_jax.pairs.verified_arithmetic import arithmetic
 
@@ -41,7 +41,7 @@ CERTAIN: dict[str, Callable[..., list[Candidate]]] = {
     "constraint": _constraint,
     "handicapped": _alike(handicapped),
     "padded": _alike(padded),
-    "cut_off": _alike(truncated),
+    "cut_off": _alike(cut_off),
     "garbled": _alike(garbled),
     "neutral": _alike(neutral),
     "composite": _alike(composite),

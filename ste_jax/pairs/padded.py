@@ -1,7 +1,7 @@
 """Kind `padded`: an answer against the same answer with a useless end.
 
 The end is off-topic, repeats the answer, or repeats the question. Nothing is gained by it, whatever the
-answer is worth. With `truncated`, one to one, the length of a response does not tell which one is better.
+answer is worth. With `cut_off`, one to one, the length of a response does not tell which one is better.
 """
 
 from collections.abc import Sequence

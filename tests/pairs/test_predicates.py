@@ -12,7 +12,7 @@ from tests.pairs.predicate_cases import CASES
 
 ALL = TRAINED + HELD_OUT
 BY_NAME = {type_.name: type_ for type_ in ALL}
-DOCS = Path(__file__).parents[2] / "docs" / "PAIRS_constraint.md"
+DOCS = Path(__file__).parents[2] / "docs" / "PAIRS.md"
 
 
 @pytest.mark.parametrize("type_", ALL, ids=lambda type_: type_.name)

@@ -1,4 +1,4 @@
-"""Kind `truncated` on texts: an answer against its beginning.
+"""Kind `cut_off`: an answer against its beginning.
 
 Whatever the answer is worth, its beginning leaves something out. With `padded`, one to one, the length of a
 response does not tell which one is better: the two kinds make a candidate for the same instructions.
@@ -13,7 +13,7 @@ from ste_jax.pairs.usable import usable
 from ste_jax.pairs.wording import beginning
 from ste_jax.randomness import generator
 
-KIND = "truncated"
+KIND = "cut_off"
 SHARES = (0.2, 0.6)
 # Beginnings that hold nothing, which a judge that is used as a reward must not reward.
 _BARE_SHARE, _OPENER_SHARE = 0.05, 0.05
@@ -30,7 +30,7 @@ _OPENERS = (
 )
 
 
-def truncated(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
+def cut_off(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
     """Returns a candidate for each usable answer.
 
     The worse response is the first 20 to 60% of the words in nine of ten cases; in one of twenty it is at
@@ -39,7 +39,7 @@ def truncated(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
     made: list[Candidate] = []
     for answered in usable(answers):
         random = generator(seed, KIND, answered.id)
-        variant, worse = _shortened(answered.answer, random)
+        variant, worse = _cut(answered.answer, random)
         made.append(
             Candidate(
                 key=answered.id,
@@ -53,7 +53,7 @@ def truncated(answers: Sequence[Answered], *, seed: int) -> list[Candidate]:
     return made
 
 
-def _shortened(answer: str, random: np.random.Generator) -> tuple[str, str]:
+def _cut(answer: str, random: np.random.Generator) -> tuple[str, str]:
     drawn = random.random()
     if drawn < _OPENER_SHARE:
         openers = [opener for opener in _OPENERS if opener != answer]

@@ -4,8 +4,8 @@ import pytest
 
 from ste_jax.pairs.audit import audit
 from ste_jax.pairs.candidate import Answered
+from ste_jax.pairs.cut_off import cut_off
 from ste_jax.pairs.padded import padded
-from ste_jax.pairs.shortened import truncated
 from ste_jax.pairs.wording import beginning, is_complete, sentences
 from tests.pairs.answered import TEXTS, answered, by_key, check_kind
 
@@ -21,7 +21,7 @@ def many(count: int) -> list[Answered]:
 def test_one_to_one_the_length_says_nothing() -> None:
     unusable = Answered(id="u", instruction="Why?", answer="Because.")
     for seed in range(10):
-        longer, shorter = (kind([*answered(), unusable], seed=seed) for kind in (padded, truncated))
+        longer, shorter = (kind([*answered(), unusable], seed=seed) for kind in (padded, cut_off))
         assert set(by_key(longer)) == set(by_key(shorter)) == set(TEXTS)
         assert audit(longer).better_longer == 0
         assert audit(shorter).better_longer == 1
@@ -45,7 +45,7 @@ def test_padded_keeps_the_answer_and_adds_nothing_of_use() -> None:
 def test_shares_of_the_variants() -> None:
     ends = collections.Counter(c.details["variant"] for c in padded(many(1500), seed=0))
     assert all(400 < ends[variant] < 600 for variant in ("off_topic", "question", "repeated"))
-    cuts = collections.Counter(c.details["variant"] for c in truncated(many(2000), seed=0))
+    cuts = collections.Counter(c.details["variant"] for c in cut_off(many(2000), seed=0))
     assert cuts["cut"] > 1740
     assert all(60 < cuts[variant] < 140 for variant in ("bare", "opener"))
 
@@ -57,8 +57,8 @@ def test_an_answer_without_others_and_with_a_long_question_is_repeated() -> None
         assert candidate.details["variant"] == "repeated"
 
 
-def test_truncated_is_a_beginning_within_a_sentence() -> None:
-    for candidate in check_kind(truncated):
+def test_cut_off_is_a_beginning_within_a_sentence() -> None:
+    for candidate in check_kind(cut_off):
         answer = TEXTS[candidate.key][1]
         assert candidate.better == answer
         share = len(candidate.worse.split()) / len(answer.split())
@@ -73,7 +73,7 @@ def test_truncated_is_a_beginning_within_a_sentence() -> None:
 def test_an_answer_that_is_an_opener_never_meets_itself() -> None:
     opener = "Let me think about this step by step."
     for i in range(300):
-        (candidate,) = truncated([Answered(id=f"{i}", instruction="Why tides?", answer=opener)], seed=0)
+        (candidate,) = cut_off([Answered(id=f"{i}", instruction="Why tides?", answer=opener)], seed=0)
         assert candidate.worse != opener
 
 
