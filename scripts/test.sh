@@ -14,4 +14,4 @@ fi
 "$VENV/bin/ruff" format --check --quiet .
 "$VENV/bin/pyright" --pythonpath "$VENV/bin/python" --level error
 # Two workers: most of the time goes into compilation, which uses one core.
-exec "$VENV/bin/python" -m pytest --numprocesses=2 --dist=loadfile "$@"
+exec "$VENV/bin/python" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"

@@ -31,12 +31,24 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Files of tests that take a minute and more, longest first.
+_LONGEST = (
+    *("test_pipeline.py", "test_quickstart.py", "test_choices.py", "test_plan_command.py", "test_prefer.py"),
+    *("test_step.py", "test_judge_compare.py", "test_cli.py", "test_judge_files.py", "test_parity.py"),
+    *("test_annotating_hosts.py", "test_decode_plan.py", "test_preemption.py", "test_bench_sft.py"),
+)
 _QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compiles without LLVM's optimizations, which take longer than the small programs of most tests run."""
     jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("optimized") is None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first, so that no worker waits for another one at the end."""
+    rank = {name: index for index, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 class Shared:

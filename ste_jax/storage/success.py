@@ -10,6 +10,7 @@ from etils import epath
 from ste_jax.errors import SteError
 from ste_jax.storage.files import read_json
 from ste_jax.storage.schema import check_version
+from ste_jax.typed_json import build, check_types, field_checks
 
 SUCCESS = "SUCCESS.json"
 
@@ -58,13 +59,25 @@ class Success:
         if version == 1:
             value = {**value, "schema_version": 1, "kind": None, "parts": None}
         try:
-            parts = value["parts"]
-            parts = None if parts is None else tuple(Part(**part) for part in parts)
-            return cls(**{**value, "parts": parts})
-        except (KeyError, TypeError) as error:
+            value = {**value, "parts": _parts(value["parts"])}
+            check_types(value, field_checks(cls, _PLAIN_FIELDS))
+            return cls(**value)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise SteError(
                 "data_invalid", f"{path}: unexpected fields ({error}); {redo_hint(path.parent)}"
             ) from error
+
+
+# All but the parts, which are objects of their own.
+_PLAIN_FIELDS = frozenset(field.name for field in dataclasses.fields(Success)) - {"parts"}
+
+
+def _parts(value: Any) -> tuple[Part, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ValueError("parts is no list")
+    return tuple(build(Part, part) for part in value)
 
 
 def read_success(folder: epath.Path) -> Success | None:

@@ -125,6 +125,9 @@ def as_parquet(rows: Any) -> bytes:
 
 def _column(values: Sequence[Any]) -> pyarrow.Array:
     try:
-        return pyarrow.array(values)
+        column = pyarrow.array(values)
+        # Objects without fields are a type that Parquet cannot hold.
+        parquet.write_table(pyarrow.table({"column": column}), io.BytesIO())
+        return column
     except (pyarrow.ArrowException, OverflowError, ValueError):
         return pyarrow.array([json.dumps(value) for value in values])

@@ -43,8 +43,10 @@ def test_a_token_costs_what_is_counted_by_hand():
 
 def test_preferences_project_to_the_vocabulary_once_more():
     sft, dpo = (
-        train_cost(CFG, parse_topology("v6e-64"), FSDP_64, dataclasses.replace(SETTINGS, method=method), 0.5)
-        for method in ("sft", "dpo")
+        train_cost(
+            CFG, parse_topology("v6e-64"), FSDP_64, dataclasses.replace(SETTINGS, objective=objective), 0.5
+        )
+        for objective in ("sft", "dpo")
     )
     logits = 0.5 * 2 * CFG.vocab_size * CFG.hidden_size
     assert dpo.flops - sft.flops == pytest.approx(sft.tokens * logits, rel=1e-6)

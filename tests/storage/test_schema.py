@@ -117,6 +117,38 @@ def test_unknown_and_missing_fields_name_the_line(tmp_path: Path, change: dict) 
     assert [record.id for record in read_some(folder, Generation, [0])] == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *(("parts", value) for value in (3, "p", [3], [{"name": "p"}], {"name": "p"})),
+        *(("count", value) for value in (None, "2", 1.5, -(10**30))),
+        *((field, value) for field in ("fingerprint", "summary", "work") for value in (None, [], "x")),
+        ("content_hash", 3),
+        ("kind", 3),
+    ],
+)
+def test_a_description_of_other_types_is_refused(tmp_path: Path, field: str, wrong: object) -> None:
+    folder = epath.Path(tmp_path / "select")
+    RecordSet(folder, Generation, FINGERPRINT).finish([], {})
+    value = json.loads((folder / "SUCCESS.json").read_text())
+    (folder / "SUCCESS.json").write_text(json.dumps(value | {field: wrong}))
+    with raises("data_invalid", "SUCCESS.json", "--redo=select"):
+        read_success(folder)
+
+
+@pytest.mark.parametrize("wrong", [None, "1", 0.5, [1]])
+def test_a_part_has_a_number_of_records(tmp_path: Path, wrong: object) -> None:
+    folder = epath.Path(tmp_path / "select")
+    records = RecordSet(folder, Generation, FINGERPRINT)
+    records.add("a", [Generation(id="a", text="", tokens=[], finish="stop")])
+    records.finish("a", {})
+    value = json.loads((folder / "SUCCESS.json").read_text())
+    value["parts"][0]["records"] = wrong
+    (folder / "SUCCESS.json").write_text(json.dumps(value))
+    with raises("data_invalid", "SUCCESS.json", "records"):
+        read_records(folder, Generation)
+
+
 def test_records_of_another_kind_are_refused(tmp_path: Path) -> None:
     RecordSet(epath.Path(tmp_path), Generation, FINGERPRINT).finish([], {})
     with raises("data_invalid", str(tmp_path), "Generation", "Judgment"):
