@@ -55,6 +55,7 @@ def test_frequencies_follow_the_exact_distribution(temperature, top_p):
     _check_frequencies(logits, _draws(logits, 20_000, temperature, top_p), temperature, top_p)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 0.9), (2.0, 0.5)])
 def test_frequencies_on_the_vocabulary_of_the_real_model(smollm2_path, temperature, top_p):
     source = open_model(str(smollm2_path))
