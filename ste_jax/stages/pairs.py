@@ -104,46 +104,72 @@ def made_from(context: Context) -> dict:
 
 
 def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Counter[str]]:
-    """Returns the pairs of all modes that pass the checks, and the reasons of the others, counted."""
-    modes = context.config.pairs.modes
-    of_one: list[PairMode] = [mode for mode in modes if mode in KINDS]
-    fixed = {mode: KINDS[mode](inputs) for mode in of_one if mode not in ACROSS_INSTRUCTIONS}
-    outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
-
-    def build(part: Part, ids: Sequence[str]) -> list[Comparison]:
-        within = inputs.restricted_to(ids)
-        candidates = fixed | {mode: KINDS[mode](within) for mode in of_one if mode in ACROSS_INSTRUCTIONS}
-        built: dict[tuple[PairMode, str], Comparison | str] = {
-            (mode, instruction.id): _pair(context, instruction, mode, inputs.answers, candidates[mode])
-            for mode in of_one
-            for instruction in within.instructions
-        }
-        outcomes.update(built)
-        made: dict[PairMode, list[Comparison]] = {mode: [] for mode in of_one}
-        for (mode, _), pair in built.items():
-            if isinstance(pair, Comparison):
-                made[mode].append(pair)
-        for mode in modes:
-            if mode in CERTAIN:
-                found = CERTAIN[mode](within.answered(), seed=context.config.seed, part=part)
-                made[mode] = [_certain_pair(context, inputs, mode, candidate) for candidate in found]
-        if shares := context.config.pairs.shares:
-            return mixed(made, shares, context.config.seed)
-        return [pair for mode in modes for pair in made[mode]]
-
-    ids = [instruction.id for instruction in inputs.instructions]
+    """Returns the pairs of all modes, by mode and instruction, and the reasons of the others, counted."""
+    config, builder = context.config, _Builder(context, inputs)
+    modes, ids = config.pairs.modes, [instruction.id for instruction in inputs.instructions]
     if is_divided(modes):
         parts = build_within_parts(
-            context.config.seed, ids, held_out(context.config), build, pairs_per_instruction=len(modes)
+            config.seed, ids, held_out(config), builder.build, pairs_per_instruction=len(modes)
         )
         pairs = [pair for part in parts.values() for pair in part]
     else:
-        pairs = build("train", ids)
-    # A part that grew was built more than once: only the last outcome of an instruction counts.
-    rejected = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
-    rank = {mode: index for index, mode in enumerate(modes)}, {id_: index for index, id_ in enumerate(ids)}
-    order = {pair.id: (rank[0][pair.subset], rank[1].get(pair.prompt_id, 0), pair.id) for pair in pairs}
-    return sorted(pairs, key=lambda pair: order[pair.id]), rejected
+        pairs = builder.build("train", ids)
+    modes_rank = {mode: rank for rank, mode in enumerate(modes)}
+    ids_rank = {id_: rank for rank, id_ in enumerate(ids)}
+    # A pair without an instruction of the run, such as one of arithmetic, comes first.
+    order = {pair.id: (modes_rank[pair.subset], ids_rank.get(pair.prompt_id, -1), pair.id) for pair in pairs}
+    return sorted(pairs, key=lambda pair: order[pair.id]), builder.rejected
+
+
+class _Builder:
+    """Makes the pairs of parts of the instructions, and keeps why there is no pair of an instruction."""
+
+    def __init__(self, context: Context, inputs: PairInputs):
+        self._context, self._inputs = context, inputs
+        self._of_one: list[PairMode] = [mode for mode in context.config.pairs.modes if mode in KINDS]
+        # Made of all instructions at once, since some are sampled.
+        self._fixed = {mode: KINDS[mode](inputs) for mode in self._of_one if mode not in ACROSS_INSTRUCTIONS}
+        # The last outcome of each instruction: a part that grows is built more than once.
+        self._outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Numbers of candidates without a pair, by reason."""
+        return Counter(outcome for outcome in self._outcomes.values() if isinstance(outcome, str))
+
+    def build(self, part: Part, ids: Sequence[str]) -> list[Comparison]:
+        """Returns the pairs made from the instructions with these ids."""
+        config, within = self._context.config, self._inputs.restricted_to(ids)
+        made = self._one_each(within) | self._certain(within, part)
+        if shares := config.pairs.shares:
+            return mixed(made, shares, config.seed)
+        return [pair for mode in config.pairs.modes for pair in made[mode]]
+
+    def _one_each(self, within: PairInputs) -> dict[PairMode, list[Comparison]]:
+        """Returns the pairs of the modes that make one candidate per instruction."""
+        across = {mode: KINDS[mode](within) for mode in self._of_one if mode in ACROSS_INSTRUCTIONS}
+        candidates = self._fixed | across
+        made: dict[PairMode, list[Comparison]] = {}
+        for mode in self._of_one:
+            outcomes: dict[tuple[PairMode, str], Comparison | str] = {
+                (mode, i.id): _pair(self._context, i, mode, within.answers, candidates[mode])
+                for i in within.instructions
+            }
+            self._outcomes.update(outcomes)
+            made[mode] = [pair for pair in outcomes.values() if isinstance(pair, Comparison)]
+        return made
+
+    def _certain(self, within: PairInputs, part: Part) -> dict[PairMode, list[Comparison]]:
+        """Returns the pairs of the modes whose label is certain."""
+        config, answered = self._context.config, within.answered()
+        return {
+            mode: [
+                _certain_pair(self._context, within, mode, candidate)
+                for candidate in CERTAIN[mode](answered, seed=config.seed, part=part)
+            ]
+            for mode in config.pairs.modes
+            if mode in CERTAIN
+        }
 
 
 def is_divided(modes: Sequence[PairMode]) -> bool:
