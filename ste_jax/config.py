@@ -35,6 +35,7 @@ PairMode = Literal[
     "random_crossed",
     "constraint",
     "handicapped",
+    "advantaged",
     "padded",
     "cut_off",
     "garbled",
@@ -134,8 +135,9 @@ class PairsConfig:
         "high_temperature": one more answer to x, sampled with `high_temperature`. Without further calls:
         "nearest" and "random": the answer to another instruction, the most similar one or any; "truncated":
         the beginning of the better response. Pairs whose label is certain (docs/PAIRS.md), also without
-        calls: "crossed", "random_crossed", "constraint" (with a second answer), "handicapped", "padded",
-        "cut_off", "garbled", "neutral" (a tie, for train.objective "pairwise"), "composite", "arithmetic".
+        calls: "crossed", "random_crossed", "constraint" (with a second answer), "handicapped",
+        "advantaged", "padded", "cut_off", "garbled", "neutral" (a tie, for train.objective "pairwise"),
+        "composite", "arithmetic".
       sampling: Sampling of the better response y_w and of all other calls but those of "high_temperature".
       high_temperature: Sampling of y_l in the mode of that name.
       max_response_tokens: Maximum length of a response in tokens.

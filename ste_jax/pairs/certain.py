@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from ste_jax.pairs.advantaged import advantaged
 from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.composite import composite
 from ste_jax.pairs.constraint import constraint
@@ -40,6 +41,7 @@ CERTAIN: dict[str, Callable[..., list[Candidate]]] = {
     "random_crossed": _alike(random_crossed),
     "constraint": _constraint,
     "handicapped": _alike(handicapped),
+    "advantaged": _alike(advantaged),
     "padded": _alike(padded),
     "cut_off": _alike(cut_off),
     "garbled": _alike(garbled),

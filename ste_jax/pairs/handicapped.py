@@ -67,11 +67,11 @@ def _options(judged: Answered, other: Answered, third: Answered | None) -> Itera
     misfits: list[tuple[str, Answered | None]] = [(other.answer, None)]
     if third:
         misfits.append((f"{other.answer}\n\n{third.answer}", third))
-    for fit, (misfit, added) in itertools.product(_openings(judged.answer), misfits):
+    for fit, (misfit, added) in itertools.product(openings(judged.answer), misfits):
         yield _Option(fit, misfit, added)
 
 
-def _openings(answer: str) -> Iterator[str]:
+def openings(answer: str) -> Iterator[str]:
     """Yields the first sentences of an answer, up to each sentence that is complete; none of code."""
     if "```" in answer:
         return
