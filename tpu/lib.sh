@@ -206,9 +206,17 @@ request() {
     name_is_taken
   fi
   look
-  [ "$STATE" = GONE ] || die "the request failed (above), but $NAME exists ($STATE)"
-  disown_machines
-  die "the request was refused (above: quota, reservation, type or zone); nothing is billed"
+  # A refusal made nothing: what has the name now is somebody else's.
+  if [ "$STATE" = GONE ] || is_refusal "$out"; then
+    disown_machines
+    die "the request was refused (above: quota, reservation, type or zone); nothing is billed"
+  fi
+  die "the request failed (above), but $NAME exists ($STATE)"
+}
+
+# Succeeds if an answer of gcloud says that a request was refused, and not that its outcome is unknown.
+is_refusal() {
+  [[ "$1" =~ RESOURCE_EXHAUSTED|PERMISSION_DENIED|INVALID_ARGUMENT|FAILED_PRECONDITION|NOT_FOUND|UNAUTHENTICATED ]]
 }
 
 name_is_taken() {

@@ -151,7 +151,7 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
         splits = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir()))
         raise SteError("data_invalid", f"{path}: holds the splits {splits}; give the folder of one of them")
     if (root / _STATE).is_file():
-        return _saved(path, root)
+        return _saved(path, root, endings)
     names = sorted(name for name in _walk(root) if not is_hidden(name))
     names = [n for n in names if ending(n) in endings and n.rsplit("/", 1)[-1] not in _DESCRIPTIONS]
     if not names:
@@ -184,20 +184,25 @@ def _word(word: str) -> str:
 def _split(relative: str) -> str:
     """Returns the words of the nearest part of a path that names a split, without numbers; "" if none does.
 
-    The words of NAME-00000-of-00001 are a split, whatever they are.
+    The words of NAME-00000-of-00001, or NAME-00000-of-00001-HASH, are a split, whatever they are.
     """
     for part in path_parts(relative[: -len(epath.Path(relative).suffix)]):
-        words = [word for word in part.strip("_").split("_") if not word.isdecimal()]
-        if re.search(r"_\d+_of_\d+_", part) or set(words) & set(_SPLITS.values()):
-            return "_".join(word.rstrip("0123456789") for word in words if word != "of")
+        name, *shard = re.split(r"_\d+_of_\d+_", part, maxsplit=1)
+        words = [word for word in name.strip("_").split("_") if not word.isdecimal()]
+        if shard or set(words) & set(_SPLITS.values()):
+            return "_".join(word.rstrip("0123456789") for word in words)
     return ""
 
 
-def _saved(path: str, root: epath.Path) -> list[epath.Path]:
+def _saved(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:
     """Returns the files that the state of a folder of `Dataset.save_to_disk` lists."""
     try:
         state = json.loads((root / _STATE).read_bytes())
-        files = [root / str(entry["filename"]) for entry in state["_data_files"]]
+        names = [entry["filename"] for entry in state["_data_files"]]
+        # Files of this folder: the state may be somebody else's.
+        if any(epath.Path(name).name != name or ending(name) not in endings for name in names):
+            raise ValueError(names)
+        files = [root / name for name in names]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise SteError(
             "data_invalid", f"{path}: {_STATE} lists no files of a data set; save the data set again"

@@ -23,7 +23,7 @@ def repeats(texts: Sequence[str], held_out: Iterable[str], threshold: float) -> 
     known, equal = NearDuplicates(threshold), set()
     for text in held_out:
         equal.add(normal(text))
-        known.add_if_new(text)
+        known.add(text)
     return [normal(text) in equal or text in known for text in texts]
 
 

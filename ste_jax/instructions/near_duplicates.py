@@ -21,15 +21,25 @@ class NearDuplicates:
         from datasketch import MinHashLSH
 
         self._threshold = threshold
+        self._texts: set[str] = set()
         self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
+
+    def add(self, text: str) -> None:
+        """Adds a text, also a near duplicate of another one."""
+        if text not in self._texts:
+            self._insert(text, self._sketch(text)[1])
 
     def add_if_new(self, text: str) -> bool:
         """Adds a text unless the set has a near duplicate of it; returns True if it was added."""
         shingles, sketch = self._sketch(text)
         if self._has(shingles, sketch):
             return False
-        self._index.insert(text, sketch)
+        self._insert(text, sketch)
         return True
+
+    def _insert(self, text: str, sketch) -> None:
+        self._texts.add(text)
+        self._index.insert(text, sketch)
 
     def __contains__(self, text: str) -> bool:
         """Returns True if the set has a near duplicate of a text."""

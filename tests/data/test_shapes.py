@@ -405,6 +405,11 @@ def test_a_saved_data_set_is_read_by_its_state(tmp_path):
         (tmp_path / "state.json").write_text(json.dumps(wrong))
         with raises("data_invalid", str(tmp_path)):
             read_instructions(str(tmp_path))
+    (tmp_path / "x.bin").write_bytes(b"x")
+    for name in ("x.bin", "../data-00000-of-00001.arrow", str(tmp_path / "cache-1.arrow"), 3, None):
+        (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+        with raises("data_invalid", str(tmp_path)):
+            read_instructions(str(tmp_path))
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "absent.arrow"}]}))
     with raises("file_not_found", "absent.arrow"):
         read_instructions(str(tmp_path))

@@ -127,6 +127,7 @@ def test_malformed_files_are_refused_with_file_and_line(tmp_path, name, content,
         (["0000", "more/0000"], ["folders", "., more"]),
         (["train_prefs-00000-of-00001", "train_sft-00000-of-00001"], ["splits", "train_prefs, train_sft"]),
         (["helpful-00000-of-00002", "harmless-00001-of-00002"], ["splits", "harmless, helpful"]),
+        (["train-00000-of-00001-a1d5", "test-00000-of-00001-6df3"], ["splits", "test, train"]),
         (["trainset", "x/validation"], ["splits", "train, validation"]),
         (["training-1", "testing-1"], ["splits", "test, train"]),
     ],
@@ -143,6 +144,8 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path, names, places):
     "names",
     [
         ["train-00000-of-00002", "train-00001-of-00002"],
+        # As the hub names the shards that it made.
+        ["train-00000-of-00002-a1d59398b8d1a8a5", "train-00001-of-00002-6df3936e1f63c191"],
         ["train_1", "train2"],
         ["default/train/0000", "default/train/0001"],
         ["map_of_cities", "list_of_names"],

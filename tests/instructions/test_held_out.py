@@ -16,3 +16,13 @@ def test_a_run_of_thirteen_words_overlaps():
     words = LONG.split()
     thirteen, twelve = (f"Quote: {' '.join(words[:n])} -- and go on with your own." for n in (13, 12))
     assert overlaps([thirteen, twelve, "short"], [LONG, "short"], 0.8) == [True, False, True]
+
+
+def test_every_held_out_text_counts_also_one_that_is_near_another():
+    words = [f"word{n}" for n in range(60)]
+    held_out = [" ".join(words), " ".join([*words[:56], "other", "ends", "stand", "here"])]
+    text = " ".join([*words[:52], "more", "of", "them", "yet", "other", "ends", "stand", "here"])
+    assert repeats([held_out[1]], held_out[:1], 0.8) == [True], "the two are near duplicates"
+    assert repeats([text], held_out[1:], 0.8) == [True]
+    assert repeats([text], held_out[:1], 0.8) == [False]
+    assert repeats([text], held_out, 0.8) == [True]

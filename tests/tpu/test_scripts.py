@@ -237,6 +237,15 @@ def test_a_name_taken_at_the_last_moment_is_left_alone(cloud: Cloud) -> None:
         assert "left alone" in done.err
 
 
+@pytest.mark.parametrize("script", ["create", "watch"])
+def test_a_name_taken_while_the_request_is_refused_is_left_alone(cloud: Cloud, script: str) -> None:
+    play = {"create": ["quota_and_theirs"]}
+    done = cloud(script, "--type=v6e-8", "--repo=r", "--commit=c", *STE, play=play)
+    assert done.code == 1
+    assert done.verbs("ssh", "delete") == []
+    assert "the request was refused" in done.err
+
+
 def test_a_request_whose_answer_was_lost_is_withdrawn(cloud: Cloud) -> None:
     done = cloud("create", "--type=v6e-8", play={"create": ["lost"]})
     assert done.code == 1
