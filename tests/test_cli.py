@@ -178,7 +178,7 @@ EXPECTED = {
     "renamed_section": "--config.pairs.hotter is now --config.pairs.high_temperature",
     "renamed_field": "--config.decode.columns is now --config.decode.suffix_chunk",
     # The file of the configuration does not set it.
-    "left_out_field": "train.choose_by must be one of 'accuracy', 'accuracy_pooled', 'worst_kind', not 'mean'",
+    "left_out_field": "train.choose_by must be one of 'accuracy', 'accuracy_pooled', 'worst_kind', not",
     "same_files": "pairs.jsonl, line 1",
     "ill_typed": "flag --config.annotate.samples=three",
     "configless": "absent.py",
