@@ -1,5 +1,6 @@
 """The kinds of pairs whose label is certain, by the name of their mode in `pairs.mode` (docs/PAIRS.md)."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from ste_jax.pairs.advantaged import advantaged
@@ -27,7 +28,13 @@ def _constraint(answers: Answers, *, seed: int, part: Part) -> list[Candidate]:
 def _arithmetic(answers: Answers, *, seed: int, part: Part) -> list[Candidate]:
     """Returns as many problems as there are answers, other ones in each part."""
     parts: dict[Part, int] = {"train": 0, "validation": 1, "test": 2}
-    return arithmetic(len(answers), seed=3 * seed + parts[part])
+    problems = arithmetic(len(answers), seed=3 * seed + parts[part])
+    # They are numbered from 0 in every part.
+    names = [f"{part}-{problem.key}" for problem in problems]
+    return [
+        dataclasses.replace(problem, key=name, sources=(name,))
+        for problem, name in zip(problems, names, strict=True)
+    ]
 
 
 def _alike(kind: Callable[..., list[Candidate]]) -> Callable[..., list[Candidate]]:

@@ -345,3 +345,10 @@ def test_pairs_whose_label_is_certain_stay_within_the_parts(make_context: MakeCo
 def test_impossible_mixtures_are_refused(make_config: MakeConfig, changes: dict, place: str) -> None:
     with raises("config_invalid", place):
         make_config(**changes)
+
+
+def test_problems_of_arithmetic_have_ids_of_their_own_in_every_part(make_context: MakeContext) -> None:
+    context = make_context(pairs={"mode": ("arithmetic", "padded"), "test": 2, "validation": 2})
+    made = [pair for pair in certain_run(context) if pair.subset == "arithmetic"]
+    assert {pair.metadata["split"] for pair in made} == {"train", "validation", "test"}
+    assert len({pair.id for pair in made}) == len({pair.instruction for pair in made}) == len(made)
