@@ -9,19 +9,16 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
+from ste_jax.errors import SteError
+
 T = TypeVar("T")
 Check = Callable[[Any], bool]
 # Larger numbers fit neither an array nor a float.
 _MOST = 2**63
 
 
-def build(kind: type[T], value: Any, *, ignore_unknown: bool = False) -> T:
+def build(kind: type[T], value: Any) -> T:
     """Returns the dataclass whose fields a JSON object holds; a list in a field of tuples stays a list.
-
-    Args:
-      kind: the dataclass.
-      value: the JSON object.
-      ignore_unknown: skip keys that are no field, instead of refusing them.
 
     Raises:
       ValueError: names the fields that are unknown, missing or of another type.
@@ -29,14 +26,25 @@ def build(kind: type[T], value: Any, *, ignore_unknown: bool = False) -> T:
     if not isinstance(value, Mapping):
         raise ValueError(f"not an object but a {type(value).__name__}")
     checks, required = field_checks(kind), _required(kind)
-    if ignore_unknown:
-        value = {name: item for name, item in value.items() if name in checks}
-    elif unknown := sorted(value.keys() - checks.keys()):
+    if unknown := sorted(value.keys() - checks.keys()):
         raise ValueError(f"unknown fields: {', '.join(map(repr, unknown))}")
     if missing := sorted(required - value.keys()):
         raise ValueError(f"missing fields: {', '.join(missing)}")
     check_types(value, checks)
     return kind(**value)
+
+
+def build_known(kind: type[T], value: Mapping[str, Any], what: str) -> T:
+    """Returns the dataclass whose fields a JSON object holds among other keys.
+
+    Raises:
+      SteError: "data_invalid": the object is not `what`, since a field is missing or of another type.
+    """
+    checks = field_checks(kind)
+    try:
+        return build(kind, {name: item for name, item in value.items() if name in checks})
+    except (ValueError, RecursionError) as error:
+        raise SteError("data_invalid", f"not {what} ({error})") from error
 
 
 def check_types(value: Mapping[str, Any], checks: Mapping[str, Check]) -> None:

@@ -19,7 +19,7 @@ from scipy import special, stats
 
 from ste_jax.checks import check_whole
 from ste_jax.errors import SteError
-from ste_jax.typed_json import build
+from ste_jax.typed_json import build_known
 
 Method = Literal["round_robin", "swiss", "knockout"]
 WinProbabilities = Callable[[list[tuple[int, int]]], Sequence[float | None]]
@@ -77,10 +77,7 @@ class RankResult:
         Raises:
           SteError: "data_invalid": a field is missing or of another type.
         """
-        try:
-            result = build(cls, value, ignore_unknown=True)
-        except (ValueError, RecursionError) as error:
-            raise SteError("data_invalid", f"not the result of a ranking ({error})") from error
+        result = build_known(cls, value, "the result of a ranking")
         return dataclasses.replace(result, cycles=[(i, j, k) for i, j, k in result.cycles])
 
 

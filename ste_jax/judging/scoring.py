@@ -17,7 +17,7 @@ from ste_jax.randomness import sample_keys
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.sanitize import sanitize
 from ste_jax.text.tokenizer import Tokenizer
-from ste_jax.typed_json import build
+from ste_jax.typed_json import build_known
 
 RUBRIC = "How well does the response do what the instruction asks, and how correct is it?"
 OPENING = "Score: [["
@@ -80,10 +80,7 @@ class ScoreResult:
         Raises:
           SteError: "data_invalid": a field is missing or of another type.
         """
-        try:
-            result = build(cls, value, ignore_unknown=True)
-        except (ValueError, RecursionError) as error:
-            raise SteError("data_invalid", f"not the result of a score ({error})") from error
+        result = build_known(cls, value, "the result of a score")
         if result.comparisons is None:
             return result
         return dataclasses.replace(result, comparisons=tuple(result.comparisons))

@@ -12,7 +12,7 @@ from ste_jax.randomness import generator
 
 
 def constraint(answers: Sequence[Answered], *, seed: int, types: Sequence[PredicateType]) -> list[Candidate]:
-    """Returns two candidates for each instruction whose two answers can be told apart in both directions.
+    """Returns two candidates for each instruction whose two answers can be distinguished in both directions.
 
     In one the first answer meets a requirement that the second fails, in the other it is the reverse. Each
     answer is better once and worse once, so that only the instruction decides. An instruction with one

@@ -43,7 +43,7 @@ _COLON = has(r":(?=\s|\Z)", r"[:：︓]")
 _QUESTION = has(r"\?", r"[?？¿؟⁇⁈⁉]")
 _EXCLAMATION = has(r"!", r"[!！¡‼⁉⁈]")
 _PARENTHESES = has(r"(?<!\S)\((?=[^()\n]*[^\W\d_]{2})[^()\n]*\)", r"[()（）]")
-# Single quotation marks cannot be told from apostrophes, nor a double one from the sign for inches.
+# Single quotation marks cannot be distinguished from apostrophes, nor a double one from the sign for inches.
 _QUOTATION = has(
     r"(?<![\w\"])\"(?=[^\"\n]*\w)[^\"\n]*(?<!\d)\"(?!\w)"
     r"|“(?=[^“”\n]*\w)[^“”\n]*”|«(?=[^«»\n]*\w)[^«»\n]*»",

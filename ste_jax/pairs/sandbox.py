@@ -1,4 +1,4 @@
-"""Runs short untrusted Python programs, and says whether they ran to their end.
+"""Runs short untrusted Python programs, and reports whether they ran to their end.
 
 A program runs in a process of its own (`sandbox_launcher.py` confines it, and says how), never in this one.
 It is for the tests of mutated functions; docs/PAIRS.md says what it protects from and what not. It needs

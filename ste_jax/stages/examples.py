@@ -4,7 +4,8 @@ Judgments and pairs are read one at a time and examples are stored in a record s
 share, so that none of them need to fit into memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from ste_jax.checkpoint.source import ModelSource
@@ -110,13 +111,7 @@ def store_training_examples(
       selected: Correct judgments; they are read one at a time.
       records: Divided record set that receives the examples; all processes call this function together.
     """
-    ids = []
-    for judgment in selected:
-        if _is_missing(judgment.id, len(ids), records):
-            records.add(judgment.id, [builder.training_example(judgment)])
-        ids.append(judgment.id)
-    records.share()
-    return StoredExamples(records, ids)
+    return _store(((j.id, partial(builder.training_example, j)) for j in selected), records)
 
 
 def store_preference_examples(
@@ -131,13 +126,8 @@ def store_preference_examples(
       matched: Pairs of a correct and a wrong judgment of one prompt; they are read one at a time.
       records: Divided record set that receives the examples; all processes call this function together.
     """
-    ids = []
-    for chosen, rejected in matched:
-        if _is_missing(chosen.id, len(ids), records):
-            records.add(chosen.id, [builder.preference_example(chosen, rejected)])
-        ids.append(chosen.id)
-    records.share()
-    return StoredExamples(records, ids)
+    made = ((good.id, partial(builder.preference_example, good, bad)) for good, bad in matched)
+    return _store(made, records)
 
 
 def store_pairwise_examples(
@@ -150,15 +140,15 @@ def store_pairwise_examples(
       pairs: Pairs with labels; they are read one at a time.
       records: Divided record set that receives the examples; all processes call this function together.
     """
+    return _store(((p.id, partial(builder.pairwise_example, p)) for p in pairs), records)
+
+
+def _store(examples: Iterable[tuple[str, Callable[[], E]]], records: RecordSet[E]) -> StoredExamples[E]:
+    """Stores this process's share of examples, given as ids and functions that build them."""
     ids = []
-    for pair in pairs:
-        if _is_missing(pair.id, len(ids), records):
-            records.add(pair.id, [builder.pairwise_example(pair)])
-        ids.append(pair.id)
+    for id_, build in examples:
+        if len(ids) % process.count() == process.index() and not records.is_done(id_):
+            records.add(id_, [build()])
+        ids.append(id_)
     records.share()
     return StoredExamples(records, ids)
-
-
-def _is_missing(id_: str, number: int, records: RecordSet) -> bool:
-    """Returns True if this process makes the example with this number, and no earlier process did."""
-    return number % process.count() == process.index() and not records.is_done(id_)

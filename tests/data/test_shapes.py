@@ -3,7 +3,6 @@
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pytest
@@ -17,31 +16,10 @@ from ste_jax.data.comparisons import (
     read_scorings,
 )
 from ste_jax.data.sources import read_instructions, read_prompts
-from ste_jax.records import Comparison
+from tests.data.pair_files import BAD, GOOD, HH, PAIR, USER, lines, read, without
 from tests.errors import raises
 
-USER, GOOD, BAD = (
-    {"role": role, "content": text}
-    for role, text in (("user", "Q?"), ("assistant", "yes"), ("assistant", "no"))
-)
 SYSTEM = {"role": "system", "content": "Be kind."}
-PAIR = {"instruction": "Q?", "response_a": "yes", "response_b": "no", "label": "A"}
-
-
-def lines(path: Path, *rows: Any) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return str(path)
-
-
-def read(tmp_path: Path, *rows: dict[str, Any]) -> list[Comparison]:
-    return read_comparisons(lines(tmp_path / "p.jsonl", *rows), labels="required")
-
-
-def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in names}
-
-
-HH = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Q?\n\nAssistant:"
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import TINY, one_device, settings, tiny_model
+from training_cases import TINY, one_device, settings, tiny_model, update_once
 
 from ste_jax.models.llama import hidden_states
 from ste_jax.records import PairwiseExample
-from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.pairwise import PairwiseBatches, decisions, pairwise_loss
-from ste_jax.training.step import init_state, make_optimizer, put_batch, train_step
 from tests.errors import raises
 
 PLAIN = settings(
@@ -73,16 +71,7 @@ def plain_loss(model, given: list[PairwiseExample], lean_penalty: float, exponen
 
 @functools.cache
 def one_update(chosen, shape=(1, 1, 1), count=12):
-    mesh = make_mesh(shape, jax.devices()[: np.prod(shape)])
-    batches = PairwiseBatches(pairs(count), chosen, 0, 1)
-    assert batches.steps_per_epoch == 1
-    assert len({len(row) for row in batches.rows(0)}) > 1, "rows must differ in pairs to tell"
-    with jax.set_mesh(mesh):
-        state = init_state(tiny_model(mesh), make_optimizer(chosen, 10))
-        batch = put_batch(batches.batch(0), TRAIN, mesh)
-        state, metrics = train_step(state, batch, settings=chosen, total_steps=10)
-    moments = jax.tree.leaves(state.opt_state[1][0].mu)
-    return float(metrics["loss"]), [np.asarray(x) for x in moments]
+    return update_once(PairwiseBatches(pairs(count), chosen, 0, 1), chosen, shape)
 
 
 @pytest.mark.parametrize(("lean_penalty", "exponent"), [(0.0, 0.0), (0.3, 0.7), (0.0, 1.0)])

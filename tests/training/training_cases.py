@@ -7,7 +7,9 @@ import numpy as np
 from ste_jax.models.llama import Llama, LlamaConfig, Parameter, parameter_table
 from ste_jax.records import TrainingExample
 from ste_jax.sharding import TRAIN, make_mesh, put_on_mesh
+from ste_jax.training.batch import Batches
 from ste_jax.training.settings import TrainSettings
+from ste_jax.training.step import init_state, make_optimizer, put_batch, train_step
 
 TINY = LlamaConfig(
     vocab_size=64,
@@ -63,3 +65,18 @@ def settings(**changes) -> TrainSettings:
         "loss_chunk": 8,
     }
     return TrainSettings(**{**values, **changes})
+
+
+def update_once(
+    batches: Batches, chosen: TrainSettings, shape: tuple[int, int, int]
+) -> tuple[float, list[np.ndarray]]:
+    """Returns the loss and the first moments of one update of the tiny model, all examples in one batch."""
+    mesh = make_mesh(shape, jax.devices()[: np.prod(shape)])
+    assert batches.steps_per_epoch == 1
+    assert len({len(row) for row in batches.rows(0)}) > 1, "rows must differ in pairs to tell"
+    with jax.set_mesh(mesh):
+        state = init_state(tiny_model(mesh), make_optimizer(chosen, 10))
+        batch = put_batch(batches.batch(0), TRAIN, mesh)
+        state, metrics = train_step(state, batch, settings=chosen, total_steps=10)
+    moments = jax.tree.leaves(state.opt_state[1][0].mu)
+    return float(metrics["loss"]), [np.asarray(x) for x in moments]
