@@ -18,6 +18,7 @@ from ste_jax.errors import SteError
 from ste_jax.instructions.filters import FilterSettings
 from ste_jax.instructions.labels import CATEGORIES
 from ste_jax.pairs.construction import PairChecks
+from ste_jax.records import Part
 from ste_jax.sharding import is_mesh
 from ste_jax.text.template import ChatSettings
 from ste_jax.training.settings import TrainSettings
@@ -43,6 +44,7 @@ PairMode = Literal[
     "composite",
     "arithmetic",
 ]
+Modes = PairMode | tuple[PairMode, ...] | dict[PairMode, float]
 _Check = tuple[bool, str]
 
 # Version of the form of stage fingerprints. Version 1 has no number, and lacks the section `decode`.
@@ -138,6 +140,8 @@ class PairsConfig:
         calls: "crossed", "random_crossed", "constraint" (with a second answer), "handicapped",
         "advantaged", "padded", "cut_off", "garbled", "neutral" (a tie, for train.objective "pairwise"),
         "composite", "arithmetic".
+      test_mode: Kinds of the test pairs, in the same form. Those that `mode` lacks show whether a judge has
+        learned more than the kinds it was trained with. Empty: those of `mode`.
       sampling: Sampling of the better response y_w and of all other calls but those of "high_temperature".
       high_temperature: Sampling of y_l in the mode of that name.
       max_response_tokens: Maximum length of a response in tokens.
@@ -147,7 +151,8 @@ class PairsConfig:
       test: Number of pairs held out to evaluate every model.
     """
 
-    mode: PairMode | tuple[PairMode, ...] | dict[PairMode, float] = _pairs("modified")
+    mode: Modes = _pairs("modified")
+    test_mode: Modes = _pairs((), used=lambda section: bool(section.test_mode))
     max_response_tokens: int = _pairs(1024)
     max_modified_tokens: int = _pairs(256)
     sampling: Sampling = _pairs(Sampling())
@@ -160,14 +165,20 @@ class PairsConfig:
     test: int = config_field(affects=("pairs", *JUDGING), by_content=True)
 
     def __post_init__(self):
+        trained, tested = self.modes_of("train"), self.modes_of("test")
+        shares = [*self.shares_of("train").values(), *self.shares_of("test").values()]
         _require(
             (
-                0 < len(self.modes) == len(set(self.modes)),
+                0 < len(trained) == len(set(trained)),
                 f"pairs.mode must be one mode or several different ones, not {self.mode}",
             ),
             (
-                all(0.0 < share < math.inf for share in self.shares.values()),
-                f"pairs.mode: every share must be above 0, not {self.shares}",
+                len(tested) == len(set(tested)),
+                f"pairs.test_mode must be one mode or several different ones, not {self.test_mode}",
+            ),
+            (
+                all(0.0 < share < math.inf for share in shares),
+                f"pairs.mode and pairs.test_mode: every share must be above 0, not {shares}",
             ),
             *_at_least_one(self, "pairs", "max_response_tokens", "max_modified_tokens"),
             (self.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
@@ -176,13 +187,21 @@ class PairsConfig:
 
     @property
     def modes(self) -> tuple[PairMode, ...]:
-        """All modes of `mode`, which may be a single one."""
-        return (self.mode,) if isinstance(self.mode, str) else tuple(self.mode)
+        """All modes, those of training first."""
+        return tuple(dict.fromkeys((*self.modes_of("train"), *self.modes_of("test"))))
 
-    @property
-    def shares(self) -> dict[PairMode, float]:
-        """Share of each mode of a mixture; empty if `mode` is none."""
-        return self.mode if isinstance(self.mode, dict) else {}
+    def modes_of(self, part: Part) -> tuple[PairMode, ...]:
+        """Returns the modes of a part of the pairs."""
+        mode = self._mode_of(part)
+        return (cast(PairMode, mode),) if isinstance(mode, str) else tuple(mode)
+
+    def shares_of(self, part: Part) -> dict[PairMode, float]:
+        """Returns the share of each mode in a part of the pairs; empty if they are no mixture."""
+        mode = self._mode_of(part)
+        return mode if isinstance(mode, dict) else {}
+
+    def _mode_of(self, part: Part) -> Modes:
+        return self.test_mode if part == "test" and self.test_mode else self.mode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

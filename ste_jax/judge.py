@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from ste_jax.checks import check_text
-from ste_jax.data.comparisons import comparison_from_row
+from ste_jax.data.comparisons import Scoring, comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
+from ste_jax.errors import SteError
 from ste_jax.judge_uses import JudgeUses
 from ste_jax.judging.calibration import Calibration
 from ste_jax.judging.compare import (
@@ -33,6 +34,7 @@ from ste_jax.judging.protocol import (
     check_reference,
     is_trained_with,
 )
+from ste_jax.judging.scoring import ScoreResult, grade_of
 from ste_jax.judging.stream import Judged, StreamSettings, judge_stream
 from ste_jax.model import Model
 from ste_jax.progress import Progress
@@ -153,6 +155,11 @@ class Judge(JudgeUses):
         card = self.model.source.card
         return card is not None and card.judge_prompt is not None
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True if the judge sees one response at a time: its prompt is pointwise."""
+        return self.settings.prompt.is_pointwise
+
     def is_trained_with(self, rubric: str | None) -> bool:
         """Returns True if the model was trained as a judge with this prompt and rubric."""
         return is_trained_with(self.model.source, self._settings_with(rubric).prompt)
@@ -188,7 +195,8 @@ class Judge(JudgeUses):
           reference: a correct answer to show to the judge.
           rubric: criteria for this call, in place of those of the prompt.
           votes: samples of each order; 1 is one greedy judgment.
-          orders: "both" orders, or "one" (as given; half the cost, with the judge's position bias).
+          orders: "both" orders, or "one" (as given; half the cost, with the judge's position bias), which a
+            pointwise judge refuses.
           on_flip: "abstain" to abstain where the verdicts of the orders disagree, "probability" to decide by
             the pooled probability.
 
@@ -196,7 +204,7 @@ class Judge(JudgeUses):
           SteError: an argument is invalid. A comparison that does not fit the model is no exception: the
             result abstains with "too_long".
         """
-        settings = CompareSettings(votes=votes, orders=orders, on_flip=on_flip)
+        settings = self._compare_settings(votes, orders, on_flip)
         row = {
             "instruction": instruction,
             "response_a": response_a,
@@ -234,7 +242,7 @@ class Judge(JudgeUses):
         Raises:
           SteError: an argument or a pair is invalid, or `out` was made with another model or other settings.
         """
-        settings = CompareSettings(votes=votes, orders=orders, on_flip=on_flip)
+        settings = self._compare_settings(votes, orders, on_flip)
         if out is not None:
             check_output(out)
         comparisons = self._checked(pairs)
@@ -250,6 +258,15 @@ class Judge(JudgeUses):
                 else:
                     self._judge_into(output, comparisons, settings, protocol, bar)
                 return output.results(comparisons, ComparisonResult.from_dict)
+
+    def _compare_settings(self, votes: int, orders: Orders, on_flip: OnFlip) -> CompareSettings:
+        if orders == "one" and self.is_pointwise:
+            raise SteError(
+                "argument_invalid",
+                'orders="one" would grade the first response alone: this judge sees one response at a time, '
+                "and comparisons need both grades",
+            )
+        return CompareSettings(votes=votes, orders=orders, on_flip=on_flip)
 
     def _judge_into(
         self,
@@ -356,7 +373,7 @@ class Judge(JudgeUses):
             samples=settings.votes,
             sampling=settings.sampling,
             orders=settings.shown,
-            key_of=content_key,
+            key_of=functools.partial(content_key, pointwise=protocol.settings.prompt.is_pointwise),
         )
         with self.model.lock:
             engine = self.model.engine
@@ -398,12 +415,39 @@ class Judge(JudgeUses):
         found: dict[str, dict[Order, Judged]] = defaultdict(dict)
         for item in self.judge(protocol, different, settings, is_done=is_done, on_tokens=on_tokens):
             id_ = item.comparison.id
+            if is_done(id_):
+                continue
             found[id_][item.order] = item
             if len(found[id_]) == len(settings.shown):
                 if bar:
                     bar.advance(records=1)
                 digest_ = prompt.digest(with_reference=item.comparison.reference is not None)
                 yield result_of(found.pop(id_), rule, digest_)
+
+    def grades(self, rows: Sequence[Scoring], *, rubric: str | None, votes: int) -> list[ScoreResult]:
+        """Returns the probability that each response is good, by a pointwise judge."""
+        assert self.is_pointwise
+        comparisons = [
+            Comparison(
+                id=str(n),
+                instruction=row.instruction,
+                response_a=row.response,
+                response_b="",
+                reference=row.reference,
+            )
+            for n, row in enumerate(rows)
+        ]
+        protocol = self.protocol(rubric)
+        prompt_digest = protocol.settings.prompt.digest()
+        rule, settings = DecisionRule(seed=self.settings.seed), CompareSettings(votes=votes, orders="one")
+        found = {
+            item.comparison.id: result_of({item.order: item}, rule, prompt_digest)
+            for item in self.judge(protocol, comparisons, settings)
+        }
+        trained = self.is_trained_with(rubric)
+        return [
+            grade_of(found[str(n)], trained=trained and row.reference is None) for n, row in enumerate(rows)
+        ]
 
     def _rule(self, settings: CompareSettings) -> DecisionRule:
         calibration = self.calibration

@@ -22,7 +22,7 @@ from ste_jax.judging.batches import (
 from ste_jax.judging.protocol import JudgeSettings
 from ste_jax.judging.ranking import Method, RankResult, schedule_of
 from ste_jax.judging.reward import RewardFunction
-from ste_jax.judging.scoring import ScaleScorer, ScoreResult, levels_of
+from ste_jax.judging.scoring import ScaleScorer, ScoreResult, levels_of, score_on_scale
 from ste_jax.model import Model
 from ste_jax.progress import Progress
 from ste_jax.records import ComparisonResult
@@ -47,8 +47,17 @@ class JudgeUses:
     model: Model
     settings: JudgeSettings
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True if the judge sees one response at a time."""
+        raise NotImplementedError
+
     def is_trained_with(self, rubric: str | None) -> bool:
         """Returns True if the model was trained as a judge with this prompt and rubric."""
+        raise NotImplementedError
+
+    def grades(self, rows: Sequence[Scoring], *, rubric: str | None, votes: int) -> list[ScoreResult]:
+        """Returns the probability that each response is good, by a pointwise judge."""
         raise NotImplementedError
 
     def compare_many(self, pairs: Any, **options: Any) -> list[ComparisonResult]:
@@ -90,7 +99,8 @@ class JudgeUses:
           rubric: criteria for this call, in place of those of the prompt.
           votes: samples of each order; 1 is one greedy judgment.
           method: "round_robin", "swiss" or "knockout". Default: all pairs up to 4 distinct responses, Swiss
-            rounds above; with `max_comparisons` the most thorough method that fits.
+            rounds above; with `max_comparisons` the most thorough method that fits. A pointwise judge grades
+            each response once, so that all pairs are the default for any number.
           max_comparisons: largest number of comparisons, each in both orders.
 
         Raises:
@@ -131,8 +141,9 @@ class JudgeUses:
           response: the response to score.
           baseline: an opponent; the score is the probability that the response beats it.
           anchors: several opponents; the score is the mean probability to beat them.
-          scale: lowest and highest level, whole numbers; the score is the expected level. It is the default,
-            with (1, 5), without a baseline and anchors. No judge of ste_jax is trained for it.
+          scale: lowest and highest level, whole numbers; the score is the expected level. No judge of ste_jax
+            is trained for it. Without baseline, anchors and scale, the score of a pointwise judge is the
+            probability that the response is good, and that of others is on the scale (1, 5).
           reference: a correct answer to show to the judge.
           rubric: criteria for this call; a question to grade by, with a scale.
           votes: samples of each order of a comparison.
@@ -186,6 +197,9 @@ class JudgeUses:
             check_output(out)
         rankings = _checked(rows, Ranking, ranking_from_row, "rank")
         self.check_call(rubric, votes)
+        if self.is_pointwise and method is None and max_comparisons is None:
+            # Grades are made once per response, however many pairs are compared by them.
+            method = "round_robin"
         for ranking in rankings:
             self.check_reference(ranking.reference)
             schedule_of(ranking.responses, self.settings.seed, method, max_comparisons)
@@ -216,7 +230,7 @@ class JudgeUses:
 
         Args:
           rows: dicts with "instruction", "response" and optionally "baseline", "id", "reference" and further
-            columns. A row with a baseline is compared with it, the others are scored on the scale.
+            columns. A row with a baseline is compared with it, the others are scored as by `score`.
           out: file of JSON lines to write the results to, see `compare_many`.
           scale, rubric, votes: see `score`.
           progress: show a progress bar on stderr.
@@ -227,26 +241,22 @@ class JudgeUses:
         if out is not None:
             check_output(out)
         scorings = _checked(rows, Scoring, scoring_from_row, "score")
+        graded = scale is None and self.is_pointwise
         levels_of(scale := scale or SCALE)
-        compared = [row for row in scorings if row.baseline is not None]
-        for row in compared:
+        alone: Callable[[Sequence[Scoring]], list[ScoreResult]] | None = None
+        judged = [row for row in scorings if graded or row.baseline is not None]
+        for row in judged:
             self.check_reference(row.reference)
-        # On a scale, any rubric will do; only comparisons are bound to the judge's own.
-        own = rubric if compared else None
+        # On a scale, any rubric will do; only judgments are bound to the judge's own.
+        own = rubric if judged else None
         self.check_call(own, votes)
-        scorer = None
-        if len(compared) < len(scorings):
-            scorer = ScaleScorer(self.model.source.tokenizer, scale=scale, rubric=rubric)
-        run = partial(
-            score_rows,
-            self,
-            scorer=scorer,
-            backend=lambda: self.model.engine,
-            trained=self.is_trained_with(own),
-            rubric=rubric,
-            votes=votes,
-        )
-        settings = {"scale": list(scale), "rubric": rubric}
+        if graded:
+            alone = partial(self.grades, rubric=rubric, votes=votes)
+        elif len(judged) < len(scorings):
+            alone = self._on_scale(ScaleScorer(self.model.source.tokenizer, scale=scale, rubric=rubric))
+        trained = self.is_trained_with(own)
+        run = partial(score_rows, self, alone=alone, trained=trained, rubric=rubric, votes=votes)
+        settings = {"scale": "pointwise" if graded else list(scale), "rubric": rubric}
         call = partial(self.call_settings, own, votes)
 
         def locked(part: Sequence[Scoring]) -> list[ScoreResult]:
@@ -254,6 +264,10 @@ class JudgeUses:
                 return run(part)
 
         return _in_chunks(scorings, locked, ScoreResult, out, "ste-scores", settings, call, progress)
+
+    def _on_scale(self, scorer: ScaleScorer) -> Callable[[Sequence[Scoring]], list[ScoreResult]]:
+        """Returns the function from rows to scores; the weights are loaded when it is called."""
+        return lambda rows: score_on_scale(scorer, self.model.engine, rows)
 
     def reward_function(
         self,

@@ -13,6 +13,8 @@ from ste_jax.typed_json import build, check_types, check_unicode, field_checks
 Label = Literal["A", "B"]
 Outcome = Literal["A", "B", "tie"]
 Order = Literal["as_given", "swapped"]
+# Use of a pair in a run.
+Part = Literal["train", "validation", "test"]
 ORDERS: tuple[Order, Order] = ("as_given", "swapped")
 # Key of `Comparison.metadata` for what a result file stores in place of the texts (see metrics.traits).
 SURFACE_KEY = "__surface__"

@@ -15,12 +15,13 @@ from ste_jax.shipped import config_folder, config_names, import_config, read_con
 from tests.errors import raises
 
 ROOT = Path(__file__).parents[1]
+NAMES = ("company_data", "llama3_8b", "llama3_70b", "pairwise_judge", "quickstart", "small_judge")
 
 
 def test_a_shipped_name_works_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config_folder() == ROOT / "configs"
-    assert {"quickstart", "small_judge", "company_data", "llama3_8b", "llama3_70b"} == {*config_names()}
+    assert set(NAMES) == {*config_names()}
     for name in config_names():
         assert read_config(read_config_file(f"{name}:runlocal")).name == name
     assert read_config_file("quickstart:runlocal")["iterations"] == 1
@@ -33,7 +34,7 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert resolve_config("quickstart") == "quickstart"
 
 
-@pytest.mark.parametrize("name", ["company_data", "llama3_8b", "llama3_70b", "quickstart", "small_judge"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_copy_works_in_another_folder(tmp_path: Path, name: str) -> None:
     copy = shutil.copy(config_folder() / f"{name}.py", tmp_path / "mine.py")
     assert read_config_file(copy) == read_config_file(name)

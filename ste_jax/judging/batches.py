@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ste_jax.data.comparisons import Ranking, Scoring
-from ste_jax.decode.protocol import Backend
 from ste_jax.judging.ranking import Method, RankResult, rank_many, schedule_of
 from ste_jax.judging.scoring import (
-    ScaleScorer,
     ScoreResult,
     mean_win_probability,
-    score_on_scale,
     sum_usage,
 )
 from ste_jax.records import ComparisonResult
@@ -118,18 +115,16 @@ def score_rows(
     judge: Comparer,
     rows: Sequence[Scoring],
     *,
-    scorer: ScaleScorer | None,
-    backend: Callable[[], Backend],
+    alone: Callable[[Sequence[Scoring]], list[ScoreResult]] | None,
     trained: bool,
     **options: Any,
 ) -> list[ScoreResult]:
-    """Returns the score of each row: against its baseline if it has one, else on the scale.
+    """Returns the score of each row: against its baseline if it has one.
 
     Args:
       judge: the judge.
       rows: responses to score.
-      scorer: prompt and levels for rows without a baseline; None if there are none.
-      backend: returns the engine for them.
+      alone: returns the scores of rows without a baseline; None if there are none.
       trained: see `score_against`.
       **options: arguments of `Judge.compare_many`.
     """
@@ -138,13 +133,12 @@ def score_rows(
         for n, row in enumerate(rows)
         if row.baseline is not None
     }
-    alone = [n for n in range(len(rows)) if n not in against]
+    others = [n for n in range(len(rows)) if n not in against]
     scores = dict(
         zip(against, score_against(judge, list(against.values()), trained=trained, **options), strict=True)
     )
-    if scorer is not None:
-        items = [(rows[n].instruction, rows[n].response, rows[n].reference) for n in alone]
-        scores |= zip(alone, score_on_scale(scorer, backend(), items), strict=True)
+    if alone is not None:
+        scores |= zip(others, alone([rows[n] for n in others]), strict=True)
     return [scores[n] for n in range(len(rows))]
 
 

@@ -106,9 +106,10 @@ def checked_comparisons(pairs: Iterable[Mapping[str, Any] | Comparison]) -> list
     return list(comparisons_from_rows(cast(list[Mapping[str, Any]], items)))
 
 
-def content_key(comparison: Comparison, order: Order) -> str:
+def content_key(comparison: Comparison, order: Order, *, pointwise: bool = False) -> str:
     """Returns the name that the random draws of a prompt belong to: exchanging the responses keeps it."""
-    return digest([comparison.instruction, *comparison.shown(order), comparison.reference])
+    shown = comparison.shown(order)[: 1 if pointwise else 2]
+    return digest([comparison.instruction, *shown, comparison.reference])
 
 
 def content_hash(comparisons: Sequence[Comparison]) -> str:

@@ -18,9 +18,10 @@ from ste_jax.errors import SteError
 from ste_jax.paths import local_path
 from ste_jax.text.sanitize import SANITIZER, sanitize_and_count
 
-TEXTS = ("instruction", "response_a", "response_b")
+_PAIR = ("instruction", "response_a", "response_b")
+_SINGLE = ("instruction", "response")
 _FIELDS = ("user", "system", "rubric", "reference_section")
-_PLACEHOLDER = re.compile(r"\{(" + "|".join((*TEXTS, "rubric", "reference")) + r")\}")
+_PLACEHOLDER = re.compile(r"\{(" + "|".join((*_PAIR, "response", "rubric", "reference")) + r")\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class JudgePrompt:
       user: template of the user message. {instruction}, {response_a} and {response_b} occur once each, alone
         on a line between two delimiter lines; {rubric} may occur anywhere. It names both [[A]] and [[B]].
         {reference} may occur in the same way as {response_a}; then every comparison needs a reference.
+        With {response} in place of {response_a} and {response_b} the prompt is pointwise: it shows one
+        response, [[A]] says that it is good and [[B]] that it is not.
       rubric: criteria that replace {rubric}. Trusted: it comes from the configuration.
       reference_section: lines that are inserted above the delimiter of {response_a} if there is a reference;
         they hold {reference} alone on its line. Empty if the judge cannot be shown a reference.
@@ -56,6 +59,8 @@ class JudgePrompt:
                 f"prompt {self.name}: sanitizer version {self.sanitizer} is unknown; update ste-jax",
             )
         _delimiters(self.name, self.user)
+        if self.is_pointwise and ("{response_a}" in self.user or "{response_b}" in self.user):
+            raise _invalid(self.name, "user contains {response} and also {response_a} or {response_b}")
         for verdict in ("[[A]]", "[[B]]"):
             if verdict not in self.system + self.user:
                 raise _invalid(self.name, f"user must ask for the verdict {verdict}")
@@ -70,13 +75,23 @@ class JudgePrompt:
                 raise _invalid(self.name, "reference_section must contain {reference}")
             _delimiters(self.name, self._template(with_reference=True), "reference_section")
 
+    @property
+    def is_pointwise(self) -> bool:
+        """True if the prompt shows one response at a time."""
+        return "{response}" in self.user
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the placeholders of untrusted texts that every filled prompt contains."""
+        return _SINGLE if self.is_pointwise else _PAIR
+
     def fill(self, instruction: str, response_a: str, response_b: str, reference: str | None = None) -> str:
         """Returns the user message that asks which of two responses to `instruction` is better.
 
         Args:
           instruction: the text that both responses answer.
           response_a: the response shown first.
-          response_b: the response shown second.
+          response_b: the response shown second; a pointwise prompt does not show it.
           reference: a correct answer to show, if there is one.
 
         Raises:
@@ -92,7 +107,8 @@ class JudgePrompt:
         self.check_reference(reference)
         template = self._template(reference is not None)
         delimiters = _delimiters(self.name, template)
-        texts = {"instruction": instruction, "response_a": response_a, "response_b": response_b}
+        shown = (instruction, response_a) if self.is_pointwise else (instruction, response_a, response_b)
+        texts = dict(zip(self.texts, shown, strict=True))
         if reference is not None:
             texts["reference"] = reference
         values, total = {"rubric": self.rubric}, 0
@@ -163,7 +179,7 @@ class JudgePrompt:
         if not with_reference or not self.reference_section:
             return self.user
         lines = self.user.split("\n")
-        first = next(number for number, line in enumerate(lines) if line.strip() == "{response_a}")
+        first = next(number for number, line in enumerate(lines) if line.strip() == f"{{{self.texts[1]}}}")
         above = max(number for number in range(first) if lines[number].strip())
         section = self.reference_section.removesuffix("\n").split("\n")
         return "\n".join([*lines[:above], *section, *lines[above:]])
@@ -182,7 +198,8 @@ def _delimiters(name: str, template: str, field: str = "user") -> list[str]:
     """
     lines = [line.strip() for line in template.splitlines() if line.strip()]
     delimiters: list[str] = []
-    for text in (*TEXTS, *(("reference",) if "{reference}" in template else ())):
+    texts = _SINGLE if "{response}" in template else _PAIR
+    for text in (*texts, *(("reference",) if "{reference}" in template else ())):
         placeholder = f"{{{text}}}"
         if template.count(placeholder) != 1 or placeholder not in lines:
             raise _invalid(name, f"{field} must contain {placeholder} exactly once, alone on its line")
@@ -340,4 +357,24 @@ _VERDICT_ONLY = JudgePrompt(
     rubric="Which response answers the instruction better?",
 )
 
-BUILT_IN: dict[str, JudgePrompt] = {prompt.name: prompt for prompt in (_STANDARD, _SHORT, _VERDICT_ONLY)}
+# One response at a time, for judges that are trained with it.
+_POINTWISE = JudgePrompt(
+    name="pointwise",
+    reference_section="""\
+### Correct answer
+{reference}
+""",
+    system="You grade a response to an instruction.",
+    user="""\
+### Instruction
+{instruction}
+### Response
+{response}
+### Question
+{rubric} Answer [[A]] for yes or [[B]] for no.""",
+    rubric="Does the response answer the instruction correctly and completely?",
+)
+
+BUILT_IN: dict[str, JudgePrompt] = {
+    prompt.name: prompt for prompt in (_STANDARD, _SHORT, _VERDICT_ONLY, _POINTWISE)
+}

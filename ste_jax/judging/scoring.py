@@ -11,9 +11,11 @@ from typing import Any, Self
 import numpy as np
 from scipy import special
 
+from ste_jax.data.comparisons import Scoring
 from ste_jax.decode.protocol import GREEDY, Backend, Completion, ForcedSuffix, Limits, Request
 from ste_jax.errors import SteError
 from ste_jax.randomness import sample_keys
+from ste_jax.records import ComparisonResult
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.sanitize import sanitize
 from ste_jax.text.tokenizer import Tokenizer
@@ -42,9 +44,9 @@ class ScoreResult:
     """The score of a response.
 
     Attributes:
-      value: expected level of the scale; against a baseline or anchors the (mean) probability to win; None if
-        the response could not be scored.
-      method: "scale", "baseline" or "anchors".
+      value: probability that the response is good (pointwise judges), expected level of the scale, or the
+        (mean) probability to win against a baseline or anchors; None if the response could not be scored.
+      method: "pointwise", "scale", "baseline" or "anchors".
       trained: True if the judge was trained for this kind of question.
       probabilities: probability of each level, which sum to 1 (only "scale").
       level_mass: probability of all levels together, before they were normalized to 1; a small one means that
@@ -187,15 +189,13 @@ def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-def score_on_scale(
-    scorer: ScaleScorer, backend: Backend, items: Sequence[tuple[str, str, str | None]]
-) -> list[ScoreResult]:
-    """Returns the score of each (instruction, response, reference), in order.
+def score_on_scale(scorer: ScaleScorer, backend: Backend, rows: Sequence[Scoring]) -> list[ScoreResult]:
+    """Returns the score of each row, in order.
 
     A prompt that does not fit gives a result without a value, `abstained` "too_long"; one that fails a result
     with an `error`, `abstained` "no_verdict".
     """
-    requests, results = _requests(scorer, backend, items)
+    requests, results = _requests(scorer, backend, rows)
     lengths = {request.id: len(request.prompt) for request in requests}
     choices = scorer.suffix.allowed_ids
     for group in backend.generate(requests, GREEDY, suffix=scorer.suffix, choices=choices):
@@ -203,17 +203,17 @@ def score_on_scale(
             results[int(group.id)] = _without_value("no_verdict", error=str(group.error))
         else:
             results[int(group.id)] = scorer.result(lengths[group.id], group.completions[0])
-    return [results[index] for index in range(len(items))]
+    return [results[index] for index in range(len(rows))]
 
 
 def _requests(
-    scorer: ScaleScorer, limits: Limits, items: Sequence[tuple[str, str, str | None]]
+    scorer: ScaleScorer, limits: Limits, rows: Sequence[Scoring]
 ) -> tuple[list[Request], dict[int, ScoreResult]]:
     requests: list[Request] = []
     results: dict[int, ScoreResult] = {}
-    for index, item in enumerate(items):
+    for index, row in enumerate(rows):
         try:
-            prompt = scorer.prompt_ids(*item)
+            prompt = scorer.prompt_ids(row.instruction, row.response, row.reference)
         except SteError as error:  # of the chat template
             results[index] = _without_value("no_verdict", error=str(error))
             continue
@@ -228,6 +228,24 @@ def _without_value(abstained: str, error: str | None = None) -> ScoreResult:
     """Returns the result of a response that was not scored on the scale."""
     return ScoreResult(
         value=None, method="scale", trained=False, abstained=abstained, error=error, usage=usage_of(0, 0)
+    )
+
+
+def grade_of(result: ComparisonResult, *, trained: bool) -> ScoreResult:
+    """Returns the score of a response from the result of its only order, by a pointwise judge.
+
+    Args:
+      result: result of a comparison whose first response is the one to score.
+      trained: True if the judge was trained with its prompt.
+    """
+    value = result.probability_a
+    return ScoreResult(
+        value=value,
+        method="pointwise",
+        trained=trained,
+        abstained=result.abstained if value is None else None,
+        error=result.error,
+        usage=result.usage,
     )
 
 

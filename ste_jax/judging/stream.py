@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from ste_jax.decode.protocol import Backend, Completion, Group, Request, Sampling
@@ -42,6 +42,7 @@ class StreamSettings:
       orders: the orders to judge.
       stop_when_correct: ends a request as soon as it has this many correct judgments; 0 draws all samples.
       key_of: name of a comparison and order that its random draws belong to; the default is its request id.
+        Requests of a chunk with the same name have the same prompt, and are judged once.
     """
 
     stage: str
@@ -108,7 +109,9 @@ def judge_stream(
       on_tokens: called with the number of new tokens as they are made; an exception ends the stream.
     """
     for chunk in _chunks(comparisons, CHUNK):
-        by_request: dict[str, tuple[Comparison, Order]] = {}
+        # The comparisons and orders that a request stands for, by its id and by the name of its draws.
+        by_request: dict[str, list[tuple[Comparison, Order]]] = {}
+        by_name: dict[str, list[tuple[Comparison, Order]]] = {}
         requests = []
         for comparison in chunk:
             # Both orders of a comparison go to one group: their prompts share a prefix.
@@ -124,10 +127,20 @@ def judge_stream(
                 continue
             # By content, so that exchanging the responses gives the engine the same batch.
             for order in sorted(prompts, key=prompts.__getitem__):
-                requests.append(_request(protocol, comparison, order, prompts[order], settings))
-                by_request[requests[-1].id] = comparison, order
+                name = (
+                    settings.key_of(comparison, order) if settings.key_of else request_id(comparison, order)
+                )
+                if name in by_name:
+                    by_name[name].append((comparison, order))
+                    continue
+                requests.append(_request(protocol, comparison, order, name, prompts[order], settings))
+                by_name[name] = by_request[requests[-1].id] = [(comparison, order)]
         for part in _rounds(requests):
-            done = {request.id for request in part if is_done(request.id)}
+            done = {
+                request.id
+                for request in part
+                if all(is_done(request_id(*judged)) for judged in by_request[request.id])
+            }
             lengths = {request.id: len(request.prompt) for request in part}
             groups = backend.generate(
                 part,
@@ -139,7 +152,8 @@ def judge_stream(
                 on_tokens=on_tokens,
             )
             for group in groups:
-                yield _judged(protocol, *by_request[group.id], group, lengths[group.id])
+                for judged in by_request[group.id]:
+                    yield _judged(protocol, *judged, group, lengths[group.id])
     protocol.log_imitations()
 
 
@@ -147,13 +161,12 @@ def _request(
     protocol: JudgingProtocol,
     comparison: Comparison,
     order: Order,
+    name: str,
     prompt: tuple[int, ...],
     settings: StreamSettings,
 ) -> Request:
-    id_ = request_id(comparison, order)
-    name = settings.key_of(comparison, order) if settings.key_of else id_
     keys = sample_keys(protocol.settings.seed, settings.stage, name, settings.samples)
-    return Request(id_, prompt, keys, protocol.settings.max_new_tokens)
+    return Request(request_id(comparison, order), prompt, keys, protocol.settings.max_new_tokens)
 
 
 def _judged(
@@ -166,14 +179,14 @@ def _judged(
 
 
 def _stop_rule(
-    protocol: JudgingProtocol, by_request: dict[str, tuple[Comparison, Order]], correct: int
+    protocol: JudgingProtocol, by_request: Mapping[str, Sequence[tuple[Comparison, Order]]], correct: int
 ) -> Callable[[str, tuple[Completion, ...]], bool] | None:
     """Returns the rule that ends a request with enough correct judgments, or None."""
     if not correct:
         return None
 
     def is_enough(id_: str, completions: tuple[Completion, ...]) -> bool:
-        return sum(bool(protocol.judgment(*by_request[id_], c).correct) for c in completions) >= correct
+        return sum(bool(protocol.judgment(*by_request[id_][0], c).correct) for c in completions) >= correct
 
     return is_enough
 

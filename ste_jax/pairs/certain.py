@@ -14,8 +14,8 @@ from ste_jax.pairs.handicapped import handicapped
 from ste_jax.pairs.neutral import neutral
 from ste_jax.pairs.padded import padded
 from ste_jax.pairs.predicates import HELD_OUT, TRAINED
-from ste_jax.pairs.splits import Part
 from ste_jax.pairs.verified_arithmetic import arithmetic
+from ste_jax.records import Part
 
 Answers = Sequence[Answered]
 
@@ -58,3 +58,5 @@ CERTAIN: dict[str, Callable[..., list[Candidate]]] = {
 }
 # Kinds that compare two answers of the model to the same instruction.
 OF_TWO_ANSWERS = frozenset(("constraint",))
+# Kinds that match similar instructions, which needs the extra [select].
+BY_SIMILARITY = frozenset(("nearest", "crossed", "handicapped", "advantaged"))

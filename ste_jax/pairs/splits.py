@@ -9,15 +9,14 @@ pair.
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import NamedTuple, TypeVar, get_args
 
 from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
-from ste_jax.records import Comparison
+from ste_jax.records import Comparison, Part
 from ste_jax.storage.readers import pick
 
-Part = Literal["train", "validation", "test"]
 # Key of `Comparison.metadata` with the part of a pair, where it was made from the instructions of that part.
 PART = "split"
 

@@ -64,11 +64,9 @@ def stage_hours(
         "modified_one_call": [(worse[0], lengths.instruction + lengths.response)],
         "degraded": [worse],
         "high_temperature": [answer],
-        "nearest": [],
-        "random": [],
-        "truncated": [],
+        "constraint": [answer],
     }
-    made = [answer, *(call for mode in config.pairs.modes for call in calls[mode])]
+    made = [answer, *(call for mode in config.pairs.modes for call in calls.get(mode, []))]
     stages = [generate("select", pool, 1, templated, config.select.max_new_tokens)]
     stages += [generate("pairs", size, 1, *call) for call in made]
     stages += [

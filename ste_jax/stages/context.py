@@ -21,6 +21,7 @@ from ste_jax.judging.prompts import JudgePrompt, load_prompt
 from ste_jax.judging.protocol import JudgeSettings, check_prompt
 from ste_jax.logs import log_mesh
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
+from ste_jax.pairs.certain import BY_SIMILARITY
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.files import digest
@@ -132,7 +133,7 @@ class Context:
             read_prompts(path)
         filters = self.config.select.filters
         for is_used, modules in (
-            ("nearest" in self.config.pairs.modes, ("sklearn",)),
+            (not BY_SIMILARITY.isdisjoint(self.config.pairs.modes), ("sklearn",)),
             (bool(filters.languages), ("lingua",)),
             (filters.personal_data, ("phonenumbers", "stdnum")),
         ):

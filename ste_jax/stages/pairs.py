@@ -97,7 +97,7 @@ def made_from(context: Context) -> dict:
         "select": require_success(context.workdir / "select").content_hash,
         "model": context.seed_model.digest(),
     }
-    if is_divided(context.config.pairs.modes):
+    if is_divided(context.config.pairs):
         sizes = held_out(context.config)
         inputs["held_out"] = f"test {sizes.test}, validation {sizes.validation}"
     return context.fingerprint("pairs", **inputs)
@@ -107,7 +107,7 @@ def _build(context: Context, inputs: PairInputs) -> tuple[list[Comparison], Coun
     """Returns the pairs of all modes, by mode and instruction, and the reasons of the others, counted."""
     config, builder = context.config, _Builder(context, inputs)
     modes, ids = config.pairs.modes, [instruction.id for instruction in inputs.instructions]
-    if is_divided(modes):
+    if is_divided(config.pairs):
         parts = build_within_parts(
             config.seed, ids, held_out(config), builder.build, pairs_per_instruction=len(modes)
         )
@@ -126,9 +126,12 @@ class _Builder:
 
     def __init__(self, context: Context, inputs: PairInputs):
         self._context, self._inputs = context, inputs
-        self._of_one: list[PairMode] = [mode for mode in context.config.pairs.modes if mode in KINDS]
         # Made of all instructions at once, since some are sampled.
-        self._fixed = {mode: KINDS[mode](inputs) for mode in self._of_one if mode not in ACROSS_INSTRUCTIONS}
+        self._fixed = {
+            mode: KINDS[mode](inputs)
+            for mode in context.config.pairs.modes
+            if mode in KINDS and mode not in ACROSS_INSTRUCTIONS
+        }
         # The last outcome of each instruction: a part that grows is built more than once.
         self._outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
 
@@ -140,17 +143,19 @@ class _Builder:
     def build(self, part: Part, ids: Sequence[str]) -> list[Comparison]:
         """Returns the pairs made from the instructions with these ids."""
         config, within = self._context.config, self._inputs.restricted_to(ids)
-        made = self._one_each(within) | self._certain(within, part)
-        if shares := config.pairs.shares:
+        modes = config.pairs.modes_of(part)
+        made = self._one_each(within, modes) | self._certain(within, part, modes)
+        if shares := config.pairs.shares_of(part):
             return mixed(made, shares, config.seed)
-        return [pair for mode in config.pairs.modes for pair in made[mode]]
+        return [pair for mode in modes for pair in made[mode]]
 
-    def _one_each(self, within: PairInputs) -> dict[PairMode, list[Comparison]]:
+    def _one_each(self, within: PairInputs, modes: Sequence[PairMode]) -> dict[PairMode, list[Comparison]]:
         """Returns the pairs of the modes that make one candidate per instruction."""
-        across = {mode: KINDS[mode](within) for mode in self._of_one if mode in ACROSS_INSTRUCTIONS}
+        of_one: list[PairMode] = [mode for mode in modes if mode in KINDS]
+        across = {mode: KINDS[mode](within) for mode in of_one if mode in ACROSS_INSTRUCTIONS}
         candidates = self._fixed | across
         made: dict[PairMode, list[Comparison]] = {}
-        for mode in self._of_one:
+        for mode in of_one:
             outcomes: dict[tuple[PairMode, str], Comparison | str] = {
                 (mode, i.id): _pair(self._context, i, mode, within.answers, candidates[mode])
                 for i in within.instructions
@@ -159,7 +164,9 @@ class _Builder:
             made[mode] = [pair for pair in outcomes.values() if isinstance(pair, Comparison)]
         return made
 
-    def _certain(self, within: PairInputs, part: Part) -> dict[PairMode, list[Comparison]]:
+    def _certain(
+        self, within: PairInputs, part: Part, modes: Sequence[PairMode]
+    ) -> dict[PairMode, list[Comparison]]:
         """Returns the pairs of the modes whose label is certain."""
         config, answered = self._context.config, within.answered()
         return {
@@ -167,14 +174,15 @@ class _Builder:
                 _certain_pair(self._context, within, mode, candidate)
                 for candidate in CERTAIN[mode](answered, seed=config.seed, part=part)
             ]
-            for mode in config.pairs.modes
+            for mode in modes
             if mode in CERTAIN
         }
 
 
-def is_divided(modes: Sequence[PairMode]) -> bool:
-    """Returns True if pairs are made from several instructions, and so within the parts of a run."""
-    return any(mode in ACROSS_INSTRUCTIONS or mode in CERTAIN for mode in modes)
+def is_divided(settings: PairsConfig) -> bool:
+    """Returns True if the instructions are divided into parts before pairs are made of them."""
+    across = any(mode in ACROSS_INSTRUCTIONS or mode in CERTAIN for mode in settings.modes)
+    return across or bool(settings.test_mode)
 
 
 def _pair(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ste_jax.config import RunConfig
+from ste_jax.config import RunConfig, fingerprint_of
 from ste_jax.pairs.predicates import HELD_OUT
 from ste_jax.records import Comparison, Generation, Instruction, Record
 from ste_jax.stages import pairs
@@ -333,8 +333,46 @@ def test_pairs_whose_label_is_certain_stay_within_the_parts(make_context: MakeCo
 
 
 @pytest.mark.parametrize(
+    ("mode", "test_mode"),
+    [
+        ({"padded": 0.5, "cut_off": 0.5}, {"random_crossed": 0.7, "cut_off": 0.3}),
+        ("random", ("random_crossed", "padded")),
+        (("padded", "cut_off"), "random"),
+    ],
+)
+def test_test_pairs_are_of_their_own_kinds(
+    make_context: MakeContext, mode: object, test_mode: object
+) -> None:
+    context = make_context(pairs={"mode": mode, "test_mode": test_mode, "test": 2, "validation": 2})
+    made = certain_run(context)
+    kinds: dict[str, set[str]] = {}
+    for one in made:
+        kinds.setdefault(one.metadata["split"], set()).add(one.subset)
+    names = ({value} if isinstance(value, str) else set(value) for value in (mode, test_mode))
+    trained, tested = names
+    assert kinds["train"] == trained
+    assert kinds["validation"] <= trained
+    assert kinds["test"]
+    assert kinds["test"] <= tested
+    ids = {part: {one.prompt_id for one in made if one.metadata["split"] == part} for part in kinds}
+    assert ids["test"].isdisjoint(ids["train"] | ids["validation"])
+    assert {one.id for one in pairs.split(context.config, made).test} == {
+        one.id for one in made if one.metadata["split"] == "test"
+    }
+
+
+def test_the_kinds_of_the_test_matter_where_there_are_any(make_config: MakeConfig) -> None:
+    same, other = make_config(), make_config(pairs={"test_mode": "truncated"})
+    assert "test_mode" not in str(fingerprint_of(same, "pairs"))
+    assert fingerprint_of(same, "pairs") != fingerprint_of(other, "pairs")
+
+
+@pytest.mark.parametrize(
     ("changes", "place"),
     [
+        ({"pairs": {"test_mode": {"crossed": 0.0}}}, "pairs.test_mode"),
+        ({"pairs": {"test_mode": ("crossed", "crossed")}}, "pairs.test_mode"),
+        ({"pairs": {"test_mode": "crosed"}}, "pairs.test_mode"),
         ({"pairs": {"mode": {"crossed": 0.0}}}, "pairs.mode"),
         ({"pairs": {"mode": {"crossed": -1.0, "padded": 1.0}}}, "pairs.mode"),
         ({"pairs": {"mode": {"crosed": 1.0}}}, "pairs.mode"),
