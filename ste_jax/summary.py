@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ste_jax.metrics.stats import paired_test
+from ste_jax.metrics.stats import Evaluation, paired_test
 from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
@@ -59,6 +59,7 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "title": config.name,
         "model": chosen.get("model", config.model),
         "seed": config.seed,
+        "objective": config.train.objective,
         "config_hash": digest(dataclasses.asdict(config)),
         "versions": versions(),
         "models": _models(context, splits, yields),
@@ -97,13 +98,21 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
             {
                 "iteration": k,
                 **numbers,
-                "p_value_vs_seed": paired_test(seed, greedy, seed=context.config.seed).p_value
-                if k and seed
-                else None,
+                **_tests(context.config.seed, seed, greedy if k else None),
                 **{name: made[name] for name in ("judgments", "parsed", "kept")},
             }
         )
     return models
+
+
+def _tests(draws: int, seed: Evaluation | None, trained: Evaluation | None) -> dict[str, float | None]:
+    """Returns the p-values of the verdicts and of the pooled decisions of a trained model, None without one."""
+    tests = {"p_value_vs_seed": False, "p_value_pooled_vs_seed": True}
+    if seed is None or trained is None:
+        return dict.fromkeys(tests)
+    return {
+        name: paired_test(seed, trained, seed=draws, pooled=pooled).p_value for name, pooled in tests.items()
+    }
 
 
 def _yield(context: Context, iteration: int) -> dict[str, Any] | None:

@@ -55,6 +55,7 @@ class Evaluation:
       longer_preference: share of verdicts that prefer the longer response, where lengths differ.
       longer_correct: share of comparisons whose better response is the longer one, where lengths differ.
       scores: (as given, swapped) by comparison id, which `paired_test` compares. Not part of the JSON.
+      pooled_scores: score of the pooled decision by comparison id. Not part of the JSON.
       clusters: `Comparison.cluster` by comparison id. Not part of the JSON.
     """
 
@@ -75,12 +76,13 @@ class Evaluation:
     longer_preference: float | None
     longer_correct: float | None
     scores: dict[str, tuple[float, ...]]
+    pooled_scores: dict[str, float]
     clusters: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics as a JSON-ready dict."""
         value = dataclasses.asdict(self)
-        del value["scores"], value["clusters"]
+        del value["scores"], value["pooled_scores"], value["clusters"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
 
 
@@ -131,6 +133,7 @@ def evaluate_judgments(
         longer_preference=longer_preferred,
         longer_correct=longer_right,
         scores=scores,
+        pooled_scores={result.id: float(one) for result, one in zip(labelled, pooled, strict=True)},
         clusters={result.id: result.comparison.cluster for result in labelled},
     )
 
@@ -241,8 +244,13 @@ class PairedTest:
         return dataclasses.asdict(self)
 
 
-def paired_test(first: Evaluation, second: Evaluation, *, seed: int) -> PairedTest:
+def paired_test(first: Evaluation, second: Evaluation, *, seed: int, pooled: bool = False) -> PairedTest:
     """Tests whether two judges differ in accuracy.
+
+    Args:
+      first, second: evaluations of the judges on the same comparisons.
+      seed: seed of the draws of signs.
+      pooled: True to test the pooled decisions, False to test the verdicts of both orders.
 
     Raises:
       SteError: they did not judge the same comparisons ("pairs_differ").
@@ -254,7 +262,8 @@ def paired_test(first: Evaluation, second: Evaluation, *, seed: int) -> PairedTe
             f"paired test: {stray} was judged by one model only; evaluate both on the same comparisons",
         )
     ids = sorted(first.scores)
-    scores = [np.array([np.mean(e.scores[pair]) for pair in ids]) for e in (second, first)]
+    by_pair = [e.pooled_scores if pooled else e.scores for e in (second, first)]
+    scores = [np.array([np.mean(one[pair]) for pair in ids]) for one in by_pair]
     difference = scores[0] - scores[1]
     return PairedTest(
         n=len(ids),

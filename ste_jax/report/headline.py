@@ -30,25 +30,52 @@ class Headline:
     notes: tuple[str, ...]
 
 
-def headline(models: list[dict[str, Any]]) -> Headline:
+@dataclass(frozen=True)
+class Measure:
+    """The accuracy that the models of a run are compared by.
+
+    Attributes:
+      accuracy: Key of the accuracy in the numbers of a model.
+      interval: Key of its interval.
+      p_value: Key of the p-value of its test against the seed model.
+    """
+
+    accuracy: str
+    interval: str
+    p_value: str
+
+
+VERDICTS = Measure("accuracy", "interval95", "p_value_vs_seed")
+DECISIONS = Measure("accuracy_pooled", "pooled_interval95", "p_value_pooled_vs_seed")
+
+
+def measure_of(summary: dict[str, Any]) -> Measure:
+    """Returns what a run trains for: pooled decisions if its objective is "pairwise", else verdicts."""
+    return DECISIONS if summary.get("objective") == "pairwise" else VERDICTS
+
+
+def headline(models: list[dict[str, Any]], measure: Measure = VERDICTS) -> Headline:
     """Returns the conclusion for the models of a summary, seed first."""
     if not models:
         return Headline(None, None, "open", "No model has been evaluated yet.", ())
     seed, trained = models[0], models[1:]
     if not trained:
-        return Headline(seed, None, "open", "Only the seed has been evaluated so far.", _caveats(seed))
-    best = max(trained, key=lambda model: model["accuracy"])
-    tone, verdict = _compare(seed, best, len(trained))
-    return Headline(seed, best, tone, verdict, (*_selection(best, len(trained)), *_caveats(best)))
+        return Headline(
+            seed, None, "open", "Only the seed has been evaluated so far.", _caveats(seed, measure)
+        )
+    best = max(trained, key=lambda model: model[measure.accuracy])
+    p = best[measure.p_value]
+    tone, verdict = _compare(100 * (best[measure.accuracy] - seed[measure.accuracy]), p, len(trained))
+    notes = (*_selection(best["iteration"], p, len(trained)), *_caveats(best, measure))
+    return Headline(seed, best, tone, verdict, notes)
 
 
-def _compare(seed: dict[str, Any], best: dict[str, Any], comparisons: int) -> tuple[Tone, str]:
+def _compare(points: float, p: float | None, comparisons: int) -> tuple[Tone, str]:
     """Returns the conclusion; the p-value is corrected for the choice of the best of several models."""
-    points = 100 * (best["accuracy"] - seed["accuracy"])
     change = f"{signed(points)} points"
-    if best["p_value_vs_seed"] is None:
+    if p is None:
         return "open", f"No test against the seed was made ({change}), so there is no conclusion."
-    p = min(1.0, best["p_value_vs_seed"] * comparisons)
+    p = min(1.0, p * comparisons)
     if p < SIGNIFICANCE and points > 0:
         return "gain", f"Significant gain over the seed ({change}, {p_value(p)})."
     if p < SIGNIFICANCE and points < 0:
@@ -58,22 +85,22 @@ def _compare(seed: dict[str, Any], best: dict[str, Any], comparisons: int) -> tu
     return "flat", f"No significant gain over the seed ({change}, {p_value(p)})."
 
 
-def _selection(best: dict[str, Any], comparisons: int) -> tuple[str, ...]:
-    if comparisons == 1 or best["p_value_vs_seed"] is None:
+def _selection(iteration: int, p: float | None, comparisons: int) -> tuple[str, ...]:
+    if comparisons == 1 or p is None:
         return ()
-    name = model_name(best["iteration"]).capitalize()
+    name = model_name(iteration).capitalize()
     return (
         f"{name} was chosen as the best of {comparisons} on the test pairs themselves, so p is multiplied by "
-        f"{comparisons} (uncorrected: {p_value(best['p_value_vs_seed'])}).",
+        f"{comparisons} (uncorrected: {p_value(p)}).",
     )
 
 
-def _caveats(model: dict[str, Any]) -> tuple[str, ...]:
+def _caveats(model: dict[str, Any], measure: Measure) -> tuple[str, ...]:
     """Returns caveats about chance and position bias, which the accuracy alone does not show."""
     name, notes = model_name(model["iteration"]), []
-    low, high = model["interval95"]
+    low, high = model[measure.interval]
     if low <= CHANCE <= high:
-        bounds = interval(model["interval95"])
+        bounds = interval(model[measure.interval])
         notes.append(f"The 95% interval of the {name} model ({bounds}) includes chance (50%).")
     # None: no pair has a verdict in both orders.
     if model["flip_rate"] is not None and model["flip_rate"] >= CHANCE:

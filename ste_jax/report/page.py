@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ste_jax.records import Comparison, Judgment, Label
 from ste_jax.report import formats
-from ste_jax.report.headline import headline
+from ste_jax.report.headline import headline, measure_of
 
 _EXCERPT = 140
 
@@ -67,10 +67,11 @@ def _render(summary: dict[str, Any], samples: list[SampledJudgment]) -> str:
     )
     for name in ("percent", "interval", "count", "signed", "duration", "p_value", "model_name"):
         environment.filters[name] = getattr(formats, name)
-    figures = _draw(summary)
+    figures, measure = _draw(summary), measure_of(summary)
     return environment.get_template("report.html.jinja").render(
         run=summary,
-        result=headline(summary["models"]),
+        result=headline(summary["models"], measure),
+        measure=measure,
         figures=figures or {},
         has_figures=figures is not None,
         judgments=[_show(sample) for sample in samples],

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ste_jax.report.formats import NOTHING, count
-from ste_jax.report.headline import headline
+from ste_jax.report.headline import Measure, headline, measure_of
 from ste_jax.visible import visible_cell
 
 _SHARES = ("accuracy_as_given", "accuracy_swapped", "consistent_accuracy", "flip_rate", "first_preference")
@@ -20,7 +20,8 @@ _HEADERS = (
 
 def render_terminal_table(summary: dict[str, Any]) -> Table:
     """Returns a table of 80 columns with one row per model, the best in bold, and the conclusion below."""
-    result = headline(summary["models"])
+    measure = measure_of(summary)
+    result = headline(summary["models"], measure)
     # Text instead of str: rich interprets square brackets in a str as markup.
     table = Table(
         title=Text(f"{visible_cell(summary['title'])}: held-out pairs, all shares in %"),
@@ -37,7 +38,7 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
         table.add_column(Text(header), justify="right", no_wrap=True)
     for model in summary["models"]:
         style = "bold" if result.best is model else ""
-        table.add_row(*(Text(cell) for cell in _cells(model)), style=style)
+        table.add_row(*(Text(cell) for cell in _cells(model, measure)), style=style)
     return table
 
 
@@ -50,9 +51,9 @@ def _unpaired(training: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _cells(model: dict[str, Any]) -> tuple[str, ...]:
-    low, high = model["interval95"]
-    accuracy = f"{_points(model['accuracy'])} [{_points(low)}–{_points(high)}]"
+def _cells(model: dict[str, Any], measure: Measure) -> tuple[str, ...]:
+    low, high = model[measure.interval]
+    accuracy = f"{_points(model[measure.accuracy])} [{_points(low)}–{_points(high)}]"
     counts = [count(model[name]) for name in _COUNTS] if model["iteration"] else []
     shares = (_points(model[name]) for name in _SHARES)
     return str(model["iteration"] or "seed"), accuracy, *shares, *counts

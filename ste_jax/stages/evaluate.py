@@ -46,6 +46,7 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
     judgments = read_records(folder / "evaluate", Judgment)
     result = _evaluation_of(splits.test, judgments, seed).to_json()
     labelled = _evaluation_of(splits.labelled, judgments, seed).to_json() if splits.labelled else None
+    result["kinds"] = _by_kind(splits.test, judgments, seed)
     result["benchmarks"] = {"labelled": labelled} if labelled else {}
     result["majority"] = None
     result["too_long"] = len(success.summary["too_long"])
@@ -95,6 +96,23 @@ def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgme
     numbers = evaluate_judgments(list(results_of(pairs, judgments, seed=seed)), seed=seed).to_json()
     curve = vote_curve(*votes_by_example(pairs, judgments), seed=seed)
     return {"k": len(curve), **numbers, "curve": curve}
+
+
+def _by_kind(
+    pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Returns the accuracy of the pooled decisions on each kind of pairs; {} if there is one kind only."""
+    results = [one for one in results_of(pairs, judgments, seed=seed) if one.comparison.label != "tie"]
+    kinds = sorted({one.comparison.subset for one in results})
+    found = {}
+    for kind in kinds if len(kinds) > 1 else ():
+        numbers = evaluate_judgments([one for one in results if one.comparison.subset == kind], seed=seed)
+        found[kind] = {
+            "n": numbers.n,
+            "accuracy_pooled": numbers.accuracy_pooled,
+            "pooled_interval95": list(numbers.pooled_interval95 or ()) or None,
+        }
+    return found
 
 
 def _evaluation_of(pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int) -> Evaluation:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_planted_outcomes():
     assert result.scores["pair-00002"] == (True, False)
     value = json.loads(json.dumps(result.to_json()))
     assert value["interval95"] == list(result.interval95)
-    assert not {"scores", "clusters"} & value.keys()
+    assert not {"scores", "pooled_scores", "clusters"} & value.keys()
     assert evaluate_judgments(pairs[::-1], seed=0) == result
 
 
@@ -132,6 +133,20 @@ def test_paired_test():
     assert paired_test(b, a, seed=0).better == 5
     assert paired_test(a, a, seed=0).p_value == 1.0
     assert json.loads(json.dumps(result.to_json()))["worse"] == 5
+
+
+def test_paired_test_of_the_decisions():
+    """A judge that always says A, but is surer where A is right, has all decisions right."""
+    leaning = [judged(i, "A", ("A", "A")) for i in range(12)]
+    sure = [
+        dataclasses.replace(one, log_odds=1.0, probability_a=0.73, winner="A", abstained=None)
+        for one in leaning
+    ]
+    a, b = (evaluate_judgments(results, seed=0) for results in (leaning, sure))
+    assert paired_test(a, b, seed=0).better == 0
+    pooled = paired_test(a, b, seed=0, pooled=True)
+    assert (pooled.better, pooled.worse) == (12, 0)
+    assert pooled.p_value < 0.01
 
 
 def test_paired_test_flips_the_pairs_of_a_prompt_together():

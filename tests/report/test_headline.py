@@ -1,6 +1,6 @@
 import pytest
 
-from ste_jax.report.headline import headline
+from ste_jax.report.headline import DECISIONS, headline, measure_of
 
 
 def _model(iteration, accuracy, p=None, interval=(0.6, 0.9), flips=0.1):
@@ -53,3 +53,13 @@ def test_unfinished_runs_claim_nothing():
     assert only_seed.verdict == "Only the seed has been evaluated so far."
     assert only_seed.tone == "open"
     assert only_seed.best is None
+
+
+def test_runs_with_the_pairwise_objective_are_judged_by_their_decisions():
+    seed, trained = (_model(k, 0.5, 1.0) for k in (0, 1))
+    seed |= {"accuracy_pooled": 0.52, "pooled_interval95": [0.4, 0.6], "p_value_pooled_vs_seed": None}
+    trained |= {"accuracy_pooled": 0.8, "pooled_interval95": [0.7, 0.9], "p_value_pooled_vs_seed": 0.001}
+    assert measure_of({"objective": "pairwise"}) is DECISIONS
+    assert headline([seed, trained]).tone == "flat"
+    result = headline([seed, trained], DECISIONS)
+    assert result.verdict == "Significant gain over the seed (+28.0 points, p = 0.001)."
