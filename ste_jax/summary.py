@@ -106,7 +106,7 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
 
 
 def _tests(draws: int, seed: Evaluation | None, trained: Evaluation | None) -> dict[str, float | None]:
-    """Returns the p-values of the verdicts and of the pooled decisions of a trained model, None without one."""
+    """Returns the p-values of verdicts and pooled decisions of a trained model; None without one."""
     tests = {"p_value_vs_seed": False, "p_value_pooled_vs_seed": True}
     if seed is None or trained is None:
         return dict.fromkeys(tests)
