@@ -47,8 +47,8 @@ _COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "data"
 USAGE = """usage: ste COMMAND [FLAGS]
 
 Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
-  CONFIG is a file, or a shipped configuration: quickstart, small_judge, pairwise_judge,
-  company_data, llama3_8b, llama3_70b
+  CONFIG is a file, or a shipped configuration: quickstart, pairwise_judge, small_judge,
+  paper_small, company_data, llama3_8b, llama3_70b
 
   run                 all stages of all iterations; the same command continues a run
   select | pairs      one stage

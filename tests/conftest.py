@@ -37,7 +37,7 @@ _LONGEST = (
     *("test_step.py", "test_judge_compare.py", "test_cli.py", "test_judge_files.py", "test_parity.py"),
     *("test_annotating_hosts.py", "test_decode_plan.py", "test_preemption.py", "test_bench_sft.py"),
 )
-_QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
+_PAPER_SMALL = Path(__file__).parents[1] / "configs" / "paper_small.py"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -257,10 +257,10 @@ def finished(ste: Ste, shared: Shared) -> Path:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., RunConfig]:
-    """Reads the small quickstart with other values; keyword arguments replace fields, or update sections."""
+    """Reads the small paper_small with other values; keyword arguments replace fields, or update sections."""
 
     def make(**changes: Any) -> RunConfig:
-        value = runpy.run_path(str(_QUICKSTART))["get_config"]("runlocal").to_dict()
+        value = runpy.run_path(str(_PAPER_SMALL))["get_config"]("runlocal").to_dict()
         for name, new in changes.items():
             value[name] = value[name] | new if isinstance(new, dict) else new
         return read_config(value)

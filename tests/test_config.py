@@ -15,7 +15,7 @@ from ste_jax.config_renames import RENAMED, RENAMED_VALUES
 from tests.errors import raises
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")
+PAPER_SMALL = next(path for path in CONFIGS if path.stem == "paper_small")
 
 
 def shipped(path: Path, argument: str = "") -> ConfigDict:
@@ -23,8 +23,8 @@ def shipped(path: Path, argument: str = "") -> ConfigDict:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """Returns the quickstart's values, its sizes fixed, with others at dotted names, `__` for the dot."""
-    value = copy.deepcopy(shipped(QUICKSTART).to_dict())
+    """Returns the values of paper_small, its sizes fixed, with others at dotted names, `__` for the dot."""
+    value = copy.deepcopy(shipped(PAPER_SMALL).to_dict())
     value["select"] |= {"size": 64, "pool": 120}
     value["pairs"] |= {"validation": 8, "test": 16}
     value["train"] |= {"batch_rows": 2, "micro_rows": 2}
@@ -38,7 +38,8 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def test_all_configs_are_seen() -> None:
-    assert {"quickstart", "llama3_8b", "llama3_70b", "company_data"} <= {path.stem for path in CONFIGS}
+    names = {"quickstart", "paper_small", "llama3_8b", "llama3_70b", "company_data"}
+    assert names <= {path.stem for path in CONFIGS}
 
 
 @pytest.mark.parametrize("argument", ["", "runlocal"])
@@ -79,7 +80,7 @@ def test_two_calls_share_nothing() -> None:
 
 
 def test_the_paper_is_the_paper() -> None:
-    config = read_config(shipped(QUICKSTART.with_name("llama3_70b.py")).to_dict())
+    config = read_config(shipped(PAPER_SMALL.with_name("llama3_70b.py")).to_dict())
     assert (config.iterations, config.annotate.samples, config.select.size) == (5, 15, 20582)
     assert (config.annotate.sampling.temperature, config.annotate.sampling.top_p) == (0.7, 0.9)
     assert (config.train_from, config.pairs.mode, config.evaluate.votes) == ("seed", "modified_one_call", 32)
@@ -217,10 +218,10 @@ old_loader = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method is d
 
 @pytest.fixture
 def overridden(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunConfig]:
-    """Reads the quickstart with command-line overrides, as the command `ste` does."""
+    """Reads paper_small with command-line overrides, as the command `ste` does."""
 
     def read(*arguments: str) -> RunConfig:
-        argv = ["ste", f"--config={QUICKSTART}", *arguments]
+        argv = ["ste", f"--config={PAPER_SMALL}", *arguments]
         monkeypatch.setattr("sys.argv", argv)
         values = flags.FlagValues()
         holder = config_flags.DEFINE_config_file("config", flag_values=values)
@@ -344,7 +345,7 @@ def test_old_names_on_the_command_line_are_refused_with_the_new_ones(
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     monkeypatch.setattr("ste_jax.cli.flags.FLAGS", values)
-    argv = ["ste", f"--config={QUICKSTART}", "--config.train.rows=2"]
+    argv = ["ste", f"--config={PAPER_SMALL}", "--config.train.rows=2"]
     monkeypatch.setattr("sys.argv", argv)
     with pytest.raises(SystemExit, match=r"--config\.train\.micro_rows"):
         cli._parse_flags(argv)

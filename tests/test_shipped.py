@@ -15,7 +15,10 @@ from ste_jax.shipped import config_folder, config_names, import_config, read_con
 from tests.errors import raises
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("company_data", "llama3_8b", "llama3_70b", "pairwise_judge", "quickstart", "small_judge")
+NAMES = (
+    *("company_data", "llama3_8b", "llama3_70b"),
+    *("pairwise_judge", "paper_small", "quickstart", "small_judge"),
+)
 
 
 def test_a_shipped_name_works_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,8 +27,8 @@ def test_a_shipped_name_works_in_any_folder(tmp_path: Path, monkeypatch: pytest.
     assert set(NAMES) == {*config_names()}
     for name in config_names():
         assert read_config(read_config_file(f"{name}:runlocal")).name == name
-    assert read_config_file("quickstart:runlocal")["iterations"] == 1
-    assert read_config_file("quickstart")["iterations"] == 2
+    assert read_config_file("paper_small:runlocal")["iterations"] == 1
+    assert read_config_file("paper_small")["iterations"] == 2
 
 
 def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
