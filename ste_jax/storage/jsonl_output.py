@@ -211,8 +211,8 @@ def read_header(path: epath.Path) -> dict[str, Any]:
     """Returns the header of a finished output file.
 
     Raises:
-      SteError: "file_not_found", "data_damaged" if the file ends within its header, "output_mismatch" if it is
-        no such output, or "schema_newer".
+      SteError: "file_not_found"; "data_damaged" if the file ends within its header; "output_mismatch" if it
+        is no such output; or "schema_newer".
     """
     if not path.exists():
         raise SteError("file_not_found", f"{path}: no such file; if its run was interrupted, run it again")
@@ -247,7 +247,7 @@ def iter_output(path: epath.Path) -> Iterator[dict[str, Any]]:
     if found != header.get("records", found):
         raise SteError(
             "data_damaged",
-            f"{path}: {found} records, the header says {header['records']}; delete the file and make it again",
+            f"{path}: {found} records, the header says {header['records']}; delete it and make it again",
         )
 
 
