@@ -21,7 +21,7 @@ _SPLITS |= {"val": "validation", "holdout": "heldout"}
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})(?:ing|idation|id|uation|elopment|el)?")
 # A word for a split, such as trainset, training and val2, or for several, such as trainval.
 _SPLIT_WORD = re.compile(rf"((?:{_SPLIT.pattern})+)(?:s|sets?|splits?|data)?\d*")
-_HELD_OUT = re.compile(r"(held|hold)[^a-z0-9]+out")
+_HELD_OUT = re.compile(r"(?<![a-z])(held|hold)[^a-z0-9]+out(?![a-z])")
 # Files of the `datasets` library that describe a data set.
 _DESCRIPTIONS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
 _STATE, _DICT = "state.json", "dataset_dict.json"

@@ -156,6 +156,8 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path, names, places):
         ["train_1", "train2"],
         ["default/train/0000", "default/train/0001"],
         ["map_of_cities", "list_of_names"],
+        ["household_outputs", "threshold_outing"],
+        ["values", "devices"],
         ["data.ipynb_checkpoints/b", "a", "c"],
     ],
 )
