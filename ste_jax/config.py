@@ -82,8 +82,8 @@ class SelectConfig:
       prefer_complex: Within a category, select instructions of higher complexity first.
       max_tokens: Maximum length of an instruction in tokens; longer instructions are dropped.
       max_new_tokens: Maximum length of a label in tokens.
-      decontaminate: Files of prompts of benchmarks. Instructions that repeat one of them, or share 13 words
-        in a row with one, are left out.
+      decontaminate: Files of prompts of benchmarks. Instructions that repeat one of them, have one in them,
+        or share 13 words in a row with one, are left out.
       filters: Filters applied before labeling.
     """
 

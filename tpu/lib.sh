@@ -58,8 +58,10 @@ done
 [[ "$SLICES" =~ ^[1-9][0-9]*$ ]] || die "--slices must be 1 or more, not '$SLICES'"
 [[ "$TIER" =~ ^(spot|on-demand|reserved)$ ]] || die "--tier must be spot, on-demand or reserved, not '$TIER'"
 LOGS="${LOGS:-logs/$NAME}"
-# Holds the time of creation of the machines that a script created or adopted, until they are deleted.
+# Holds the time of creation of the machines that a script created or adopted, until they are deleted; or REQUESTED while
+# a script requests them: if it is killed then, nobody knows whether they exist, and whose the machines of that name are.
 CREATED_FILE="$LOGS/.created"
+readonly REQUESTED=requested
 LOGS="$LOGS/$(date -u +%Y%m%dT%H%M%SZ)" STEPS=0
 # Set once this call created or adopted the machines. Nothing else may be deleted when it ends.
 IN_CHARGE=""
@@ -89,12 +91,13 @@ nodes() {
 }
 
 # Sets STATE to the state of the queued resource (GONE if there is none, UNKNOWN if gcloud fails), and CREATED to its time
-# of creation.
+# of creation, which is noted if this call has requested it.
 look() {
   local out
   STATE=UNKNOWN CREATED=""
   if out="$(gcloud compute tpus queued-resources describe "$NAME" "${WHERE[@]}" --format='value(state.state,createTime)' 2>&1)"; then
     read -r STATE CREATED <<< "${out##*$'\n'}"
+    [ -z "$IN_CHARGE" ] || [ "$(noted)" != "$REQUESTED" ] || note "$CREATED"
   elif [[ "$out" == *NOT_FOUND* || "$out" == *"not found"* ]]; then
     STATE=GONE
   else
@@ -138,25 +141,28 @@ workers() {
 
 # ---- whose machines they are --------------------------------------------------
 
-# Succeeds if the queued resource that `look` found was created or adopted by a script from this folder.
-is_ours() {
-  local noted
-  noted="$(cat "$CREATED_FILE" 2> /dev/null)" || return 1
-  [ -z "$noted" ] || [ "$noted" = "$CREATED" ]
-}
+noted() { cat "$CREATED_FILE" 2> /dev/null || true; }
 
-# Records the queued resource that `look` found as ours.
-note_ours() {
-  [ -n "$DRY_RUN" ] || { mkdir -p "${CREATED_FILE%/*}" && echo "$CREATED" > "$CREATED_FILE"; }
+# Succeeds if the queued resource that `look` found was created or adopted by a script from this folder.
+is_ours() { [ -n "$CREATED" ] && [ "$(noted)" = "$CREATED" ]; }
+
+# Replaces the note, at once: a kill leaves the old one or the new one.
+note() {
+  [ -z "$DRY_RUN" ] || return 0
+  mkdir -p "${CREATED_FILE%/*}"
+  echo "$1" > "$CREATED_FILE.new"
+  mv "$CREATED_FILE.new" "$CREATED_FILE"
 }
 
 # Makes this call responsible for the queued resource that `look` found, with --adopt only.
 adopt() {
-  [ -n "$ADOPT" ] || die "$NAME exists already ($STATE) and was not created by this command: it is left alone;" \
+  local why="was not created by this command"
+  [ "$(noted)" != "$REQUESTED" ] || why="may be what a command requested here before it was killed, or somebody else's"
+  [ -n "$ADOPT" ] || die "$NAME exists already ($STATE, since $CREATED) and $why: it is left alone;" \
     "choose another --name, or take the machines over with --adopt"
   say "$NAME exists already ($STATE) and is taken over"
   IN_CHARGE=1
-  note_ours
+  note "$CREATED"
 }
 
 # ---- create and delete -------------------------------------------------------
@@ -194,8 +200,8 @@ request() {
   fi
   say "requesting $SLICES x $TYPE ($TIER): billed from ACTIVE on, until tpu/delete.sh --name=$NAME"
   # Before the call: when it is interrupted or its answer is lost, the machines may exist.
-  IN_CHARGE=1 CREATED=""
-  note_ours
+  IN_CHARGE=1
+  note "$REQUESTED"
   if out="$(tpus queued-resources create "$NAME" "$@" 2>&1)"; then
     [ -z "$out" ] || echo "$out" >&2
     return 0
@@ -235,7 +241,7 @@ wait_until_active() {
     look
     [ "$STATE" = "$last" ] || say "$NAME: $STATE"
     last="$STATE"
-    [ -z "$CREATED" ] || note_ours
+    [ -z "$CREATED" ] || is_ours || name_is_taken
     case "$STATE" in
       ACTIVE) if is_ready; then return 0; fi ;;
       FAILED | SUSPENDING | SUSPENDED | DELETING | GONE) return 1 ;;

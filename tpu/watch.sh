@@ -26,7 +26,7 @@ prepare() {
       is_ours || name_is_taken
       return 0
     fi
-    [ "$STATE" = GONE ] || is_ours || name_is_taken
+    [ "$STATE" = GONE ] || [ "$STATE" = UNKNOWN ] || is_ours || name_is_taken
     case "$STATE" in
       ACCEPTED | WAITING_FOR_RESOURCES | CREATING | PROVISIONING | UNKNOWN) ! wait_until_active || return 0 ;;
     esac

@@ -1,10 +1,11 @@
 """Benchmarks by name.
 
 The module of a benchmark defines HUB (name of the data set on the Hugging Face hub, or None), PATTERNS (glob
-patterns of its files), RECORD (the columns by which two records are the same), `choose` (returns those of a
-folder's files that belong to it), `items` (converts rows to comparisons) and `aggregate` (computes the
-benchmark's own scores from judged pairs). Where the paths of files name subsets, `subset_of` returns that of
-a file. ARE_VOTES is True if records are votes, so that two may be equal.
+patterns of its files), RECORD (the columns that are judged, by which two records are the same), `choose`
+(returns those of a folder's files that belong to it), `items` (converts rows to comparisons) and `aggregate`
+(computes the benchmark's own scores from judged pairs). SPLIT is the benchmark's split, if its data set has
+several. Where the paths of files name subsets, `subset_of` returns that of a file. ARE_VOTES is True if
+records are votes, so that two of a file may be equal.
 """
 
 import importlib
@@ -13,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from ste_jax.benchmarks.benchmark import Benchmark
-from ste_jax.benchmarks.source import read_folder, read_hub, refuse_repeated
+from ste_jax.benchmarks.source import read_folder, read_hub, without_repeated
+from ste_jax.benchmarks.splits import refuse_several_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.records import ComparisonResult
@@ -35,8 +37,16 @@ def load(name: str, path: str = "") -> Benchmark:
     choose = module.choose
     files = read_folder(path, choose) if path else read_hub(module.HUB, module.PATTERNS, choose)
     subset_of = getattr(module, "subset_of", lambda file: None)
-    refuse_repeated(files.rows, module.RECORD, subset_of, are_votes=getattr(module, "ARE_VOTES", False))
-    items, notes = module.items(files.rows)
+    once = without_repeated(files.rows, module.RECORD, subset_of)
+    refuse_several_splits(
+        files.source,
+        [file for file in dict.fromkeys(row.file for row in once) if subset_of(file) is None],
+        getattr(module, "SPLIT", None),
+    )
+    rows = files.rows if getattr(module, "ARE_VOTES", False) else once
+    items, notes = module.items(rows)
+    if repeated := len(files.rows) - len(rows):
+        notes = {**notes, "repeated_records_left_out": repeated}
     if not items:
         raise SteError("data_invalid", f"{files.source}: contains no comparison of {name}; check --path")
     seen: set[str] = set()

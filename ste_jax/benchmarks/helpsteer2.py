@@ -18,7 +18,8 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "nvidia/HelpSteer2"
 PATTERNS = ("validation.jsonl.gz",)
-RECORD = ("prompt", "response", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
+RECORD = ("prompt", "response")
+SPLIT = "validation"
 ATTRIBUTE = "helpfulness"
 # Separates the turns of a conversation in a prompt.
 _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
@@ -26,7 +27,7 @@ _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with the ratings of the validation split."""
-    return without_splits(files, ("train", "test", "preference", "disagreements"), ("validation",))
+    return without_splits(files, ("train", "test", "preference", "disagreements"), (SPLIT,))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

@@ -19,7 +19,7 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "ScalerLab/JudgeBench"
 PATTERNS = ("data/*.jsonl",)
-RECORD = ("pair_id", "source", "question", "response_model", "response_A", "response_B", "label")
+RECORD = ("question", "response_A", "response_B")
 MODELS = ("claude-3-5-sonnet-20240620", "gpt-4o-2024-05-13")
 SUBSETS = {
     "mmlu-pro": "knowledge",

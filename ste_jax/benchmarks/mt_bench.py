@@ -19,7 +19,8 @@ from ste_jax.records import Comparison, ComparisonResult, Outcome
 
 HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
-RECORD = ("question_id", "turn", "model_a", "model_b", "winner", "judge", "conversation_a", "conversation_b")
+RECORD = ("turn", "winner", "judge", "conversation_a", "conversation_b")
+SPLIT = "human"
 ARE_VOTES = True
 TURNS = ("turn1", "turn2")
 # Ten questions per category, numbered from 81.
@@ -28,7 +29,7 @@ _CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with votes of people; the other split has those of GPT-4."""
-    return without_splits(files, ("gpt4", "gpt", "model_judgment"), ("human",))
+    return without_splits(files, ("gpt4", "gpt", "model_judgment"), (SPLIT,))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

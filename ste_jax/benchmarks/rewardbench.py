@@ -22,7 +22,8 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench"
 PATTERNS = ("data/filtered-*.parquet",)
-RECORD = ("id", "subset", "prompt", "chosen", "rejected", "chosen_model", "rejected_model")
+RECORD = ("subset", "prompt", "chosen", "rejected")
+SPLIT = "filtered"
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -63,8 +64,7 @@ PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files with pairs to judge: the filtered split and the four prior sets."""
-    chosen = without_splits(files, ("raw", "anthropic_harmless", "pku", "mtbench"), ("filtered", *PRIOR_SETS))
-    return [file for file in chosen if file.rsplit("/", 1)[-1] != "dataset_infos.json"]
+    return without_splits(files, ("raw", "anthropic_harmless", "pku", "mtbench"), (SPLIT, *PRIOR_SETS))
 
 
 def subset_of(file: str) -> str | None:

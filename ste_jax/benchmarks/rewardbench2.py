@@ -24,14 +24,15 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
-RECORD = ("id", "subset", "prompt", "chosen", "rejected")
+RECORD = ("subset", "prompt", "chosen", "rejected")
+SPLIT = "test"
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 CHANCE = 0.125
 
 
 def choose(files: Sequence[str]) -> list[str]:
     """Returns the files of the test split, which is the only one of the data set."""
-    return without_splits(files, ("train", "validation"), ("test",))
+    return without_splits(files, ("train", "validation"), (SPLIT,))
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:

@@ -18,7 +18,7 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "THU-KEG/RM-Bench"
 PATTERNS = ("total_dataset.json",)
-RECORD = ("id", "domain", "prompt", "chosen", "rejected")
+RECORD = ("domain", "prompt", "chosen", "rejected")
 SUBSETS = ("chat", "code", "math", "safety-refuse", "safety-response")
 DOMAINS = ("chat", "code", "math", "safety")
 LEVELS = ("easy", "normal", "hard")
@@ -43,20 +43,14 @@ def subset_of(file: str) -> str | None:
 
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns nine comparisons per prompt, and the number of prompts that occur again, which count once."""
+    """Returns nine comparisons per prompt."""
     made: list[Comparison] = []
-    seen: set[str] = set()
-    repeated = 0
     for row in rows:
         chosen, rejected = row.texts("chosen"), row.texts("rejected")
         # By content, since ids may be missing or repeated in another file.
         content = json.dumps([row.text("prompt"), chosen, rejected])
         domain = row.text("domain") if "domain" in row.fields else subset_of(row.file) or row.text("domain")
         prompt_id = f"{domain}/{prompt_key(content)}"
-        if prompt_id in seen:
-            repeated += 1
-            continue
-        seen.add(prompt_id)
         if len(chosen) != STYLES or len(rejected) != STYLES:
             raise SteError(
                 "data_invalid",
@@ -76,7 +70,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
                         category="normal" if i == j else "easy" if i > j else "hard",
                     )
                 )
-    return made, {"repeated_prompts_left_out": repeated} if repeated else {}
+    return made, {}
 
 
 def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> dict[str, Any]:

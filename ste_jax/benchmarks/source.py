@@ -3,15 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import huggingface_hub
 from etils import epath
 
-from ste_jax.data.fields import json_value, valid_unicode
-from ste_jax.data.files import is_hidden
+from ste_jax.data.fields import valid_unicode
+from ste_jax.data.files import check_file, files_in
 from ste_jax.data.header import shown
 from ste_jax.data.messages import flat_turns
 from ste_jax.data.rows import iterate_rows
@@ -20,7 +19,7 @@ from ste_jax.errors import SteError
 Fields = dict[str, Any]
 # Returns the files that belong to a benchmark, of the relative paths of all data files in a folder.
 Choose = Callable[[Sequence[str]], list[str]]
-_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_ENDINGS = (".parquet", ".jsonl", ".json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Row:
     """
 
     file: str
-    path: Path
+    path: epath.Path
     record: int
     fields: Fields
 
@@ -119,7 +118,7 @@ def read_folder(path: str, choose: Choose) -> Files:
     Raises:
       SteError: "file_not_found", or "data_invalid" if there is no data file or one is malformed.
     """
-    return _read(Path(path).expanduser(), choose, path, None)
+    return _read(epath.Path(path).expanduser(), choose, path, None)
 
 
 def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:
@@ -134,7 +133,7 @@ def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:
       SteError: "download_failed", or as `read_folder`.
     """
     try:
-        folder = Path(
+        folder = epath.Path(
             huggingface_hub.snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns))
         )
     except (OSError, ValueError) as error:
@@ -147,54 +146,66 @@ def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:
     return _read(folder, choose, name, folder.name)
 
 
-def refuse_repeated(
-    rows: Sequence[Row], columns: Sequence[str], subset_of: Callable[[str], str | None], *, are_votes: bool
-) -> None:
-    """Refuses a record that occurs twice, as in a copy of a file, which may have more columns.
+def without_repeated(
+    rows: Sequence[Row], columns: Sequence[str], subset_of: Callable[[str], str | None]
+) -> list[Row]:
+    """Returns the records without those that occur again in the same file.
 
     Args:
       rows: the records.
-      columns: the columns by which two records are the same.
+      columns: the columns that are judged. By them two records are the same, whatever their ids are, for ids
+        and names of models are often made anew in a copy.
       subset_of: returns the subset that the path of a file names, or None; equal records of two subsets are
         different.
-      are_votes: equal records of one file are votes of the same person on the same pair.
 
     Raises:
-      SteError: "data_invalid" with both records.
+      SteError: "data_invalid" with both records, if one occurs again in another file: that is a copy.
     """
     seen: dict[tuple[str | None, bytes], Row] = {}
+    kept = []
     for row in rows:
-        text = json.dumps([_comparable(row.fields.get(name)) for name in columns], sort_keys=True)
-        first = seen.setdefault((subset_of(row.file), hashlib.sha256(text.encode()).digest()), row)
-        if first is not row and not (are_votes and first.path == row.path):
+        first = seen.setdefault((subset_of(row.file), _content(row, columns)), row)
+        if first is row:
+            kept.append(row)
+        elif first.file != row.file:
             raise SteError(
-                "data_invalid", f"{row.where}: the same record as {first.where}; remove one of them"
+                "data_invalid", f"{row.where}: the same record as {first.where}; remove one of the files"
             )
+    return kept
+
+
+def _content(row: Row, columns: Sequence[str]) -> bytes:
+    """Returns a hash of some columns of a record."""
+    try:
+        text = json.dumps([_comparable(row.fields.get(name)) for name in columns], sort_keys=True)
+    except RecursionError as error:
+        raise SteError("data_invalid", f"{row.where}: nested too deeply") from error
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _comparable(value: Any) -> Any:
-    """Returns a cell as a JSON value; whole numbers are the same in all types of files."""
-    is_whole = isinstance(value, float) and value.is_integer()
-    return int(value) if is_whole else json_value(value)
+    """Returns a cell in the form in which it is compared: 1, 1.0 and "1" are the same, and all blanks are."""
+    if isinstance(value, Mapping):
+        return {str(key): _comparable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_comparable(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else " ".join(str(value).split())
 
 
-def _read(folder: Path, choose: Choose, source: str, revision: str | None) -> Files:
-    if not folder.exists():
-        raise SteError("file_not_found", f"{source}: no such file or folder; check --path")
-    paths = {folder.name: folder}
-    if folder.is_dir():
-        files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-        named = [file for file in files if file.endswith(_SUFFIXES) and not is_hidden(file)]
-        paths = {file: folder / file for file in choose(named)}
-    elif not folder.name.endswith(_SUFFIXES):
-        raise SteError(
-            "data_invalid", f"{source}: unknown file type; expected one ending in {', '.join(_SUFFIXES)}"
-        )
+def _read(root: epath.Path, choose: Choose, source: str, revision: str | None) -> Files:
+    if root.is_dir():
+        paths = {file: root / file for file in choose(files_in(root, _ENDINGS))}
+    else:
+        check_file(source, root, _ENDINGS)
+        paths = {root.name: root}
     if not paths:
         raise SteError(
             "data_invalid",
-            f"{source}: contains none of the benchmark's files ({', '.join(_SUFFIXES)}); check --path",
+            f"{source}: contains none of the benchmark's files ({', '.join(_ENDINGS)}); check --path",
         )
+    # Not `content_hash`, which is another one for a single file: results are compared by this hash.
     hasher = hashlib.sha256()
     for path in paths.values():
         hasher.update(hashlib.sha256(path.read_bytes()).digest())
@@ -206,6 +217,6 @@ def _read(folder: Path, choose: Choose, source: str, revision: str | None) -> Fi
     )
 
 
-def _rows(name: str, path: Path) -> list[Row]:
-    rows = iterate_rows(epath.Path(path), str(path))
+def _rows(name: str, path: epath.Path) -> list[Row]:
+    rows = iterate_rows(path, str(path))
     return [Row(name, path, i, dict(row.fields)) for i, row in enumerate(rows, 1)]

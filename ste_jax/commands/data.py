@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from absl import app
 
+from ste_jax.visible import visible
+
 if TYPE_CHECKING:
     from ste_jax.data.overview import Overview
 
@@ -33,16 +35,7 @@ def report(path: str, found: "Overview") -> str:
     for number, record in enumerate(found.first, 1):
         lines.append(f"record {number}")
         lines += [f"  {name}: {_cut(text)}" for name, text in record.items()]
-    return "\n".join(map(printable, lines))
-
-
-def printable(text: str) -> str:
-    """Returns text with its unprintable characters escaped.
-
-    Control characters could move the cursor of a terminal, or show the text in another order.
-    """
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(escaped)
+    return "\n".join(visible(line, keep="") for line in lines)
 
 
 def _cut(text: str) -> str:

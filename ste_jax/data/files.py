@@ -16,9 +16,12 @@ TABLE_ENDINGS = (".parquet", ".arrow")
 ENDINGS = (*TEXT_ENDINGS, *TABLE_ENDINGS)
 LINES_ENDING = ".txt"
 _COMPRESSED = ".gz"
-_SPLITS = {name: name for name in ("train", "test", "dev", "eval", "raw", "filtered")} | {"val": "validation"}
-# A word for a split, such as trainset, training and val2.
-_SPLIT_WORD = re.compile(rf"({'|'.join(_SPLITS)})(?:ing|id|idation|uation)?(?:s|sets?|splits?|data)?\d*")
+_SPLITS = {name: name for name in ("train", "test", "dev", "eval", "heldout", "raw", "filtered")}
+_SPLITS |= {"val": "validation", "holdout": "heldout"}
+_SPLIT = re.compile(rf"({'|'.join(_SPLITS)})(?:ing|idation|id|uation|elopment|el)?")
+# A word for a split, such as trainset, training and val2, or for several, such as trainval.
+_SPLIT_WORD = re.compile(rf"((?:{_SPLIT.pattern})+)(?:s|sets?|splits?|data)?\d*")
+_HELD_OUT = re.compile(r"(?<![a-z])(held|hold)[^a-z0-9]+out(?![a-z])")
 # Files of the `datasets` library that describe a data set.
 _DESCRIPTIONS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
 _STATE, _DICT = "state.json", "dataset_dict.json"
@@ -56,12 +59,18 @@ def path_parts(relative: str) -> list[str]:
     gives "_x_1_csv_" and "_partial_train_".
     """
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", relative).lower().split("/")
+    parts = [_HELD_OUT.sub(r"\1out", part) for part in parts]
     return ["_" + "_".join(map(_word, re.split(r"[^a-z0-9]+", part))) + "_" for part in parts[::-1]]
 
 
 def says(part: str, name: str) -> bool:
     """Returns True if a part of a path (see `path_parts`) has the words of a name, such as gpt4_pair."""
     return f"_{name.strip('_')}_" in part
+
+
+def splits_in(part: str) -> str:
+    """Returns the usual names of splits in a part of a path (see `path_parts`), sorted; "" without any."""
+    return ", ".join(sorted({*_SPLITS.values()}.intersection(part.split("_"))))
 
 
 def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
@@ -80,15 +89,35 @@ def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
     root = epath.Path(path).expanduser()
     if root.is_dir():
         return _parts(path, root, endings)
-    if ending(root.name) not in endings:
+    check_file(path, root, endings)
+    return [root]
+
+
+def check_file(path: str, file: epath.Path, endings: Sequence[str]) -> None:
+    """Checks a path that is no folder.
+
+    Args:
+      path: the path as errors name it.
+      file: the path.
+      endings: endings that the file may have.
+
+    Raises:
+      SteError: "file_not_found", or "data_invalid" for a file of another type.
+    """
+    if not file.exists():
+        raise SteError("file_not_found", f"{path}: no such file or folder")
+    if ending(file.name) not in endings:
         raise SteError(
             "data_invalid",
             f"{path}: unknown file type; expected a folder or a file ending in {', '.join(endings)} "
             "(text also with .gz)",
         )
-    if not root.is_file():
-        raise SteError("file_not_found", f"{path}: no such file")
-    return [root]
+
+
+def files_in(root: epath.Path, endings: Sequence[str]) -> list[str]:
+    """Returns the relative paths of the data files below a folder, sorted; hidden files are left out."""
+    names = sorted(_walk(root))
+    return [n for n in names if ending(n) in endings and n.rsplit("/", 1)[-1] not in _DESCRIPTIONS]
 
 
 def content_hash(files: Sequence[epath.Path]) -> str:
@@ -152,8 +181,7 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
         raise SteError("data_invalid", f"{path}: holds the splits {splits}; give the folder of one of them")
     if (root / _STATE).is_file():
         return _saved(path, root, endings)
-    names = sorted(name for name in _walk(root) if not is_hidden(name))
-    names = [n for n in names if ending(n) in endings and n.rsplit("/", 1)[-1] not in _DESCRIPTIONS]
+    names = files_in(root, endings)
     if not names:
         raise SteError(
             "data_invalid",
@@ -161,7 +189,7 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
         )
     for what, found in (
         ("types", {ending(name) for name in names}),
-        ("splits", set(filter(None, map(_split, names)))),
+        ("splits", _splits_of(names)),
         ("folders", {name.rpartition("/")[0] or "." for name in names}),
     ):
         if len(found) > 1:
@@ -175,10 +203,16 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
     return [root / name for name in names]
 
 
+def _splits_of(names: Sequence[str]) -> set[str]:
+    """Returns the splits of files. One that names none is apart where another does."""
+    found = {_split(name): name for name in names}
+    return {split or f"none ({name})" for split, name in found.items()}
+
+
 def _word(word: str) -> str:
-    """Returns the split that a word names, or the word."""
+    """Returns the splits that a word names, with underscores between them, or the word."""
     match = _SPLIT_WORD.fullmatch(word)
-    return _SPLITS[match[1]] if match else word
+    return "_".join(_SPLITS[name] for name in _SPLIT.findall(match[1])) if match else word
 
 
 def _split(relative: str) -> str:
@@ -189,7 +223,7 @@ def _split(relative: str) -> str:
     for part in path_parts(relative[: -len(epath.Path(relative).suffix)]):
         name, *shard = re.split(r"_\d+_of_\d+_", part, maxsplit=1)
         words = [word for word in name.strip("_").split("_") if not word.isdecimal()]
-        if shard or set(words) & set(_SPLITS.values()):
+        if shard or splits_in(part):
             return "_".join(word.rstrip("0123456789") for word in words)
     return ""
 

@@ -9,6 +9,7 @@ O(E) for each of at most ten rounds of improvement, where an exact general match
 import bisect
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
 from ste_jax.pairs.candidate import Answered
@@ -48,6 +49,12 @@ def neighbour_matches(answers: Iterable[Answered]) -> Matches:
     Raises:
       SteError: "extra_missing" if scikit-learn is not installed.
     """
+    return _neighbour_matches(tuple(answers))
+
+
+# Several kinds of pairs are made from the same answers, one after the other.
+@functools.lru_cache(maxsize=1)
+def _neighbour_matches(answers: tuple[Answered, ...]) -> Matches:
     kept, left_out = split_usable(answers)
     edges: list[Edge] = []
     seen: set[tuple[int, int]] = set()

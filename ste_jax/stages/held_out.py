@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ste_jax.config import PairMode, PairsConfig, RunConfig
 from ste_jax.data.sources import read_prompts
 from ste_jax.instructions.filters import FunnelStep
-from ste_jax.instructions.held_out import overlaps, repeats
+from ste_jax.instructions.held_out import contains, overlaps
 from ste_jax.pairs.splits import check_labelled_ids, labelled_halves
 from ste_jax.records import Instruction
 from ste_jax.storage.files import digest
@@ -55,7 +55,7 @@ class HeldOutTexts:
         self, instructions: list[Instruction], threshold: float, funnel: list[FunnelStep]
     ) -> list[Instruction]:
         """Returns the instructions that are not held out; each kind of prompts adds a step to the funnel."""
-        kinds = ((IN_LABELLED, repeats, self.labelled), (IN_BENCHMARKS, overlaps, self.benchmarks))
+        kinds = ((IN_LABELLED, contains, self.labelled), (IN_BENCHMARKS, overlaps, self.benchmarks))
         for name, find, held_out in kinds:
             if held_out:
                 found = find([i.text for i in instructions], held_out, threshold)

@@ -211,14 +211,19 @@ def read_header(path: epath.Path) -> dict[str, Any]:
     """Returns the header of a finished output file.
 
     Raises:
-      SteError: "file_not_found", "output_mismatch" if the file is no such output, or "schema_newer".
+      SteError: "file_not_found"; "data_damaged" if the file ends within its header; "output_mismatch" if it
+        is no such output; or "schema_newer".
     """
     if not path.exists():
         raise SteError("file_not_found", f"{path}: no such file; if its run was interrupted, run it again")
+    if _is_cut_header(path):
+        raise SteError(
+            "data_damaged", f"{path}: ends within its first line; run the command that writes it again"
+        )
     with path.open("rb") as file:
         line = file.readline()
     try:
-        header = parse_object(line, f"{path}, line 1", "write to another file")
+        header = parse_object(line, f"{path}, line 1", "write to another file, or delete this one")
     except SteError as error:
         raise SteError("output_mismatch", str(error)) from error
     if not {"schema", "settings"} <= header.keys():
@@ -241,7 +246,8 @@ def iter_output(path: epath.Path) -> Iterator[dict[str, Any]]:
             yield parse_object(line, f"{path}, line {number}", "delete the file and make it again")
     if found != header.get("records", found):
         raise SteError(
-            "data_damaged", f"{path}: {found} records, the header says {header['records']}; make it again"
+            "data_damaged",
+            f"{path}: {found} records, the header says {header['records']}; delete it and make it again",
         )
 
 
@@ -256,7 +262,9 @@ def _is_cut_header(path: epath.Path) -> bool:
         return False
     with path.open("rb") as file:
         line = file.readline()
-    if line.endswith(b"\n") or not line.startswith(_HEADER_BEGINS):
+    # A single brace may be the beginning of anything.
+    begins_so = line.startswith(_HEADER_BEGINS) or (len(line) > 1 and _HEADER_BEGINS.startswith(line))
+    if line.endswith(b"\n") or not begins_so:
         return False
     try:
         json.loads(line)

@@ -8,6 +8,7 @@ from etils import epath
 
 from ste_jax.storage.files import canonical_json, matching, parse_object
 from ste_jax.storage.journal import Journal
+from ste_jax.storage.sink import Work
 
 # Kinds of constructed pairs by their names in version 1.
 _SUBSETS = {"hotter": "high_temperature", "shortened": "truncated", "worse": "degraded"}
@@ -41,7 +42,7 @@ def _comparison_of_pair(pair: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def migrate_journal(folder: epath.Path, kind: str, hint: str) -> None:
+def migrate_journal(folder: epath.Path, kind: str, work: Work, hint: str) -> None:
     """Rewrites the journal of an unfinished record set of version 1, whose lines are single records.
 
     A kill during the migration does no harm: requests that are in both formats are the same.
@@ -49,15 +50,20 @@ def migrate_journal(folder: epath.Path, kind: str, hint: str) -> None:
     Args:
       folder: folder of the journal.
       kind: name of the record class.
+      work: progress of the record set. Its tokens are stored with the first request, since version 1 does not
+        have those of each.
       hint: remedy for a broken line, for the error message.
     """
     paths = matching(folder, "*.jsonl")
     if not paths:
         return
     journal = Journal(folder, writes=True)
+    tokens = {"prompt_tokens": int(work.prompt_tokens), "generated_tokens": int(work.generated_tokens)}
     for path in paths:
         for request_id, records in groupby(_records(path, hint), _request_id):
-            journal.append(request_id, [canonical_json(migrate(kind, record, 1)) for record in records])
+            texts = [canonical_json(migrate(kind, record, 1)) for record in records]
+            journal.append(request_id, texts, **tokens)
+            tokens = {}
     journal.flush()
     for path in paths:
         path.unlink()

@@ -157,8 +157,8 @@ class RecordSet(JournaledSink, Generic[R]):
         if not check_fingerprint(folder, self._fingerprint):
             started = {"schema_version": SCHEMA_VERSION, "kind": self._kind.__name__}
             write_atomically(folder / STARTED, canonical_json({**started, "fingerprint": self._fingerprint}))
-        migrate_journal(folder / "journal", self._kind.__name__, redo_hint(folder))
         total, first = read_work(folder), folder / f"{PROGRESS}.json"
+        migrate_journal(folder / "journal", self._kind.__name__, total, redo_hint(folder))
         if others := [path for path in matching(folder, f"{PROGRESS}*.json") if path != first]:
             write_atomically(first, canonical_json(dataclasses.asdict(total)))
             for path in others:

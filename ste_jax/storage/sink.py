@@ -123,9 +123,10 @@ class JournaledSink:
     def _load(self) -> None:
         """Takes up the journal of earlier starts; all processes call it together."""
         self._journal.load()
-        # A kill may have prevented that these were stored elsewhere. All tokens count in process zero.
-        found = self._journal.work()
-        if process.is_process_zero() and any(found[1:]):
+        # What was stored elsewhere may be older, or count records that are damaged since and are made again.
+        # All tokens count in process zero.
+        if process.is_process_zero():
+            found = self._journal.work()
             self.work.done, self.work.prompt_tokens, self.work.generated_tokens = found
 
     def flush(self) -> None:

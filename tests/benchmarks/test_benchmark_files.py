@@ -155,10 +155,114 @@ def test_records_that_differ_in_what_is_read_are_no_copies(tmp_path):
     assert [item.votes for item in load("mt_bench", str(tmp_path / "v")).items] == [{"A": 2, "tie": 1}]
 
 
-def test_a_record_that_is_there_twice_is_refused(tmp_path):
-    lines(tmp_path / "filtered.jsonl", [pair(1), pair(2), pair(1)])
-    with raises("data_invalid", "filtered.jsonl, record 3", "record 1"):
-        load("rewardbench", str(tmp_path))
+def instructions(path: Path, name: str) -> list[str]:
+    return [item.instruction for item in load(name, str(path)).items]
+
+
+def test_a_record_that_is_in_a_file_twice_counts_once(tmp_path):
+    again = pair(1) | {"id": "77", "chosen_model": "m", "chosen": "yes\n"}
+    lines(tmp_path / "filtered.jsonl", [pair(1), pair(2), pair(1), again])
+    found = load("rewardbench", str(tmp_path))
+    assert [item.id for item in found.items] == ["xstest-should-refuse/1", "xstest-should-refuse/2"]
+    assert found.notes == {"repeated_records_left_out": 2}
+    lines(
+        tmp_path / "ratings.jsonl",
+        [*rated("p"), *rated("q"), *(row | {"verbosity": 3} for row in rated("p"))],
+    )
+    found = load("helpsteer2", str(tmp_path / "ratings.jsonl"))
+    assert [item.instruction for item in found.items] == ["p", "q"]
+    assert found.notes["repeated_records_left_out"] == 2
+
+
+def judgebench_row(**fields: Any) -> dict[str, Any]:
+    row = {"pair_id": "one", "source": "mmlu-pro-law", "question": "Q?", "response_model": "m"}
+    return row | {"response_A": "a", "response_B": "b", "label": "A>B"} | fields
+
+
+FOUR = {"id": 3, "subset": "Math", "prompt": "Add 1.", "chosen": ["2"], "rejected": ["1", "3", "4"]}
+LLMBAR = {"input": "Say hi.", "output_1": "hi", "output_2": "no", "label": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "changes"),
+    [
+        ("rewardbench", pair(1), {"id": 9, "chosen_model": "x"}),
+        ("rewardbench", pair(1), {"id": "1"}),
+        ("rewardbench", pair(1) | {"chosen_model": "x", "rejected_model": "y"}, {"chosen_model": None}),
+        ("rewardbench2", FOUR, {"id": "0x3", "models": ["m"]}),
+        ("judgebench", judgebench_row(), {"pair_id": "two"}),
+        ("judgebench", judgebench_row(), {"pair_id": "two", "response_model": "other", "label": "B>A"}),
+        ("helpsteer2", rated("p")[0], {"helpfulness": 4, "coherence": 1}),
+        ("mt_bench", vote("expert_1"), {"question_id": 190, "model_a": "gpt", "model_b": "llama"}),
+        ("mt_bench", vote("expert_1"), {"turn": "1"}),
+        ("mt_bench", vote("expert_1"), {"turn": 1.0, "question_id": "90"}),
+    ],
+)
+def test_a_copy_with_other_ids_or_names_of_models_is_refused(tmp_path, name, row, changes):
+    lines(tmp_path / "a.jsonl", [row])
+    lines(tmp_path / "b.jsonl", [row | changes])
+    with raises("data_invalid", "b.jsonl, record 1", "a.jsonl, record 1"):
+        load(name, str(tmp_path))
+
+
+def test_copies_of_subsets_are_refused_and_other_subsets_are_not(tmp_path):
+    for folder in ("Natural", "Adversarial/Manual"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "dataset.json").write_text(json.dumps([LLMBAR]))
+    assert instructions(tmp_path, "llmbar") == ["Say hi."] * 2
+    (tmp_path / "old" / "Natural").mkdir(parents=True)
+    (tmp_path / "old" / "Natural" / "dataset.json").write_text(json.dumps([LLMBAR | {"label": 2}]))
+    with raises("data_invalid", "old/Natural/dataset.json, record 1"):
+        load("llmbar", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "eval/x.jsonl",
+        "evaluation.jsonl",
+        "development/x.jsonl",
+        "dev-00000-of-00001.jsonl",
+        "heldout/x.jsonl",
+        "HeldOut.jsonl",
+        "hold_out_set.jsonl",
+        "golden/x.jsonl",
+    ],
+)
+def test_files_of_another_split_than_the_benchmarks_are_refused(tmp_path, other):
+    lines(tmp_path / "validation" / "x.jsonl", rated("p"))
+    lines(tmp_path / other, rated("q"))
+    with raises("data_invalid", "validation/x.jsonl", other):
+        load("helpsteer2", str(tmp_path))
+    assert instructions(tmp_path / other, "helpsteer2") == ["q"]
+
+
+def test_a_split_that_has_training_data_is_left_out(tmp_path):
+    lines(tmp_path / "validation" / "x.jsonl", rated("p"))
+    for name in ("trainval", "train-dev", "trainvalid2"):
+        lines(tmp_path / name / "x.jsonl", rated("q"))
+    assert instructions(tmp_path, "helpsteer2") == ["p"]
+
+
+def test_splits_are_told_apart_where_a_benchmark_has_one(tmp_path):
+    lines(tmp_path / "test" / "gpt.jsonl", [judgebench_row()])
+    lines(tmp_path / "dev" / "gpt.jsonl", [judgebench_row(pair_id="two", question="R?")])
+    with raises("data_invalid", "dev/gpt.jsonl", "test/gpt.jsonl"):
+        load("judgebench", str(tmp_path))
+    lines(tmp_path / "r" / "filtered.jsonl", [pair(1)])
+    turns = [{"role": "user", "content": "Hi"}]
+    lines(tmp_path / "r" / "shp.jsonl", [{"prompt": turns, "chosen": "a", "rejected": "b"}])
+    assert len(load("rewardbench", str(tmp_path / "r")).items) == 2
+    lines(tmp_path / "r" / "heldout.jsonl", [pair(2)])
+    with raises("data_invalid", "filtered.jsonl", "heldout.jsonl"):
+        load("rewardbench", str(tmp_path / "r"))
+
+
+def test_a_record_that_is_nested_deeply_is_refused(tmp_path):
+    deep = "[" * 900 + "]" * 900
+    (tmp_path / "f.jsonl").write_text('{"prompt": ' + deep + "}\n")
+    with raises("data_invalid", "f.jsonl, record 1"):
+        load("rewardbench", str(tmp_path / "f.jsonl"))
 
 
 def test_more_pairs_than_a_subset_has_are_named():
@@ -179,7 +283,7 @@ def test_rm_bench_takes_the_whole_file_or_the_domains_by_name(tmp_path):
     (data / "safety-refuse_filtered.json").write_text(json.dumps([styles("two"), styles("two", id=3)]))
     parts = load("rm_bench", str(tmp_path))
     assert {item.subset: item.instruction for item in parts.items} == {"chat": "one", "safety-refuse": "two"}
-    assert parts.notes == {"repeated_prompts_left_out": 1}
+    assert parts.notes == {"repeated_records_left_out": 1}
     (data / "total_dataset.json").write_text(json.dumps([styles("three", domain="code")]))
     assert {item.instruction for item in load("rm_bench", str(tmp_path)).items} == {"three"}
 

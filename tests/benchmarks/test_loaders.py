@@ -207,7 +207,7 @@ def test_rewardbench2_wants_the_best_of_four(tmp_path):
     def row(id_: str, subset: str, chosen: int, rejected: int) -> dict[str, Any]:
         return {
             "id": id_,
-            "prompt": "Name a colour of the rainbow.",
+            "prompt": f"Name colour {id_} of the rainbow.",
             "chosen": [f"right {i}" for i in range(chosen)],
             "rejected": [f"wrong {i}" for i in range(rejected)],
             "num_correct": chosen,
@@ -370,7 +370,7 @@ def test_judgebench_scores_as_its_authors(tmp_path):
             "pair_id": f"p{i}",
             "original_id": str(i),
             "source": source,
-            "question": "What?",
+            "question": f"What is {i}?",
             "response_model": "gpt-4o-2024-05-13",
             "response_A": "a",
             "response_B": "b",

@@ -130,6 +130,13 @@ def test_malformed_files_are_refused_with_file_and_line(tmp_path, name, content,
         (["train-00000-of-00001-a1d5", "test-00000-of-00001-6df3"], ["splits", "test, train"]),
         (["trainset", "x/validation"], ["splits", "train, validation"]),
         (["training-1", "testing-1"], ["splits", "test, train"]),
+        (["train", "development"], ["splits", "dev, train"]),
+        (["validation", "eval"], ["splits", "eval, validation"]),
+        (["train", "trainval"], ["splits", "train, train_validation"]),
+        (["val", "testval2"], ["splits", "test_validation, validation"]),
+        (["training/x", "held-out/x"], ["splits", "heldout, train"]),
+        (["train", "HoldOut"], ["splits", "heldout, train"]),
+        (["train_1", "golden"], ["splits", "golden", "train"]),
     ],
 )
 def test_a_folder_of_several_data_sets_is_refused(tmp_path, names, places):
@@ -149,6 +156,8 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path, names, places):
         ["train_1", "train2"],
         ["default/train/0000", "default/train/0001"],
         ["map_of_cities", "list_of_names"],
+        ["household_outputs", "threshold_outing"],
+        ["values", "devices"],
         ["data.ipynb_checkpoints/b", "a", "c"],
     ],
 )

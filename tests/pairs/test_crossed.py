@@ -135,5 +135,8 @@ def test_what_is_left_out_is_counted() -> None:
         "instructions_near": 1,
         "unmatched": 1,
     }
+    # Several kinds are made from the same answers.
+    assert neighbour_matches(list(texts)) is found
+    assert neighbour_matches(texts[:-1]) == neighbour_matches(texts[:-1]) != found
     alone = random_matches([texts[0], texts[4]], seed=0, kind="k")
     assert (alone.pairs, alone.left_out) == ([], {"instructions_near": 1, "unmatched": 2})

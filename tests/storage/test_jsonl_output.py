@@ -130,8 +130,10 @@ def test_a_file_that_ends_within_its_header_is_started_anew(
     make(path)
     content = path.read_bytes()
     header = content.partition(b"\n")[0]
-    for length in (10, len(header) // 2, len(header) - 1):
+    for length in (2, 3, 9, 10, 11, len(header) // 2, len(header) - 1):
         path.write_bytes(header[:length])
+        with raises("data_damaged", str(path), "again"):
+            read_header(epath.Path(path))
         caplog.clear()
         assert make(path) == IDS
         assert str(path) in caplog.text

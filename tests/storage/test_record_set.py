@@ -268,6 +268,64 @@ def test_a_kill_before_the_progress_is_stored_loses_no_tokens(tmp_path: Path) ->
     assert (work["done"], work["prompt_tokens"], work["generated_tokens"]) == (2, 105, 9)
 
 
+def damage_all(journal: Path) -> None:
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(b"0" * 8 + line[8:] for line in lines))
+
+
+def damage_first(journal: Path) -> None:
+    content = bytearray(journal.read_bytes())
+    content[12] ^= 1
+    journal.write_bytes(content)
+
+
+def cut_last(journal: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[:-3])
+
+
+def leave_alone(journal: Path) -> None:
+    assert journal.exists()
+
+
+@pytest.mark.parametrize("progress", ["kept", "lost", "older"])
+@pytest.mark.parametrize(
+    ("harm", "left"),
+    [
+        (damage_all, (0, 0, 0)),
+        (damage_first, (2, 5, 2)),
+        (cut_last, (2, 105, 9)),
+        (Path.unlink, (0, 0, 0)),
+        (leave_alone, (3, 105, 9)),
+    ],
+)
+def test_tokens_count_once_whatever_is_damaged(tmp_path: Path, harm, left, progress: str) -> None:
+    # The last request costs nothing, as a comparison that does not fit the model.
+    costs = [(100, 7), (5, 2), (0, 0)]
+
+    def complete(records: RecordSet[Generation]) -> None:
+        for answer, (prompt, generated) in zip(answers(3), costs, strict=True):
+            if not records.is_done(answer.id):
+                records.add(answer.id, [answer], prompt_tokens=prompt, generated_tokens=generated)
+
+    first = opened(tmp_path)
+    first.add(answers(1)[0].id, answers(1), prompt_tokens=100, generated_tokens=7)
+    first.flush()
+    stored = tmp_path / "PROGRESS.json"
+    older = stored.read_bytes()
+    complete(first)
+    first.flush()
+    if progress == "older":
+        stored.write_bytes(older)
+    elif progress == "lost":
+        stored.unlink()
+    harm(*(tmp_path / "journal").glob("*.journal"))
+    again = opened(tmp_path)
+    assert (again.work.done, again.work.prompt_tokens, again.work.generated_tokens) == left
+    complete(again)
+    work = again.finish([answer.id for answer in answers(3)], {}).work
+    assert (work["done"], work["prompt_tokens"], work["generated_tokens"]) == (3, 105, 9)
+
+
 @pytest.mark.parametrize(
     "content", ['{"done":"1"}', '{"seconds":NaN}', '{"done":-1}', '{"done":null}', '{"other":1}']
 )

@@ -59,11 +59,13 @@ def test_damaged_sets_of_version_1_are_refused(tmp_path: Path) -> None:
 
 def test_an_unfinished_set_of_version_1_is_continued(tmp_path: Path) -> None:
     folder = epath.Path(shutil.copytree(OLD / "started", tmp_path / "annotate"))
+    (folder / "PROGRESS.json").write_text('{"done":2,"total":4,"prompt_tokens":70,"generated_tokens":9}')
+    RecordSet(folder, Judgment, FINGERPRINT, divided=True)
     records = RecordSet(folder, Judgment, FINGERPRINT, divided=True)
     requests = ["q0/as_given", "q0/swapped"]
     assert all(map(records.is_done, requests))
     assert [j.id for j in records.read("q0/swapped")] == ["q0/swapped/0", "q0/swapped/1"]
-    assert records.work.done == 2
+    assert (records.work.done, records.work.prompt_tokens, records.work.generated_tokens) == (2, 70, 9)
     records.finish(requests, {})
     assert read_records(folder, Judgment) == read_records(OLD / "judgments", Judgment)[:4]
     assert require_success(folder).schema_version == 2

@@ -273,6 +273,73 @@ def test_machines_of_an_earlier_call_are_deleted_but_not_created_twice(cloud: Cl
     assert (done.code, done.verbs("delete")) == (0, ["delete"] * 2)
 
 
+@pytest.mark.parametrize("after_the_request", [False, True])
+def test_a_call_that_was_killed_while_it_requested_proves_nothing(
+    cloud: Cloud, tmp_path: Path, after_the_request: bool
+) -> None:
+    gcloud = tmp_path / "bin" / "gcloud"
+    real = gcloud.rename(tmp_path / "bin" / "real")
+    # Kills the shell that `create.sh` runs in, before or after the request reaches the cloud.
+    before = f'"{real}" "$@"' if after_the_request else ":"
+    gcloud.write_text(f"""#!/bin/bash
+[ "$4" = create ] || exec "{real}" "$@"
+{before}
+kill -9 "$CREATE_PID"
+""")
+    gcloud.chmod(0o755)
+    (tmp_path / "cloud").mkdir()
+    create = ["bash", "-c", 'export CREATE_PID=$$; exec bash "$0" --name=pod --type=v6e-8']
+    search = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    killed = subprocess.run(
+        [*create, str(ROOT / "tpu" / "create.sh")],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": search, "FAKE_CLOUD": str(tmp_path / "cloud")},
+        capture_output=True,
+    )
+    assert killed.returncode == -9
+    real.rename(gcloud)
+    note = tmp_path / "logs" / "pod" / ".created"
+    assert note.read_text() == "requested\n"
+    if not after_the_request:
+        assert cloud("delete").code == 0, "there is nothing to delete"
+        assert not note.exists()
+        note.write_text("requested\n")
+        occupy(tmp_path)
+    for script in ("delete", "create", "watch"):
+        done = cloud(script, "--type=v6e-8", "--repo=r", "--commit=c", *STE, play={"describe": ["FAILED"]})
+        assert done.code == 1
+        assert "left alone" in done.err
+    assert done.verbs("delete") == []
+    adopted = cloud("delete", "--adopt")
+    assert adopted.code == 0, adopted.err
+    assert not note.exists()
+
+
+@pytest.mark.parametrize(
+    "note", ["", "\n", "requested\n", "reques", "theirs and more\n", "2026-01-01T00:00:00Z\n"]
+)
+def test_no_rest_of_a_note_makes_machines_ours(cloud: Cloud, tmp_path: Path, note: str) -> None:
+    occupy(tmp_path)
+    (tmp_path / "logs" / "pod").mkdir(parents=True)
+    (tmp_path / "logs" / "pod" / ".created").write_text(note)
+    done = cloud("delete")
+    assert (done.code, done.verbs("delete")) == (1, [])
+    assert "left alone" in done.err
+
+
+def test_machines_that_take_the_name_while_we_wait_are_left_alone(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "sleep").write_text(
+        "#!/bin/sh\n"
+        """printf '{"nodes":["pod"],"gone":false,"created":"theirs"}' > "$FAKE_CLOUD/state.json"\n"""
+        "exec /bin/sleep 0.01\n"
+    )
+    (tmp_path / "bin" / "sleep").chmod(0o755)
+    done = cloud("create", "--type=v6e-8", play={"describe": ["PROVISIONING", "PROVISIONING", "ACTIVE"]})
+    assert done.code == 1
+    assert "left alone" in done.err
+    assert done.verbs("create", "delete") == ["create"]
+
+
 def test_the_rest_of_an_earlier_watch_makes_room(cloud: Cloud, tmp_path: Path) -> None:
     kept = watch(cloud, "--keep", "--restarts=0", play={"run": [[75, None]]})
     assert (kept.code, kept.verbs("delete")) == (1, [])
