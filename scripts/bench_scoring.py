@@ -1,12 +1,13 @@
-"""Compares the scores of judges with people's grades: on a scale, against a baseline, and against all others.
+"""Compares scores of judges with people's grades: alone, on a scale, against a baseline and against all others.
 
   python scripts/bench_scoring.py --data=graded.jsonl --models=MODEL,MODEL --subset=Interestingness
 
 `--data` is a file of JSON lines with `instruction`, `response`, `criterion` and `score`; several responses
 share an instruction. The shortest instructions are used. A scale grades by the criterion as its question;
-comparisons use the judge's own prompt. The table shows the mean over instructions of Spearman's correlation
-with the grades, with a 95% bootstrap interval over instructions, and the number of instructions whose
-correlation is undefined because all scores are equal. The first row scores by the length of a response.
+comparisons, and the grades of pointwise judges, use the judge's own prompt. The table shows the mean over
+instructions of Spearman's correlation with the grades, with a 95% bootstrap interval over instructions, and
+the number of instructions whose correlation is undefined because all scores are equal. The first row scores
+by the length of a response.
 """
 
 import argparse
@@ -68,10 +69,12 @@ def all_scores(judge: ste.Judge, groups: Sequence[Group]) -> dict[str, list[list
     rankings = [
         {"instruction": g[0]["instruction"], "responses": [row["response"] for row in g]} for g in groups
     ]
-    scale = [result.value for result in judge.score_many(rows, rubric=question)]
+    scale = [result.value for result in judge.score_many(rows, scale=(1, 5), rubric=question)]
     baseline = [result.value for result in judge.score_many(against)]
     others = judge.rank_many(rankings, method="round_robin")
+    alone = [result.value for result in judge.score_many(rows)] if judge.is_pointwise else None
     return {
+        **({"pointwise": split(alone, groups)} if alone else {}),
         "scale": split(scale, groups),
         "baseline": split(baseline, groups),
         "all others": [list(result.win_probabilities) for result in others],
