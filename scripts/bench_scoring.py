@@ -1,4 +1,4 @@
-"""Compares scores of judges with people's grades: alone, on a scale, against a baseline and against all others.
+"""Compares scores of judges with people's grades: alone, on a scale, against a baseline, against all others.
 
   python scripts/bench_scoring.py --data=graded.jsonl --models=MODEL,MODEL --subset=Interestingness
 
