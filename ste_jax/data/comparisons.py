@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from ste_jax.data.cells import refuse_conversations, with_conversations
 from ste_jax.data.fields import (
     extra_columns,
     optional_group,
@@ -20,16 +21,17 @@ from ste_jax.data.fields import (
 from ste_jax.data.files import stem
 from ste_jax.data.header import check_header, likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
-from ste_jax.data.labels import EXPECTED, label_of
+from ste_jax.data.labels import EXPECTED, LABEL_COLUMNS, label_of
 from ste_jax.data.pair_shapes import (
-    LABEL_COLUMNS,
     PROMPT_COLUMNS,
     RESPONSE_COLUMNS,
     PairShape,
     find_shape,
     known_columns,
     native_row,
+    with_forms,
 )
+from ste_jax.data.repeated_prompts import without_prompts
 from ste_jax.data.rows import Row, Table, read_table
 from ste_jax.errors import SteError
 from ste_jax.records import SURFACE_KEY, Comparison
@@ -214,8 +216,11 @@ def read_comparisons(path: str, *, labels: Labels, reference_column: str | None 
 
 def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
     """Returns the comparisons of a table; see `read_comparisons`."""
-    shape = pair_shape(table, labels)
+    shape = with_forms(pair_shape(table, labels), table)
+    if shape.prompt and not shape.has_turns:
+        table = with_conversations(table, [shape.prompt])
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
+    rows = without_prompts(rows)
     read = list(_comparisons(rows, stem(table.path), labels, reference_column))
     if labels == "required" and not shape.has_votes:
         _refuse_contradictions(read, rows)
@@ -355,6 +360,8 @@ def _read(
     check_header(
         table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {responses[0]}"
     )
+    table = with_conversations(table, [prompt])
+    refuse_conversations(table, ["response", "baseline", "responses"])
     seen, records = {}, []
     for row in table.rows:
         id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ste_jax.data.fields import optional_text, required_text, valid_unicode
-from ste_jax.data.messages import Turn, flat_turns, joined_turns, listed_messages
+from ste_jax.data.messages import Turn, flat_turns, joined_turns
 from ste_jax.errors import SteError
 
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
@@ -50,10 +50,10 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
 
 
 def _turns(fields: Mapping[str, Any], column: str, where: str) -> list[Turn]:
-    messages = listed_messages(fields.get(column), f"{where}, column {column}")
-    if messages is None:
+    value = fields.get(column)
+    if not isinstance(value, list | tuple):
         return [("user", required_text(fields, column, where))]
-    turns = flat_turns(messages, f"{where}, column {column}")
+    turns = flat_turns(value, f"{where}, column {column}")
     return [(valid_unicode(role, column, where), valid_unicode(text, column, where)) for role, text in turns]
 
 
