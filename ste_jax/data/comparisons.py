@@ -5,8 +5,8 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from ste_jax.data.cells import refuse_conversations, with_conversations
 from ste_jax.data.fields import (
@@ -19,16 +19,15 @@ from ste_jax.data.fields import (
     unique_id,
 )
 from ste_jax.data.files import stem
-from ste_jax.data.header import check_header, likely_columns
+from ste_jax.data.header import check_header
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
-from ste_jax.data.labels import EXPECTED, LABEL_COLUMNS, label_of
+from ste_jax.data.labels import EXPECTED, label_of
 from ste_jax.data.pair_shapes import (
+    OPTIONAL_COLUMNS,
     PROMPT_COLUMNS,
-    RESPONSE_COLUMNS,
-    PairShape,
-    find_shape,
-    known_columns,
+    Labels,
     native_row,
+    pair_shape,
     with_forms,
 )
 from ste_jax.data.repeated_prompts import without_prompts
@@ -36,18 +35,12 @@ from ste_jax.data.rows import Row, Table, read_table
 from ste_jax.errors import SteError
 from ste_jax.records import SURFACE_KEY, Comparison
 
-Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
 T = TypeVar("T")
 
-_OPTIONAL = ("label", "prompt_id", "reference", "subset", "category")
-_COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *_OPTIONAL, *JOINED_COLUMNS))
+_COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *OPTIONAL_COLUMNS, *JOINED_COLUMNS))
 _RANKING = frozenset(("id", "instruction", "responses", "reference", *JOINED_COLUMNS))
 _SCORING = frozenset(("id", "instruction", "response", "baseline", "reference", *JOINED_COLUMNS))
-PAIR_COLUMNS = (
-    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a "
-    "published form, such as prompt, chosen, rejected"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,26 +220,6 @@ def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None
     return read
 
 
-def pair_shape(table: Table, labels: Labels) -> PairShape:
-    """Returns the shape of a table of pairs.
-
-    Raises:
-      SteError: "data_invalid" with the columns that were found and those expected.
-    """
-    known = known_columns() | _COMPARISON
-    shape = find_shape(likely_columns(table.columns, known))
-    required: list[tuple[str, Sequence[str]]] = []
-    if not shape:
-        required += [(name, [name]) for name in RESPONSE_COLUMNS[0]]
-    if not (shape and (shape.prompt or shape.from_conversations)):
-        required.append(("instruction", PROMPT_COLUMNS))
-    if labels == "required" and not (shape and (shape.label or shape.by_choice)):
-        required.append(("label", LABEL_COLUMNS))
-    check_header(table, known, required, PAIR_COLUMNS)
-    assert shape, "check_header refuses a table without responses"
-    return shape
-
-
 def _refuse_contradictions(comparisons: list[Comparison], rows: list[Row]) -> None:
     """Refuses a pair of responses to one instruction with two different labels, in either order."""
     seen: dict[tuple[str, frozenset[str]], tuple[str, str]] = {}
@@ -323,7 +296,7 @@ def row_from_comparison(comparison: Comparison) -> dict[str, Any]:
     fields: dict[str, Any] = {
         name: getattr(comparison, name) for name in ("id", "instruction", "response_a", "response_b")
     }
-    optional = {name: getattr(comparison, name) for name in _OPTIONAL}
+    optional = {name: getattr(comparison, name) for name in OPTIONAL_COLUMNS}
     return comparison.metadata | fields | {name: value for name, value in optional.items() if value}
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ste_jax.data.cells import (
     as_prompt,
@@ -19,15 +19,17 @@ from ste_jax.data.cells import (
     readable_conversation,
 )
 from ste_jax.data.fields import is_absent, required_text
-from ste_jax.data.header import shown
+from ste_jax.data.header import check_header, likely_columns, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.labels import LABEL_COLUMNS, ONE_HOT_COLUMNS, vote_columns
+from ste_jax.data.meant_columns import meant_responses
 from ste_jax.data.messages import Turn, divided, flat_turns, joined_turns
 from ste_jax.data.row_labels import CHOSEN, refuse_labels, row_label
 from ste_jax.data.rows import Table
 from ste_jax.errors import SteError
 from ste_jax.records import Label, Outcome
 
+Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "context", "input")
 _NUMBERED = (("response1", "response2"), ("response_1", "response_2"), ("output_1", "output_2"))
@@ -39,6 +41,11 @@ RESPONSE_COLUMNS = (
     _CONVERSATIONS,
     CHOSEN,
 )
+_EXPECTED = (
+    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a "
+    "published form, such as prompt, chosen, rejected"
+)
+OPTIONAL_COLUMNS = ("label", "prompt_id", "reference", "subset", "category")
 # Columns that say who gave a label: several rows of one pair are then votes, which may differ.
 VOTER_COLUMNS = frozenset(("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id"))
 
@@ -99,6 +106,30 @@ def with_forms(shape: PairShape, table: Table) -> PairShape:
         has_conversations=hold_conversations(row.get(name) for row in rows for name in shape.responses),
         has_turns=2 * sum(turns) >= len(rows),
     )
+
+
+def pair_shape(table: Table, labels: Labels) -> PairShape:
+    """Returns the shape of a table of pairs.
+
+    Raises:
+      SteError: "data_invalid" with the columns that were found and those expected.
+    """
+    known = known_columns()
+    shape = find_shape(likely_columns(table.columns, known))
+    meant = {} if shape else meant_responses(table.columns, known)
+    required: list[tuple[str, Sequence[str]]] = []
+    if not shape:
+        named = {*table.columns, *meant.values()}
+        # The responses of which there is one, or the usual ones.
+        pair = max(RESPONSE_COLUMNS, key=lambda pair: len(named & {*pair}))
+        required += [(name, [name]) for name in pair]
+    if not (shape and (shape.prompt or shape.from_conversations)):
+        required.append(("instruction", PROMPT_COLUMNS))
+    if labels == "required" and not (shape and (shape.label or shape.by_choice)):
+        required.append(("label", LABEL_COLUMNS))
+    check_header(table, known, required, _EXPECTED, meant)
+    assert shape, "check_header refuses a table without responses"
+    return shape
 
 
 def native_row(row: Fields, shape: PairShape, where: str) -> dict[str, Any]:
@@ -248,4 +279,4 @@ def _exchange(prompt: str | None, answer: str | None) -> list[Turn]:
 def known_columns() -> frozenset[str]:
     """Returns the names of all columns with a meaning in a table of pairs."""
     pairs = {name for pair in RESPONSE_COLUMNS for name in pair}
-    return frozenset((*PROMPT_COLUMNS, *pairs, *LABEL_COLUMNS, *JOINED_COLUMNS))
+    return frozenset(("id", *OPTIONAL_COLUMNS, *PROMPT_COLUMNS, *pairs, *LABEL_COLUMNS, *JOINED_COLUMNS))
