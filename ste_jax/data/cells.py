@@ -16,7 +16,7 @@ from ste_jax.errors import SteError
 
 # What may stand before the brackets: a call, such as array( or OrderedDict(, or quotes, of bytes or of JSON
 # in JSON.
-_BEFORE = r"""\s*(?:[\w.]{1,40}\(\s*|b?\\*["'])*"""
+_BEFORE = r"""\s*(?:[\w.]{1,40}\(\s*|b?\\*["']){0,4}"""
 _DICT = re.compile(_BEFORE + r"\{")
 # A list or tuple of dicts, lists, tuples or objects.
 _NESTED = re.compile(_BEFORE + r"[\[(]\s*(?:[\w.]{1,40}\(|[\[({])")
@@ -50,8 +50,13 @@ def hold_conversations(cells: Iterable[Any]) -> bool:
     return bool(found) and 2 * sum(found) >= len(found)
 
 
-def read_conversation(value: Any, where: str) -> list[Turn] | None:
+def read_conversation(value: Any, where: str, *, by_line: bool = True) -> list[Turn] | None:
     """Returns the turns of a list of messages, a text that is one, or a transcript; None for other values.
+
+    Args:
+      value: the cell.
+      where: the position and the column.
+      by_line: see `transcript_turns`.
 
     Raises:
       SteError: "data_invalid", if the value is or begins like a list of messages and cannot be read as one.
@@ -62,13 +67,13 @@ def read_conversation(value: Any, where: str) -> list[Turn] | None:
         return None
     if _begins_written(value):
         return flat_turns(written_list(value, where), where)
-    return transcript_turns(value)
+    return transcript_turns(value, by_line=by_line)
 
 
-def readable_conversation(value: Any, where: str) -> list[Turn] | None:
+def readable_conversation(value: Any, where: str, *, by_line: bool = True) -> list[Turn] | None:
     """Returns what `read_conversation` does, but None for a text that cannot be read."""
     try:
-        return read_conversation(value, where)
+        return read_conversation(value, where, by_line=by_line)
     except SteError:
         if isinstance(value, str):
             return None
@@ -94,10 +99,15 @@ def read_texts(value: Any, name: str, where: str) -> list[str | None]:
     raise SteError("data_invalid", f"{where}: the column {name} must be a list of texts, as the prompt is")
 
 
-def with_conversations(table: Table, columns: Sequence[str]) -> Table:
+def with_conversations(table: Table, columns: Sequence[str], whole: Sequence[str] = ()) -> Table:
     """Returns a table in which conversations that are written as text in these columns are lists of messages.
 
     A readable conversation counts even in a column of texts, for a prompt is the same text in either form.
+
+    Args:
+      table: the table.
+      columns: the columns.
+      whole: those that hold the answer, too, so that lines of "User:" and "Assistant:" are parted.
 
     Raises:
       SteError: "data_invalid" with the row and the column, if a cell cannot be read, or is a list of texts.
@@ -108,7 +118,9 @@ def with_conversations(table: Table, columns: Sequence[str]) -> Table:
         _refuse_texts(table, name)
         read = read_conversation if hold_conversations(cells) else readable_conversation
         found = [
-            read(cell, f"{row.where}, column {name}") if isinstance(cell, str) else None
+            read(cell, f"{row.where}, column {name}", by_line=name in whole)
+            if isinstance(cell, str)
+            else None
             for row, cell in zip(rows, cells, strict=True)
         ]
         rows = [

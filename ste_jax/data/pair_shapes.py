@@ -26,6 +26,7 @@ from ste_jax.data.meant_columns import meant_responses
 from ste_jax.data.messages import Turn, divided, flat_turns, joined_turns
 from ste_jax.data.row_labels import CHOSEN, refuse_labels, row_label
 from ste_jax.data.rows import Table
+from ste_jax.data.transcripts import transcript_turns
 from ste_jax.errors import SteError
 from ste_jax.records import Label, Outcome
 
@@ -220,7 +221,8 @@ def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: 
     value = row.get(column) if column else None
     if is_absent(value) or value == "":
         return
-    texts = [text for _, text in flat_turns(value, where)] if isinstance(value, list) else [value]
+    turns = flat_turns(value, where) if isinstance(value, list) else transcript_turns(str(value))
+    texts = [message["content"] for message in as_prompt(turns)] if turns else [value]
     contents = {message["content"].strip() for message in found}
     if not all(isinstance(text, str) and text.strip() in contents for text in texts):
         raise SteError(

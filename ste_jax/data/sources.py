@@ -76,7 +76,7 @@ def instructions_of(table: Table, name: str) -> list[Instruction]:
     """
     fields = (*TEXT_FIELDS, *MESSAGE_FIELDS)
     check_header(table, _KNOWN, [("text", fields)], f"one of the columns {', '.join(fields)}")
-    table = with_conversations(table, [name for name in fields if name in table.columns])
+    table = with_conversations(table, [name for name in fields if name in table.columns], _ANSWERED)
     instructions, seen = [], {}
     for row in table.rows:
         identifier = unique_id(row.fields, f"instruction-{name}-{row.number}", row.where, seen)

@@ -28,35 +28,46 @@ _FORMS = (
     _Form(re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>"), is_certain=True),
     _Form(re.compile(r"<start_of_turn>(\w+)"), is_certain=True),
     _Form(re.compile(r"<\|(system|user|assistant|prompter)\|>"), is_certain=True),
-    # Llama 2 and Mistral, Alpaca and Guanaco, Vicuna, and names of roles at the beginning of lines.
+    # Llama 2 and Mistral, Alpaca and Guanaco, Vicuna.
     _Form(re.compile(r"(?:<s>)?\[(/?INST)\]")),
     _Form(
         re.compile(r"#{2,3} ?(System|Human|User|Instruction|Input|Assistant|Response) ?:", re.IGNORECASE),
         r"Below is an instruction that describes a task[^\n]*\n",
     ),
     _Form(re.compile(r"(?:\A|(?<=\s))(USER|ASSISTANT):"), r"A chat between a curious [^\n]*?(?=\sUSER:)"),
-    _Form(re.compile(r"(?:\A|\n)(System|Human|User|Assistant|AI|Bot):", re.IGNORECASE)),
+)
+_LINES = _Form(re.compile(r"(?:\A|\n)(System|Human|User|Assistant|AI|Bot):", re.IGNORECASE))
+# How any transcript begins: most texts need only this look.
+_BEGIN = re.compile(
+    r"\s*(?:[<\[#]|Below is an|A chat|(?:System|Human|User|Assistant|AI|Bot):)", re.IGNORECASE
 )
 # Tokens before a conversation and at the end of a turn.
 _FIRST = ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>")
 _LAST = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<|endoftext|>")
 
 
-def transcript_turns(text: str) -> list[Turn] | None:
+def transcript_turns(text: str, *, by_line: bool = True) -> list[Turn] | None:
     r"""Returns the turns of a transcript, or None if the text is none.
 
     Transcripts are those of HH-RLHF ("\n\nHuman: ...\n\nAssistant: ..."), of chat templates (ChatML, Llama,
-    Gemma, Zephyr), of headings ("### Instruction:", "### Human:"), and lines that begin with "User:" and
-    "Assistant:". Without the blank line of HH-RLHF at the beginning, forms that consist of words only need
-    turns of both sides: an answer may begin with "Human:".
+    Gemma, Zephyr), and of headings ("### Instruction:", "### Human:"). Without the blank line of HH-RLHF at
+    the beginning, forms that consist of words only need turns of both sides, the user's first: an answer may
+    begin with "Human:".
+
+    Args:
+      text: the text.
+      by_line: lines that begin with "User:" and "Assistant:" are a transcript, too. For a prompt it makes no
+        difference: `flatten_messages` writes conversations so.
     """
+    if not _BEGIN.match(text):
+        return None
     turns = _turns(text, _HH, text.startswith("\n\n"))
     if turns is not None:
         return [(role, content.removeprefix(" ")) for role, content in turns]
     text = text.lstrip()
     for token in _FIRST:
         text = text.removeprefix(token).lstrip()
-    for form in _FORMS:
+    for form in (*_FORMS, _LINES) if by_line else _FORMS:
         if (turns := _turns(text, form, form.is_certain)) is not None:
             return [(role, _without_end(content)) for role, content in turns]
     return None
@@ -75,7 +86,8 @@ def _turns(text: str, form: _Form, is_certain: bool) -> list[Turn] | None:
             turns.append((role, f"{before.strip()}\n\n{content.strip()}"))
         else:
             turns.append((known_role(name), content))
-    return turns if is_certain or len({role for role, _ in turns} - {"system"}) > 1 else None
+    roles = [role for role, _ in turns if role != "system"]
+    return turns if is_certain or (roles[:1] == ["user"] and len(set(roles)) > 1) else None
 
 
 def _without_end(content: str) -> str:
