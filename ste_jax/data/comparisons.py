@@ -213,7 +213,7 @@ def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None
     if shape.prompt and not shape.has_turns:
         table = with_conversations(table, [shape.prompt])
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
-    rows = without_prompts(rows)
+    rows = without_prompts(rows, ("response_a", "response_b"))
     read = list(_comparisons(rows, stem(table.path), labels, reference_column))
     if labels == "required" and not shape.has_votes:
         _refuse_contradictions(read, rows)
@@ -334,14 +334,19 @@ def _read(
         table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {responses[0]}"
     )
     table = with_conversations(table, [prompt])
-    refuse_conversations(table, ["response", "baseline", "responses"])
+    refuse_conversations(table, (*responses, "baseline"))
+    rows = [row._replace(fields=_renamed(row.fields, prompt)) for row in table.rows]
     seen, records = {}, []
-    for row in table.rows:
+    for row in without_prompts(rows, (*responses, "baseline")):
         id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)
-        fields = {key: value for key, value in row.fields.items() if key != prompt}
-        fields["instruction"] = row.fields.get(prompt)
-        records.append(build(fields, row.where, default_id=id_, reference_column=reference_column))
+        records.append(build(row.fields, row.where, default_id=id_, reference_column=reference_column))
     return records
+
+
+def _renamed(fields: Fields, prompt: str) -> dict[str, Any]:
+    """Returns a row with the prompt in the column `instruction`."""
+    others = {name: value for name, value in fields.items() if name != prompt}
+    return {**others, "instruction": fields.get(prompt)}
 
 
 def _comparisons(

@@ -23,6 +23,7 @@ _NAMED: dict[str, Outcome] = {
     **dict.fromkeys(("b", "model_b", "response_b", "b>a", "b>>a", "a<b", "a<<b"), "B"),
     **dict.fromkeys(("tie", "a=b", "b=a", "a==b", "b==a", "[[c]]", "both_bad", "bothbad"), "tie"),
 }
+Majority = Outcome | Literal["split"]
 _SIGNS = str.maketrans({"≻": ">", "≺": "<", "≫": ">>", "≪": "<<"})
 EXPECTED = "'A', 'B' or 'tie'"
 _UNCLEAR = (
@@ -91,7 +92,7 @@ def one_hot_label(fields: Fields, where: str) -> Outcome | None:
     return found[0]
 
 
-def vote_majority(fields: Fields, where: str) -> Outcome | Literal["split"] | None:
+def vote_majority(fields: Fields, where: str) -> Majority | None:
     """Returns the label that most of several people gave: 1 and 2 for the responses, 0 for a tie.
 
     It is "split" without a majority for one of the three, and None where nobody voted.

@@ -9,6 +9,7 @@ from ste_jax.data.labels import (
     LABEL_COLUMNS,
     ONE_HOT_COLUMNS,
     SIGNED_COLUMNS,
+    Majority,
     label_of,
     one_hot_label,
     signed_label,
@@ -21,6 +22,8 @@ from ste_jax.records import Outcome
 Fields = Mapping[str, Any]
 CHOSEN = ("chosen", "rejected")
 _MODELS: tuple[tuple[str, Outcome], ...] = (("model_a", "A"), ("model_b", "B"))
+# Labels that the first and the second response have as the chosen and as the rejected one.
+_BY_CHOICE: tuple[tuple[Outcome, Outcome], ...] = (("A", "B"), ("B", "A"))
 # Words and numbers of a `winner` that is no name of a model.
 _SIDE = re.compile(
     r"[-\d.]+|true|false|.*(?<![a-z0-9])(a|b|first|second|left|right|tie|draw|both|neither)(?![a-z0-9]).*",
@@ -115,7 +118,7 @@ def _named(row: Fields, name: str, where: str, numbered: bool) -> Outcome | None
     return label_of(row, name, where, numbered=numbered)
 
 
-def _votes(row: Fields, where: str) -> str | None:
+def _votes(row: Fields, where: str) -> Majority | None:
     """Returns the majority of the votes; None if the columns hold something else, such as ids."""
     try:
         return vote_majority(row, where)
@@ -126,8 +129,8 @@ def _votes(row: Fields, where: str) -> str | None:
 def _chosen(row: Fields, responses: tuple[str, str]) -> Iterator[tuple[str, Outcome]]:
     """Yields what columns of a chosen and a rejected response say that repeat the texts of the responses."""
     texts = [row.get(name) for name in responses]
-    if responses == CHOSEN or texts[0] == texts[1]:
+    if texts[0] == texts[1]:
         return
-    for name, labels in zip(CHOSEN, (("A", "B"), ("B", "A")), strict=True):
+    for name, labels in zip(CHOSEN, _BY_CHOICE, strict=True):
         if isinstance(value := row.get(name), str | list) and value in texts:
             yield name, labels[texts.index(value)]
