@@ -10,7 +10,7 @@ from typing import Any
 
 from ste_jax.data.fields import written_list
 from ste_jax.data.messages import Turn, flat_turns, known_role
-from ste_jax.data.rows import Table
+from ste_jax.data.rows import Row, Table
 from ste_jax.data.transcripts import transcript_turns
 from ste_jax.errors import SteError
 
@@ -130,7 +130,7 @@ def with_conversations(table: Table, columns: Sequence[str], whole: Sequence[str
     return table._replace(rows=rows)
 
 
-def refuse_conversations(table: Table, columns: Sequence[str]) -> None:
+def refuse_conversations(rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Refuses columns of responses, or of lists of them, that hold conversations.
 
     Raises:
@@ -139,7 +139,7 @@ def refuse_conversations(table: Table, columns: Sequence[str]) -> None:
     for name in columns:
         cells = [
             (row.where, text)
-            for row in table.rows
+            for row in rows
             for value in [row.fields.get(name)]
             for text in (value if isinstance(value, list | tuple) else [value])
             if isinstance(text, str) and not begins_texts(text)

@@ -334,8 +334,8 @@ def _read(
         table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {responses[0]}"
     )
     table = with_conversations(table, [prompt])
-    refuse_conversations(table, (*responses, "baseline"))
-    rows = [row._replace(fields=_renamed(row.fields, prompt)) for row in table.rows]
+    rows = [row._replace(fields=_renamed(row, prompt)) for row in table.rows]
+    refuse_conversations(rows, (*responses, "baseline"))
     seen, records = {}, []
     for row in without_prompts(rows, (*responses, "baseline")):
         id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)
@@ -343,10 +343,12 @@ def _read(
     return records
 
 
-def _renamed(fields: Fields, prompt: str) -> dict[str, Any]:
-    """Returns a row with the prompt in the column `instruction`."""
-    others = {name: value for name, value in fields.items() if name != prompt}
-    return {**others, "instruction": fields.get(prompt)}
+def _renamed(row: Row, prompt: str) -> dict[str, Any]:
+    """Returns a row with its prompt in `instruction`, and with the list of responses that a text holds."""
+    fields = {name: value for name, value in row.fields.items() if name != prompt}
+    if isinstance(fields.get("responses"), str):
+        fields["responses"] = text_list(fields, "responses", row.where)
+    return {**fields, "instruction": row.fields.get(prompt)}
 
 
 def _comparisons(
