@@ -96,8 +96,8 @@ def comparison_from_row(
     Args:
       row: `instruction` (text or a list of chat messages), `response_a`, `response_b`; optionally `label`
         ("A", "B" or "tie", see `label_of`), `id`, `prompt_id`, `reference`, `subset` and `category`. The
-        columns `system`, `input` and `context` are joined with the instruction (see `instruction_text`). All
-        other columns are kept in `metadata`.
+        columns `JOINED_COLUMNS`, such as `system`, `history` and `input`, are joined with the instruction
+        (see `instruction_text`). All other columns are kept in `metadata`.
       where: the file and line, or the argument, to name in errors.
       default_id: the id of a row without one.
       labels: "required" refuses a row without a label.
