@@ -5,6 +5,7 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +20,7 @@ from ste_jax.data.fields import (
     unique_id,
 )
 from ste_jax.data.files import stem
-from ste_jax.data.header import check_header
+from ste_jax.data.header import check_header, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
 from ste_jax.data.labels import EXPECTED, label_of
 from ste_jax.data.pair_shapes import (
@@ -37,6 +38,7 @@ from ste_jax.records import SURFACE_KEY, Comparison
 
 Fields = Mapping[str, Any]
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *OPTIONAL_COLUMNS, *JOINED_COLUMNS))
 _RANKING = frozenset(("id", "instruction", "responses", "reference", *JOINED_COLUMNS))
@@ -204,7 +206,11 @@ def read_comparisons(path: str, *, labels: Labels, reference_column: str | None 
       SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line; also if
         labels are required and one pair has two, unless a column says who gave them.
     """
-    return comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
+    comparisons = comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
+    others = dict.fromkeys(name for comparison in comparisons for name in comparison.metadata)
+    if others:
+        _log.info("%s: columns that are passed through to results: %s", path, shown(others))
+    return comparisons
 
 
 def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:

@@ -37,10 +37,6 @@ def check_header(
     alike = _alike([name for name in table.columns if name in known])
     if not missing and not near and not alike:
         return
-    wrong = "a column is almost another one"
-    if missing:
-        wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
-        wrong += "are missing" if len(missing) > 1 else "is missing"
     hints = [f"{found!r} is not {name!r}: rename or remove it" for found, name in near.items()]
     hints += [
         f"{first!r} and {second!r} are almost the same: rename or remove one" for first, second in alike
@@ -51,9 +47,17 @@ def check_header(
         hints = _typos([column for column in table.columns if column not in known], missing)
     raise SteError(
         "data_invalid",
-        f"{table.where}: {wrong}; found the columns: {shown(table.columns)}; expected {what}"
+        f"{table.where}: {_wrong(missing)}; found the columns: {shown(table.columns)}; expected {what}"
         + "".join(f"; {hint}" for hint in hints),
     )
+
+
+def _wrong(missing: Sequence[str]) -> str:
+    if not missing:
+        return "a column is almost another one"
+    if len(missing) == 1:
+        return f"the column {missing[0]} is missing"
+    return f"the columns {', '.join(missing)} are missing"
 
 
 def shown(columns: Iterable[str]) -> str:

@@ -92,6 +92,7 @@ def _pairs(table: Table) -> Overview:
     if all(pair.label for pair in pairs):
         comparisons_of(table, labels="required")
     labels = Counter(pair.label for pair in pairs)
+    texts = {text for pair in pairs for text in (pair.instruction, pair.response_a, pair.response_b)}
     prompt = shape.prompt or "what both begin with"
     label = "that of the chosen response" if shape.by_choice else ", ".join(shape.label) or "missing"
     known = {*shape.used, *_OPTIONAL}
@@ -110,11 +111,7 @@ def _pairs(table: Table) -> Overview:
             "whose responses repeat the prompt": sum(
                 repeats_prompt(pair.instruction, (pair.response_a, pair.response_b)) for pair in pairs
             ),
-            **_texts_kept(
-                table,
-                (shape.prompt, *shape.responses),
-                {text for pair in pairs for text in (pair.instruction, pair.response_a, pair.response_b)},
-            ),
+            **_texts_kept(table, (shape.prompt, *shape.responses), texts),
         },
         first=[
             {

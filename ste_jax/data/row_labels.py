@@ -106,7 +106,7 @@ def _named(row: Fields, name: str, where: str, numbered: bool) -> Outcome | None
     """Returns the label of a text column; None for the name of a model in `winner` that is not in the row."""
     value = row.get(name)
     if name == "winner" and isinstance(value, str) and value.strip():
-        found = [label for column, label in _MODELS if row.get(column) == value]
+        found: list[Outcome] = [label for column, label in _MODELS if row.get(column) == value]
         if len(found) == 1:
             return found[0]
         try:

@@ -61,6 +61,7 @@ def transcript_turns(text: str, *, by_line: bool = True) -> list[Turn] | None:
     """
     if not _BEGIN.match(text):
         return None
+    text = text.replace("\r\n", "\n")
     turns = _turns(text, _HH, text.startswith("\n\n"))
     if turns is not None:
         return [(role, content.removeprefix(" ")) for role, content in turns]

@@ -1,4 +1,4 @@
-"""Columns of earlier turns, which belong to the prompt."""
+"""Columns of earlier turns, which belong to the prompt, and columns that do not."""
 
 import pytest
 
@@ -44,3 +44,10 @@ def test_no_earlier_turns(tmp_path, history):
 def test_earlier_turns_that_are_none_are_refused(tmp_path, history):
     with raises("data_invalid", "p.jsonl, line 2", "history"):
         read(tmp_path, PAIR, PAIR | {"history": history})
+
+
+def test_columns_of_pairs_that_are_passed_through_are_logged_once(tmp_path, caplog):
+    with caplog.at_level("INFO", "ste_jax"):
+        read(tmp_path, *({**PAIR, "instruction": f"{i}", "passage": "p", "system": "s"} for i in range(3)))
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.endswith("p.jsonl: columns that are passed through to results: passage")

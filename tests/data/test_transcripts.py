@@ -28,6 +28,7 @@ FORMS = {
     "guanaco": (f"### Human: {ASK}### Assistant: ", ""),
     "vicuna": (f"USER: {ASK} ASSISTANT: ", "</s>"),
     "lines": (f"User: {ASK}\nAssistant: ", ""),
+    "windows": (f"\r\n\r\nHuman: {ASK}\r\n\r\nAssistant: ", ""),
     "anthropic": (f"\n\nHuman: {ASK}\n\nAssistant: ", ""),
 }
 
