@@ -5,9 +5,11 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
+from ste_jax.data.cells import refuse_conversations, with_conversations
 from ste_jax.data.fields import (
     extra_columns,
     optional_group,
@@ -18,34 +20,29 @@ from ste_jax.data.fields import (
     unique_id,
 )
 from ste_jax.data.files import stem
-from ste_jax.data.header import check_header, likely_columns
+from ste_jax.data.header import check_header, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
 from ste_jax.data.labels import EXPECTED, label_of
 from ste_jax.data.pair_shapes import (
-    LABEL_COLUMNS,
+    OPTIONAL_COLUMNS,
     PROMPT_COLUMNS,
-    RESPONSE_COLUMNS,
-    PairShape,
-    find_shape,
-    known_columns,
+    Labels,
     native_row,
+    pair_shape,
+    with_forms,
 )
+from ste_jax.data.repeated_prompts import without_prompts
 from ste_jax.data.rows import Row, Table, read_table
 from ste_jax.errors import SteError
 from ste_jax.records import SURFACE_KEY, Comparison
 
-Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
-_OPTIONAL = ("label", "prompt_id", "reference", "subset", "category")
-_COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *_OPTIONAL, *JOINED_COLUMNS))
+_COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *OPTIONAL_COLUMNS, *JOINED_COLUMNS))
 _RANKING = frozenset(("id", "instruction", "responses", "reference", *JOINED_COLUMNS))
 _SCORING = frozenset(("id", "instruction", "response", "baseline", "reference", *JOINED_COLUMNS))
-PAIR_COLUMNS = (
-    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a "
-    "published form, such as prompt, chosen, rejected"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,8 +98,8 @@ def comparison_from_row(
     Args:
       row: `instruction` (text or a list of chat messages), `response_a`, `response_b`; optionally `label`
         ("A", "B" or "tie", see `label_of`), `id`, `prompt_id`, `reference`, `subset` and `category`. The
-        columns `system`, `input` and `context` are joined with the instruction (see `instruction_text`). All
-        other columns are kept in `metadata`.
+        columns `JOINED_COLUMNS`, such as `system`, `history` and `input`, are joined with the instruction
+        (see `instruction_text`). All other columns are kept in `metadata`.
       where: the file and line, or the argument, to name in errors.
       default_id: the id of a row without one.
       labels: "required" refuses a row without a label.
@@ -209,37 +206,24 @@ def read_comparisons(path: str, *, labels: Labels, reference_column: str | None 
       SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line; also if
         labels are required and one pair has two, unless a column says who gave them.
     """
-    return comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
+    comparisons = comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
+    others = dict.fromkeys(name for comparison in comparisons for name in comparison.metadata)
+    if others:
+        _log.info("%s: columns that are passed through to results: %s", path, shown(others))
+    return comparisons
 
 
 def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
     """Returns the comparisons of a table; see `read_comparisons`."""
-    shape = pair_shape(table, labels)
+    shape = with_forms(pair_shape(table, labels), table)
+    if shape.prompt and not shape.has_turns:
+        table = with_conversations(table, [shape.prompt])
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
+    rows = without_prompts(rows, ("response_a", "response_b"))
     read = list(_comparisons(rows, stem(table.path), labels, reference_column))
     if labels == "required" and not shape.has_votes:
         _refuse_contradictions(read, rows)
     return read
-
-
-def pair_shape(table: Table, labels: Labels) -> PairShape:
-    """Returns the shape of a table of pairs.
-
-    Raises:
-      SteError: "data_invalid" with the columns that were found and those expected.
-    """
-    known = known_columns() | _COMPARISON
-    shape = find_shape(likely_columns(table.columns, known))
-    required: list[tuple[str, Sequence[str]]] = []
-    if not shape:
-        required += [(name, [name]) for name in RESPONSE_COLUMNS[0]]
-    if not (shape and (shape.prompt or shape.from_conversations)):
-        required.append(("instruction", PROMPT_COLUMNS))
-    if labels == "required" and not (shape and (shape.label or shape.by_choice)):
-        required.append(("label", LABEL_COLUMNS))
-    check_header(table, known, required, PAIR_COLUMNS)
-    assert shape, "check_header refuses a table without responses"
-    return shape
 
 
 def _refuse_contradictions(comparisons: list[Comparison], rows: list[Row]) -> None:
@@ -318,7 +302,7 @@ def row_from_comparison(comparison: Comparison) -> dict[str, Any]:
     fields: dict[str, Any] = {
         name: getattr(comparison, name) for name in ("id", "instruction", "response_a", "response_b")
     }
-    optional = {name: getattr(comparison, name) for name in _OPTIONAL}
+    optional = {name: getattr(comparison, name) for name in OPTIONAL_COLUMNS}
     return comparison.metadata | fields | {name: value for name, value in optional.items() if value}
 
 
@@ -355,13 +339,22 @@ def _read(
     check_header(
         table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {responses[0]}"
     )
+    table = with_conversations(table, [prompt])
+    rows = [row._replace(fields=_renamed(row, prompt)) for row in table.rows]
+    refuse_conversations(rows, (*responses, "baseline"))
     seen, records = {}, []
-    for row in table.rows:
+    for row in without_prompts(rows, (*responses, "baseline")):
         id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)
-        fields = {key: value for key, value in row.fields.items() if key != prompt}
-        fields["instruction"] = row.fields.get(prompt)
-        records.append(build(fields, row.where, default_id=id_, reference_column=reference_column))
+        records.append(build(row.fields, row.where, default_id=id_, reference_column=reference_column))
     return records
+
+
+def _renamed(row: Row, prompt: str) -> dict[str, Any]:
+    """Returns a row with its prompt in `instruction`, and with the list of responses that a text holds."""
+    fields = {name: value for name, value in row.fields.items() if name != prompt}
+    if isinstance(fields.get("responses"), str):
+        fields["responses"] = text_list(fields, "responses", row.where)
+    return {**fields, "instruction": row.fields.get(prompt)}
 
 
 def _comparisons(

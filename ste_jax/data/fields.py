@@ -52,7 +52,7 @@ def text_list(fields: Fields, name: str, where: str) -> list[str]:
 
 
 def written_list(text: str, where: str) -> list[Any]:
-    """Returns the list that a text cell holds: as JSON, or as pandas writes the lists of Python to CSV.
+    """Returns the list that a text cell holds: as JSON, or as pandas writes it to CSV (a tuple, too).
 
     Lists are read only as Python itself writes them: `['a' 'b']`, the form of numpy, would be one text.
 
@@ -63,17 +63,17 @@ def written_list(text: str, where: str) -> list[Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = _literal(text.strip())
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         raise SteError(
             "data_invalid",
             f"{where}: the text is not a list, neither as JSON nor as Python writes it; save the lists as "
             "JSON (json.dumps; arrays of numpy by tolist() first), or the table as Parquet or JSON lines",
         )
-    return value
+    return list(value)
 
 
 def _literal(text: str) -> Any:
-    if not text.startswith("[") or len(text) > _LONGEST_LITERAL:
+    if not text.startswith(("[", "(")) or len(text) > _LONGEST_LITERAL:
         return None
     try:
         with warnings.catch_warnings():

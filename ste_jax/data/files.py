@@ -25,6 +25,8 @@ _HELD_OUT = re.compile(r"(?<![a-z])(held|hold)[^a-z0-9]+out(?![a-z])")
 # Files of the `datasets` library that describe a data set.
 _DESCRIPTIONS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
 _STATE, _DICT = "state.json", "dataset_dict.json"
+# The number of a part and that of all parts, in a name such as train-00000-of-00002.parquet.
+_SHARD = re.compile(r"(.*?[-_.])(\d+)([-_.]of[-_.])(\d+)(?!\d)")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -198,6 +200,7 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
                 f"{path}: a folder with files of the {what} {', '.join(sorted(found))}; give one file, or a "
                 "folder with one of them",
             )
+    _refuse_missing_shards(path, names)
     if len(names) > 1:
         refuse_copies((f"{path}/{name}", (root / name).read_bytes()) for name in names)
     return [root / name for name in names]
@@ -226,6 +229,28 @@ def _split(relative: str) -> str:
         if shard or splits_in(part):
             return "_".join(word.rstrip("0123456789") for word in words)
     return ""
+
+
+def shard_count(name: str) -> int:
+    """Returns how many parts the data set has of which a file name gives the number, or 1."""
+    match = _SHARD.match(epath.Path(name).name)
+    return int(match[4]) if match else 1
+
+
+def _refuse_missing_shards(path: str, names: Iterable[str]):
+    """Refuses files whose names count the parts of a data set, from 0 or from 1, if a part is missing."""
+    found: dict[tuple[str, str, str], set[int]] = {}
+    for match in filter(None, map(_SHARD.match, names)):
+        found.setdefault((match[1], match[3], match[4]), set()).add(int(match[2]))
+    for (name, of, total), numbers in found.items():
+        first = 1 if int(total) in numbers else 0
+        absent = next((n for n in range(first, first + int(total)) if n not in numbers), None)
+        if absent is not None:
+            raise SteError(
+                "data_invalid",
+                f"{path}: {len(numbers)} of {int(total)} parts of the data set are there, without "
+                f"{name}{absent:0{len(total)}}{of}{total}; add the missing parts, or give one file",
+            )
 
 
 def _saved(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ste_jax.data.rows import Table
 from ste_jax.errors import SteError
@@ -11,36 +11,53 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "comm
 
 
 def check_header(
-    table: Table, known: Collection[str], required: Iterable[tuple[str, Sequence[str]]], what: str
+    table: Table,
+    known: Collection[str],
+    required: Iterable[tuple[str, Sequence[str]]],
+    what: str,
+    meant: Mapping[str, str] | None = None,
 ) -> None:
-    """Refuses a table without the columns that it needs, or with one that is almost a known one.
+    """Refuses a table without the columns that it needs, or with one that is almost another.
 
     Args:
       table: the table.
       known: names of the columns that have a meaning.
       required: for each thing that is needed the name of it, and the columns any of which hold it.
       what: what the table is to hold, with the columns of it, for the error.
+      meant: columns that are needed under another name, with the name that they have now as the key.
 
     Raises:
       SteError: "data_invalid": names what is missing, the columns that were found, and those expected.
     """
     missing = [name for name, columns in required if not set(columns) & set(table.columns)]
     near = _near(table.columns, known)
-    if not missing and not near:
+    # A name with a meaning of its own may be meant as the one that is missing: response_A and response_b.
+    plain = {_plain(name): name for name in missing}
+    near |= {name: plain[_plain(name)] for name in table.columns if _plain(name) in plain}
+    alike = _alike([name for name in table.columns if name in known])
+    if not missing and not near and not alike:
         return
-    wrong = "a column is almost a known one"
-    if missing:
-        wrong = f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
-        wrong += "are missing" if len(missing) > 1 else "is missing"
     hints = [f"{found!r} is not {name!r}: rename or remove it" for found, name in near.items()]
+    hints += [
+        f"{first!r} and {second!r} are almost the same: rename or remove one" for first, second in alike
+    ]
+    hints += [f"rename {found!r} to {name!r}" for found, name in (meant or {}).items() if found not in near]
     hints += _separators(table.columns)
     if missing and not hints:
         hints = _typos([column for column in table.columns if column not in known], missing)
     raise SteError(
         "data_invalid",
-        f"{table.where}: {wrong}; found the columns: {shown(table.columns)}; expected {what}"
+        f"{table.where}: {_wrong(missing)}; found the columns: {shown(table.columns)}; expected {what}"
         + "".join(f"; {hint}" for hint in hints),
     )
+
+
+def _wrong(missing: Sequence[str]) -> str:
+    if not missing:
+        return "a column is almost another one"
+    if len(missing) == 1:
+        return f"the column {missing[0]} is missing"
+    return f"the columns {', '.join(missing)} are missing"
 
 
 def shown(columns: Iterable[str]) -> str:
@@ -63,6 +80,13 @@ def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
     # Sorted, since hashes order a set anew in each process; of several forms the one in small letters counts.
     plain = {_plain(name): name for name in sorted(known)}
     return {c: plain[_plain(c)] for c in columns if c not in known and _plain(c) in plain}
+
+
+def _alike(columns: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns pairs of columns that differ in case, blanks and punctuation only."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(_plain(column), column), column) for column in columns]
+    return [(one, other) for one, other in pairs if one != other]
 
 
 def _plain(name: str) -> str:

@@ -1,27 +1,30 @@
 """The text of an instruction: its column, joined with the columns that belong to it.
 
 Alpaca keeps the text that an instruction is about in `input`, Dolly in `context`; OpenOrca and others keep a
-system message in a column of its own. An instruction without them is another instruction, so every reader
-joins them.
+system message in a column of its own, files of chats the earlier turns in `history`. An instruction without
+them is another instruction, so every reader joins them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ste_jax.data.fields import optional_text, required_text, valid_unicode
-from ste_jax.data.messages import Turn, flat_turns, joined_turns, listed_messages
+from ste_jax.data.fields import is_absent, optional_text, required_text, valid_unicode, written_list
+from ste_jax.data.messages import Turn, flat_turns, joined_turns
+from ste_jax.data.transcripts import transcript_turns
 from ste_jax.errors import SteError
 
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction")
 CONTEXT_COLUMNS = ("input", "context")
-JOINED_COLUMNS = (*SYSTEM_COLUMNS, *CONTEXT_COLUMNS)
+HISTORY_COLUMNS = ("history", "chat_history", "conversation_history", "dialogue_history")
+JOINED_COLUMNS = (*SYSTEM_COLUMNS, *HISTORY_COLUMNS, *CONTEXT_COLUMNS)
 
 
 def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answered: bool = False) -> str:
     """Returns an instruction as one text, without outer white space.
 
     The text of `input` and `context` follows that of the column after a blank line; in a conversation it
-    belongs to the last turn of the user. A system message comes first, as a turn of its own.
+    belongs to the last turn of the user. A system message comes first, as a turn of its own, then earlier
+    turns, which are messages or pairs of a text of the user and its answer.
 
     Args:
       fields: the row.
@@ -43,6 +46,11 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
     for name in CONTEXT_COLUMNS:
         if name != column and (text := _joined(fields, name, where)):
             turns = _with_context(turns, text)
+    for name in HISTORY_COLUMNS:
+        if name != column and (earlier := _history(fields, name, where)):
+            place = sum(role == "system" for role, _ in turns[:1])
+            if turns[place : place + len(earlier)] != earlier:
+                turns = [*turns[:place], *earlier, *turns[place:]]
     for name in reversed(SYSTEM_COLUMNS):
         if name != column and (text := _joined(fields, name, where)) and ("system", text) != turns[0]:
             turns = [("system", text), *turns]
@@ -50,10 +58,32 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
 
 
 def _turns(fields: Mapping[str, Any], column: str, where: str) -> list[Turn]:
-    messages = listed_messages(fields.get(column), f"{where}, column {column}")
-    if messages is None:
+    value = fields.get(column)
+    if not isinstance(value, list | tuple):
         return [("user", required_text(fields, column, where))]
-    turns = flat_turns(messages, f"{where}, column {column}")
+    return _valid(flat_turns(value, f"{where}, column {column}"), column, where)
+
+
+def _history(fields: Mapping[str, Any], name: str, where: str) -> list[Turn]:
+    """Returns the turns of a column of earlier turns."""
+    value, named = fields.get(name), f"{where}, column {name}"
+    if is_absent(value) or (isinstance(value, str) and not value.strip()):
+        return []
+    if isinstance(value, str):
+        if turns := transcript_turns(value):
+            return _valid(turns, name, where)
+        value = written_list(value, named)
+    if not isinstance(value, list | tuple):
+        raise SteError("data_invalid", f"{named}: expected messages, not a {type(value).__name__}")
+    if all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in value):
+        roles = ("user", "assistant")
+        value = [
+            {"role": role, "content": text} for pair in value for role, text in zip(roles, pair, strict=True)
+        ]
+    return _valid(flat_turns(value, named), name, where) if value else []
+
+
+def _valid(turns: Sequence[Turn], column: str, where: str) -> list[Turn]:
     return [(valid_unicode(role, column, where), valid_unicode(text, column, where)) for role, text in turns]
 
 

@@ -3,8 +3,8 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from ste_jax.data.fields import is_absent, optional_name
 from ste_jax.errors import SteError
@@ -14,14 +14,16 @@ Fields = Mapping[str, Any]
 # Numbers of which the sign says which response is better: negative the first one.
 SIGNED_COLUMNS = ("overall_preference", "preference_strength")
 ONE_HOT_COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")
+LABEL_COLUMNS = ("label", "winner", *SIGNED_COLUMNS, *ONE_HOT_COLUMNS)
 _ONE_HOT: tuple[Outcome, ...] = ("A", "B", "tie")
-VOTE_COLUMN = re.compile(r"annotator_?\d+")
+_VOTE_COLUMN = re.compile(r"annotator_?\d+")
 _NUMBERED: dict[str, Outcome] = {"0": "tie", "1": "A", "2": "B"}
 _NAMED: dict[str, Outcome] = {
     **dict.fromkeys(("a", "model_a", "response_a", "a>b", "a>>b", "b<a", "b<<a"), "A"),
     **dict.fromkeys(("b", "model_b", "response_b", "b>a", "b>>a", "a<b", "a<<b"), "B"),
     **dict.fromkeys(("tie", "a=b", "b=a", "a==b", "b==a", "[[c]]", "both_bad", "bothbad"), "tie"),
 }
+Majority = Outcome | Literal["split"]
 _SIGNS = str.maketrans({"≻": ">", "≺": "<", "≫": ">>", "≪": "<<"})
 EXPECTED = "'A', 'B' or 'tie'"
 _UNCLEAR = (
@@ -90,21 +92,26 @@ def one_hot_label(fields: Fields, where: str) -> Outcome | None:
     return found[0]
 
 
-def voted_label(fields: Fields, columns: tuple[str, ...], where: str) -> Outcome | None:
+def vote_majority(fields: Fields, where: str) -> Majority | None:
     """Returns the label that most of several people gave: 1 and 2 for the responses, 0 for a tie.
 
-    Without a majority for one of the three it is a tie; it is None where nobody voted.
+    It is "split" without a majority for one of the three, and None where nobody voted.
     """
     votes: Counter[Outcome] = Counter()
-    for name in columns:
+    for name in vote_columns(fields):
         if (value := _number(fields, name, where)) is not None:
             if value not in (0, 1, 2):
                 raise SteError("data_invalid", f"{where}: the {name} is {value:g}, expected 0, 1 or 2")
             votes[_NUMBERED[f"{value:.0f}"]] += 1
-    if not votes:
-        return None
     ranked = votes.most_common(2)
-    return ranked[0][0] if len(ranked) == 1 or ranked[0][1] > ranked[1][1] else "tie"
+    if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
+        return "split"
+    return ranked[0][0] if ranked else None
+
+
+def vote_columns(columns: Iterable[str]) -> tuple[str, ...]:
+    """Returns the columns that hold one vote each, such as annotator1."""
+    return tuple(name for name in columns if _VOTE_COLUMN.fullmatch(name))
 
 
 def _number(fields: Fields, name: str, where: str) -> float | None:

@@ -1,25 +1,18 @@
 """Reads chat messages in their published forms, and flattens them to the one text that a judge sees."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ste_jax.data.fields import written_list
 from ste_jax.errors import SteError
 
 Turn = tuple[str, str]
-# Roles of ShareGPT and HH-RLHF by those of chat templates.
+# Names that data sets give to the roles of chat templates.
 _ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
+    "system": "system",
+    **dict.fromkeys(("user", "human", "prompter", "instruction", "inst"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai", "response", "/inst"), "assistant"),
 }
-_NAMES = (("role", "content"), ("from", "value"))
-# The beginning of a list of dicts, also one of numpy.
-_WRITTEN = re.compile(r"\s*(?:array\(\s*)?\[\s*\{")
-_TRANSCRIPT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+ROLE_NAMES = tuple(name for name in _ROLES if name.isalpha())
 
 
 def flatten_messages(messages: Sequence[Any], where: str = "messages") -> str:
@@ -55,37 +48,9 @@ def flat_turns(messages: Sequence[Any], where: str = "messages") -> list[Turn]:
     return [_turn(message, f"{where}, message {number}") for number, message in enumerate(messages, 1)]
 
 
-def listed_messages(value: Any, where: str) -> Sequence[Any] | None:
-    """Returns a list of messages, also one written as text (see `written_list`); None for any other value.
-
-    Raises:
-      SteError: "data_invalid", if a text begins like a list of messages and cannot be read as one.
-    """
-    if isinstance(value, list | tuple):
-        return value
-    if not isinstance(value, str) or not _begins_messages(value):
-        return None
-    messages = written_list(value, where)
-    keys = [one.keys() for one in messages if isinstance(one, dict)]
-    return messages if any(one >= set(names) for one in keys for names in _NAMES) else None
-
-
-def _begins_messages(text: str) -> bool:
-    return bool(_WRITTEN.match(text)) and any(
-        all(re.search(rf"""["']{name}["']\s*:""", text) for name in names) for names in _NAMES
-    )
-
-
-def transcript_turns(text: str) -> list[Turn] | None:
-    """Returns the turns of a transcript of HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ..."), or None.
-
-    Without the blank line at its beginning it needs turns of both: an answer may begin with "Human:".
-    """
-    before, *parts = _TRANSCRIPT.split(text)
-    roles = [_ROLES.get(name.lower(), name.lower()) for name in parts[::2]]
-    if before or not roles or (len(set(roles)) < 2 and not text.startswith("\n\n")):
-        return None
-    return [(role, content.removeprefix(" ")) for role, content in zip(roles, parts[1::2], strict=True)]
+def known_role(name: str) -> str:
+    """Returns the role of chat templates that a name means, in any case; other names as they are."""
+    return _ROLES.get(name.strip().lower(), name)
 
 
 def divided(a: Sequence[Turn], b: Sequence[Turn], where: str) -> tuple[list[Turn], list[Turn], list[Turn]]:
@@ -122,7 +87,7 @@ def _turn(message: Any, where: str) -> Turn:
         content = "".join(_part(part, where) for part in content)
     if not isinstance(content, str):
         raise SteError("data_invalid", f"{where}: the content is a {type(content).__name__}, expected text")
-    return (role if names[0] == "role" else _ROLES.get(role, role)), content
+    return known_role(role), content
 
 
 def _part(part: Any, where: str) -> str:

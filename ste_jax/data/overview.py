@@ -1,20 +1,30 @@
 """What the readers make of a file: its kind, its columns and its first records, for `ste data`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from etils import epath
+
+from ste_jax.data.cells import begins_conversation
 from ste_jax.data.comparisons import (
     comparisons_of,
-    pair_shape,
     read_rankings,
     read_scorings,
     without_identical,
 )
-from ste_jax.data.files import stem
+from ste_jax.data.files import shard_count, stem
 from ste_jax.data.header import likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS
-from ste_jax.data.pair_shapes import PROMPT_COLUMNS, find_shape, known_columns
+from ste_jax.data.meant_columns import meant_responses
+from ste_jax.data.pair_shapes import (
+    PROMPT_COLUMNS,
+    RESPONSE_COLUMNS,
+    find_shape,
+    known_columns,
+    pair_shape,
+)
+from ste_jax.data.repeated_prompts import repeats_prompt
 from ste_jax.data.rows import Table, read_table
 from ste_jax.data.sources import columns_left_out, instructions_of
 from ste_jax.records import Comparison
@@ -49,14 +59,24 @@ def overview(path: str) -> Overview:
     Raises:
       SteError: as the reader of the kind of rows that it holds.
     """
-    table = read_table(path, text_lines=True)
+    found = _overview(read_table(path, text_lines=True))
+    others = 0 if epath.Path(path).expanduser().is_dir() else shard_count(path) - 1
+    return found._replace(counts={**found.counts, "other parts of the data set, which are not read,": others})
+
+
+def _overview(table: Table) -> Overview:
     # A name that is almost a known one counts for it, so that the reader of its kind refuses it.
-    columns = likely_columns(table.columns, known_columns() | {"response", "responses", "baseline"})
-    if find_shape(columns):
+    known = known_columns() | {"response", "responses", "baseline"}
+    columns = likely_columns(table.columns, known)
+    if find_shape(columns) or meant_responses(table.columns, known):
         return _pairs(table)
     if "responses" in columns:
         return _rankings(table)
-    return _scorings(table) if _is_scored(table, columns) else _instructions(table)
+    if _is_scored(table, columns):
+        return _scorings(table)
+    # One response of a pair: the reader of pairs names the other one. A chosen response alone is an answer.
+    is_half = any(name in columns for pair in RESPONSE_COLUMNS for name in pair if name != "chosen")
+    return _pairs(table) if is_half else _instructions(table)
 
 
 def _is_scored(table: Table, columns: Sequence[str]) -> bool:
@@ -72,6 +92,7 @@ def _pairs(table: Table) -> Overview:
     if all(pair.label for pair in pairs):
         comparisons_of(table, labels="required")
     labels = Counter(pair.label for pair in pairs)
+    texts = {text for pair in pairs for text in (pair.instruction, pair.response_a, pair.response_b)}
     prompt = shape.prompt or "what both begin with"
     label = "that of the chosen response" if shape.by_choice else ", ".join(shape.label) or "missing"
     known = {*shape.used, *_OPTIONAL}
@@ -87,6 +108,10 @@ def _pairs(table: Table) -> Overview:
             "without a label": labels[None],
             "repeated": _repeated(pairs),
             "labelled A or B with equal responses": without_identical(pairs)[1],
+            "whose responses repeat the prompt": sum(
+                repeats_prompt(pair.instruction, (pair.response_a, pair.response_b)) for pair in pairs
+            ),
+            **_texts_kept(table, (shape.prompt, *shape.responses), texts),
         },
         first=[
             {
@@ -122,6 +147,16 @@ def _rankings(table: Table) -> Overview:
     )
 
 
+def _texts_kept(table: Table, columns: Sequence[str], read: Collection[str]) -> dict[str, int]:
+    """Returns the count of cells that begin like conversations and are read as the texts that they are."""
+    cells = (row.fields.get(name) for row in table.rows for name in columns)
+    kept = sum(
+        isinstance(cell, str) and (cell in read or cell.strip() in read) and begins_conversation(cell)
+        for cell in cells
+    )
+    return {"texts that begin like conversations": kept}
+
+
 def _scorings(table: Table) -> Overview:
     scorings = read_scorings(table.path)
     known = {*PROMPT_COLUMNS, "response", "baseline", *_OPTIONAL}
@@ -130,7 +165,15 @@ def _scorings(table: Table) -> Overview:
         used=[name for name in table.columns if name in known],
         others=[name for name in table.columns if name not in known],
         fate="passed through to results",
-        counts={"rows": len(scorings), "with a baseline": sum(row.baseline is not None for row in scorings)},
+        counts={
+            "rows": len(scorings),
+            "with a baseline": sum(row.baseline is not None for row in scorings),
+            **_texts_kept(
+                table,
+                (*PROMPT_COLUMNS, "response", "baseline"),
+                {text for row in scorings for text in (row.instruction, row.response, row.baseline) if text},
+            ),
+        },
         first=[
             {"id": row.id, "instruction": row.instruction, "response": row.response}
             | ({} if row.baseline is None else {"baseline": row.baseline})
@@ -147,7 +190,11 @@ def _instructions(table: Table) -> Overview:
         used=[name for name in table.columns if name not in left_out],
         others=left_out,
         fate="not read",
-        counts={"rows": len(instructions), "different texts": len({one.text for one in instructions})},
+        counts={
+            "rows": len(instructions),
+            "different texts": len({one.text for one in instructions}),
+            **_texts_kept(table, table.columns, {one.text for one in instructions}),
+        },
         first=[
             {"id": one.id, "source": one.source, "instruction": one.text} for one in instructions[:_SHOWN]
         ],

@@ -7,36 +7,32 @@ the label. A chosen and a rejected response are placed as A and B by a hash of t
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from ste_jax.data.fields import is_absent, required_text, written_list
-from ste_jax.data.header import shown
+from ste_jax.data.cells import (
+    as_prompt,
+    begins_texts,
+    hold_conversations,
+    read_conversation,
+    read_texts,
+    readable_conversation,
+)
+from ste_jax.data.fields import is_absent, required_text
+from ste_jax.data.header import check_header, likely_columns, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS
-from ste_jax.data.labels import (
-    ONE_HOT_COLUMNS,
-    SIGNED_COLUMNS,
-    VOTE_COLUMN,
-    label_of,
-    one_hot_label,
-    signed_label,
-    voted_label,
-)
-from ste_jax.data.messages import (
-    Turn,
-    divided,
-    flat_turns,
-    joined_turns,
-    listed_messages,
-    transcript_turns,
-)
+from ste_jax.data.labels import LABEL_COLUMNS, ONE_HOT_COLUMNS, vote_columns
+from ste_jax.data.meant_columns import meant_responses
+from ste_jax.data.messages import Turn, divided, flat_turns, joined_turns
+from ste_jax.data.row_labels import CHOSEN, refuse_labels, row_label
+from ste_jax.data.rows import Table
+from ste_jax.data.transcripts import transcript_turns
 from ste_jax.errors import SteError
 from ste_jax.records import Label, Outcome
 
+Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
 PROMPT_COLUMNS = ("instruction", "prompt", "question", "context", "input")
-CHOSEN = ("chosen", "rejected")
 _NUMBERED = (("response1", "response2"), ("response_1", "response_2"), ("output_1", "output_2"))
 _CONVERSATIONS = ("conversation_a", "conversation_b")
 RESPONSE_COLUMNS = (
@@ -46,11 +42,11 @@ RESPONSE_COLUMNS = (
     _CONVERSATIONS,
     CHOSEN,
 )
-# Columns of a label that name a response.
-SIDE_COLUMNS = ("label", "winner", *ONE_HOT_COLUMNS)
-LABEL_COLUMNS = ("label", "winner", *SIGNED_COLUMNS, *ONE_HOT_COLUMNS)
-# The beginning of a list of texts.
-_TEXTS = re.compile(r"""\s*\[\s*(["']|null\b|None\b)""")
+_EXPECTED = (
+    "pairs: instruction (or prompt, question), response_a, response_b and label (A, B or tie); or a "
+    "published form, such as prompt, chosen, rejected"
+)
+OPTIONAL_COLUMNS = ("label", "prompt_id", "reference", "subset", "category")
 # Columns that say who gave a label: several rows of one pair are then votes, which may differ.
 VOTER_COLUMNS = frozenset(("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id"))
 
@@ -64,12 +60,16 @@ class PairShape:
       responses: columns of the first and the second, or the chosen and the rejected response.
       label: columns of the label; none for a chosen and a rejected response.
       has_votes: True if the rows are votes of several people on the same pairs.
+      has_conversations: True if at least half of the responses begin like conversations.
+      has_turns: True if at least half of the rows are lists of texts by turn, as in the table of the arena.
     """
 
     prompt: str
     responses: tuple[str, str]
     label: tuple[str, ...]
     has_votes: bool
+    has_conversations: bool = False
+    has_turns: bool = False
 
     @property
     def by_choice(self) -> bool:
@@ -98,6 +98,41 @@ def find_shape(columns: Sequence[str]) -> PairShape | None:
     )
 
 
+def with_forms(shape: PairShape, table: Table) -> PairShape:
+    """Returns a shape with the forms in which the cells of the table hold the responses."""
+    rows = [row.fields for row in table.rows]
+    turns = [_has_turns(row, shape) for row in rows]
+    return dataclasses.replace(
+        shape,
+        has_conversations=hold_conversations(row.get(name) for row in rows for name in shape.responses),
+        has_turns=2 * sum(turns) >= len(rows),
+    )
+
+
+def pair_shape(table: Table, labels: Labels) -> PairShape:
+    """Returns the shape of a table of pairs.
+
+    Raises:
+      SteError: "data_invalid" with the columns that were found and those expected.
+    """
+    known = known_columns()
+    shape = find_shape(likely_columns(table.columns, known))
+    meant = {} if shape else meant_responses(table.columns, known)
+    required: list[tuple[str, Sequence[str]]] = []
+    if not shape:
+        named = {*table.columns, *meant.values()}
+        # The responses of which there is one, or the usual ones.
+        pair = max(RESPONSE_COLUMNS, key=lambda pair: len(named & {*pair}))
+        required += [(name, [name]) for name in pair]
+    if not (shape and (shape.prompt or shape.from_conversations)):
+        required.append(("instruction", PROMPT_COLUMNS))
+    if labels == "required" and not (shape and (shape.label or shape.by_choice)):
+        required.append(("label", LABEL_COLUMNS))
+    check_header(table, known, required, _EXPECTED, meant)
+    assert shape, "check_header refuses a table without responses"
+    return shape
+
+
 def native_row(row: Fields, shape: PairShape, where: str) -> dict[str, Any]:
     """Returns a row with the columns `instruction`, `response_a`, `response_b` and `label`.
 
@@ -106,7 +141,12 @@ def native_row(row: Fields, shape: PairShape, where: str) -> dict[str, Any]:
     Raises:
       SteError: "data_invalid", if the row is not of the shape.
     """
-    label: Outcome | None = _label(row, shape, where)
+    label: Outcome | None = None
+    if shape.by_choice:
+        refuse_labels(row, where)
+    else:
+        numbered = shape.responses in _NUMBERED
+        label = row_label(row, shape.label, shape.responses, where, numbered=numbered)
     consumed = {shape.prompt, *shape.responses, "label"}
     others = {name: value for name, value in row.items() if name not in consumed}
     prompt, first, second = _texts(row, shape, where)
@@ -124,58 +164,32 @@ def placed(key: str, chosen: str, rejected: str) -> tuple[str, str, Label]:
 
 
 def _label_columns(columns: Sequence[str], responses: tuple[str, str]) -> tuple[str, ...]:
-    """Returns the columns of the label in all its published forms; votes count where there is no other."""
+    """Returns the columns of the label in all its published forms."""
     if responses == CHOSEN:
         return ()
-    found = tuple(name for name in LABEL_COLUMNS if name in columns)
-    return found or tuple(name for name in columns if VOTE_COLUMN.fullmatch(name))
-
-
-def _label(row: Fields, shape: PairShape, where: str) -> Outcome | None:
-    """Returns the label of a row: the first that is there, which no other one may contradict."""
-    if shape.by_choice:
-        given = [name for name in SIDE_COLUMNS if not is_absent(row.get(name)) and row.get(name) != ""]
-        if given:
-            raise SteError(
-                "data_invalid",
-                f"{where}: both {' and '.join(CHOSEN)} and {given[0]}; remove what is not meant",
-            )
-        return None
-    found: Outcome | None = None
-    first = ""
-    for name in shape.label:
-        try:
-            label = _label_in(row, name, shape, where)
-        except SteError:
-            if found is None:
-                raise
-            continue  # such as the name of a model in `winner`
-        if found and label not in (None, found):
-            raise SteError(
-                "data_invalid",
-                f"{where}: the labels of {first} and {name} are different ({found}, {label}); "
-                "remove what is not meant",
-            )
-        found, first = found or label, first if found else name
-    return found
-
-
-def _label_in(row: Fields, name: str, shape: PairShape, where: str) -> Outcome | None:
-    if name in SIGNED_COLUMNS:
-        return signed_label(row, name, where)
-    if name in ONE_HOT_COLUMNS:
-        return one_hot_label(row, where)
-    if VOTE_COLUMN.fullmatch(name):
-        return voted_label(row, shape.label, where)
-    return label_of(row, name, where, numbered=shape.responses in _NUMBERED)
+    return (*(name for name in LABEL_COLUMNS if name in columns), *vote_columns(columns))
 
 
 def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
     """Returns the prompt (text or messages) and both responses of a row."""
-    if turns := _arena_turns(row, shape, where):
+    if turns := _turns_by_text(row, shape, where):
         return _parted(*turns, where)
+    if shape.has_conversations or not all(isinstance(row.get(name), str) for name in shape.responses):
+        return _answered(row, shape, [_side(row, name, where) for name in shape.responses], where)
+    texts = [required_text(row, name, where) for name in shape.responses]
+    # In a table of texts, both responses of a row are conversations with the same prompt, or none is one.
+    sides = [readable_conversation(text, where) for text in texts]
+    if all(sides):
+        try:
+            return _answered(row, shape, sides, where)
+        except SteError:
+            pass
+    return _answered(row, shape, texts, where)
+
+
+def _answered(row: Fields, shape: PairShape, sides: Sequence[Any], where: str) -> tuple[Any, str, str]:
+    """Returns the prompt and the responses, which are texts, or turns with or without the prompt."""
     first, second = shape.responses
-    sides = [_side(row, name, where) for name in shape.responses]
     whole = [isinstance(side, list) and side[0][0] != "assistant" for side in sides]
     if all(whole):
         prompt, *responses = _parted(sides[0], sides[1], where)
@@ -188,45 +202,27 @@ def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
             f"responses to a column {', '.join(PROMPT_COLUMNS[:3])}; found the columns: {shown(row)}",
         )
     a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
-    value, turns = row.get(shape.prompt), _prompt(row, shape.prompt, where)
-    # Messages stay as they are: the hash that places the responses is of the text of the file.
-    return (_messages(turns) if isinstance(value, str) and isinstance(turns, list) else value), a, b
-
-
-def _prompt(row: Fields, column: str, where: str) -> Any:
-    """Returns the turns of a prompt that is a conversation, any other value as it is."""
-    value, named = row.get(column), f"{where}, column {column}"
-    if (messages := listed_messages(value, named)) is not None:
-        return flat_turns(messages, named)
-    turns = transcript_turns(value) if isinstance(value, str) else None
-    # A transcript ends with the name of who answers.
-    return turns[:-1] if turns and not turns[-1][1].strip() else turns or value
+    return row.get(shape.prompt), a, b
 
 
 def _side(row: Fields, name: str, where: str) -> str | list[Turn]:
     """Returns a response as text, or a conversation as turns."""
-    messages = listed_messages(row.get(name), f"{where}, column {name}")
-    if messages is not None:
-        return flat_turns(messages, f"{where}, column {name}")
-    text = required_text(row, name, where)
-    return transcript_turns(text) or text
+    turns = read_conversation(row.get(name), f"{where}, column {name}")
+    return turns or required_text(row, name, where)
 
 
 def _parted(a: Any, b: Any, where: str) -> tuple[list[dict[str, str]], str, str]:
     prompt, first, second = divided(a, b, where)
-    return _messages(prompt), joined_turns(first), joined_turns(second)
-
-
-def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in turns]
+    return as_prompt(prompt), joined_turns(first), joined_turns(second)
 
 
 def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: str) -> None:
     """Refuses a row whose prompt is not part of what its conversations begin with."""
-    value = _prompt(row, column, where) if column else None
+    value = row.get(column) if column else None
     if is_absent(value) or value == "":
         return
-    texts = [text for _, text in value] if isinstance(value, list) else [value]
+    turns = flat_turns(value, where) if isinstance(value, list) else transcript_turns(str(value))
+    texts = [message["content"] for message in as_prompt(turns)] if turns else [value]
     contents = {message["content"].strip() for message in found}
     if not all(isinstance(text, str) and text.strip() in contents for text in texts):
         raise SteError(
@@ -235,15 +231,38 @@ def _check_prompt(row: Fields, column: str, found: list[dict[str, str]], where: 
         )
 
 
-def _arena_turns(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]] | None:
-    """Returns the conversations of a row of the arena's table, if its prompt is a list of texts."""
-    if not shape.prompt or shape.from_conversations or not set(shape.label) & set(ONE_HOT_COLUMNS):
-        return None
-    prompt = row.get(shape.prompt)
-    is_list = isinstance(prompt, list) and all(item is None or isinstance(item, str) for item in prompt)
-    if not is_list and not (isinstance(prompt, str) and _TEXTS.match(prompt)):
-        return None
-    prompts, first, second = (_turn_texts(row, name, where) for name in (shape.prompt, *shape.responses))
+def _has_turns(row: Fields, shape: PairShape) -> bool:
+    """Returns True if the prompt and both responses begin like lists of texts.
+
+    In the table of the arena, which has the columns `ONE_HOT_COLUMNS`, the responses suffice.
+    """
+    if not shape.prompt or shape.responses == _CONVERSATIONS:
+        return False
+    found = [begins_texts(row.get(name)) for name in (shape.prompt, *shape.responses)]
+    return all(found) or (all(found[1:]) and bool(set(shape.label) & set(ONE_HOT_COLUMNS)))
+
+
+def _turns_by_text(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]] | None:
+    """Returns the conversations of a row whose prompt and responses are lists of texts by turn.
+
+    In a table of other rows, such a row may also be texts that are lists.
+    """
+    names = (shape.prompt, *shape.responses)
+    found = [begins_texts(row.get(name)) for name in names]
+    if not shape.has_turns:
+        if not all(found) or not _has_turns(row, shape):
+            return None
+        try:
+            return _exchanges(row, shape, where)
+        except SteError:
+            if all(isinstance(row.get(name), str) for name in names):
+                return None
+            raise
+    return _exchanges(row, shape, where) if any(found) else None
+
+
+def _exchanges(row: Fields, shape: PairShape, where: str) -> tuple[list[Turn], list[Turn]]:
+    prompts, first, second = (read_texts(row.get(n), n, where) for n in (shape.prompt, *shape.responses))
     if not len(prompts) == len(first) == len(second):
         raise SteError(
             "data_invalid", f"{where}: the prompt and the responses have different numbers of turns"
@@ -259,16 +278,7 @@ def _exchange(prompt: str | None, answer: str | None) -> list[Turn]:
     return [("user", prompt or ""), ("assistant", answer or "")]
 
 
-def _turn_texts(row: Fields, name: str, where: str) -> list[str | None]:
-    """Returns the texts of a column by turn; a missing one is empty."""
-    value = row.get(name)
-    value = written_list(value, f"{where}, column {name}") if isinstance(value, str) else value
-    if isinstance(value, list) and value and all(item is None or isinstance(item, str) for item in value):
-        return value
-    raise SteError("data_invalid", f"{where}: the column {name} must be a list of texts, as the prompt is")
-
-
 def known_columns() -> frozenset[str]:
     """Returns the names of all columns with a meaning in a table of pairs."""
     pairs = {name for pair in RESPONSE_COLUMNS for name in pair}
-    return frozenset((*PROMPT_COLUMNS, *pairs, *LABEL_COLUMNS, *JOINED_COLUMNS))
+    return frozenset(("id", *OPTIONAL_COLUMNS, *PROMPT_COLUMNS, *pairs, *LABEL_COLUMNS, *JOINED_COLUMNS))

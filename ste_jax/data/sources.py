@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 import ste_jax
+from ste_jax.data.cells import with_conversations
 from ste_jax.data.comparisons import read_comparisons
 from ste_jax.data.fields import optional_name, unique_id
 from ste_jax.data.files import stem
@@ -24,8 +25,10 @@ from ste_jax.records import Instruction
 
 STARTER = "starter"
 TEXT_FIELDS = ("instruction", "prompt", "text", "question")
-# Whole conversations: the answer at the end of one is no part of the instruction.
+# Conversations. In these columns and in `text` they are whole: the answer at the end is no part of the
+# instruction.
 MESSAGE_FIELDS = ("messages", "conversations", "conversation")
+_ANSWERED = ("text", *MESSAGE_FIELDS)
 _KNOWN = frozenset(("id", "source", *TEXT_FIELDS, *MESSAGE_FIELDS, *JOINED_COLUMNS))
 _TFDS = "tfds:"
 _log = logging.getLogger(__name__)
@@ -73,6 +76,7 @@ def instructions_of(table: Table, name: str) -> list[Instruction]:
     """
     fields = (*TEXT_FIELDS, *MESSAGE_FIELDS)
     check_header(table, _KNOWN, [("text", fields)], f"one of the columns {', '.join(fields)}")
+    table = with_conversations(table, [name for name in fields if name in table.columns], _ANSWERED)
     instructions, seen = [], {}
     for row in table.rows:
         identifier = unique_id(row.fields, f"instruction-{name}-{row.number}", row.where, seen)
@@ -149,7 +153,7 @@ def _text(row: Row, fields: Sequence[str]) -> str:
         raise SteError(
             "data_invalid", f"{row.where}: no text; expected one of the columns {', '.join(fields)}"
         )
-    return instruction_text(row.fields, field, row.where, answered=field in MESSAGE_FIELDS)
+    return instruction_text(row.fields, field, row.where, answered=field in _ANSWERED)
 
 
 def _field(row: Row, fields: Sequence[str]) -> str | None:

@@ -86,11 +86,75 @@ def test_repeated_pairs_are_counted(tmp_path):
         (["Prompt", "Responses"], ["'Prompt'", "'Responses'"]),
         (["Prompt", "Response", "Baseline"], ["'Prompt'", "'Response'", "'Baseline'"]),
         (["Prompt", "Source"], ["'Prompt'", "'Source'"]),
+        (["prompt", "choosen", "rejected"], ["'choosen' to 'chosen'"]),
+        (["prompt", "chosen", "rejcted"], ["'rejcted' to 'rejected'"]),
+        (["Prompt", "Choosen", "rejected"], ["'Prompt' is not 'prompt'", "'Choosen' to 'chosen'"]),
+        (["prompt", "chosen_response", "rejected_response"], ["'chosen_response' to 'chosen'"]),
+        (
+            ["prompt", "preferred", "dispreferred"],
+            ["'preferred' to 'chosen'", "'dispreferred' to 'rejected'"],
+        ),
+        (["prompt", "answer_a", "answer_b", "winner"], ["'answer_a' to 'response_a'", "'answer_b'"]),
+        (["instruction", "output_a", "output_b", "label"], ["'output_a' to 'response_a'", "'output_b'"]),
+        (["question", "completion1", "completion2"], ["'completion1' to 'response_a'", "'completion2'"]),
+        (["prompt", "model_a_reply", "model_b_reply"], ["'model_a_reply' to 'response_a'"]),
+        (["prompt", "answerLeft", "answerRight"], ["'answerLeft' to 'response_a'", "'answerRight'"]),
+        (["prompt", "response_a", "reponse_b"], ["'reponse_b' to 'response_b'"]),
+        (["instruction", "response_a", "response_A"], ["response_b", "'response_a' and 'response_A'"]),
+        (["prompt", "response_A", "response_b"], ["'response_A' is not 'response_a'"]),
+        (["prompt", "response_1", "label"], ["response_2"]),
+        (["prompt", "rejected"], ["chosen"]),
     ],
 )
 def test_names_that_are_almost_known_keep_their_kind(tmp_path, names, places):
     with raises("data_invalid", "f.jsonl, line 1", *places):
         shown(tmp_path, dict.fromkeys(names, "x"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["question", "option_a", "option_b", "answer"],
+        ["question", "answer_a", "answer_b", "answer_c"],
+        ["prompt", "chosen"],
+        ["text", "score_response_a", "score_response_b"],
+        ["prompt", "model_a", "model_b", "winner"],
+        ["instruction", "response_id", "response_en"],
+        ["instruction", "input", "output"],
+    ],
+)
+def test_other_columns_are_those_of_instructions(tmp_path, names):
+    assert overview_kind(tmp_path, names) == "f.jsonl: instructions"
+
+
+def overview_kind(tmp_path: Path, names: list[str]) -> str:
+    return shown(tmp_path, dict.fromkeys(names, "x"))[0]
+
+
+def test_texts_that_may_be_read_wrongly_are_counted(tmp_path):
+    row = {"prompt": "Name it.", "response_a": "a", "response_b": "b"}
+    code, user = '[{"role": "user", "content": get()}]', '{"user": 1, "assistant": 2}'
+    rows = [row | {"prompt": f"Task {number}."} for number in range(6)]
+    quoted = {"prompt": "Name a river.", "response_a": "Name a river. Po", "response_b": "Name a river. Don"}
+    counts = shown(tmp_path, *rows, row | {"response_b": code}, row | {"prompt": user}, quoted)[1]
+    assert "texts that begin like conversations 2" in counts
+    assert "whose responses repeat the prompt 1" in counts
+    assert "begin like" not in shown(tmp_path, *rows)[1]
+    assert (
+        "begin like conversations 1" in shown(tmp_path, {"prompt": "a"}, {"prompt": "b"}, {"prompt": code})[1]
+    )
+    scored = [{"prompt": "Q?", "response": text} for text in ("a", "b", code)]
+    assert "begin like conversations 1" in shown(tmp_path, *scored)[1]
+
+
+def test_one_part_of_several_is_shown_as_such(tmp_path):
+    row = {"prompt": "Q?"}
+    assert (
+        "other parts of the data set, which are not read, 2"
+        in shown(tmp_path, row, name="train-00001-of-00003.jsonl")[1]
+    )
+    assert "parts" not in shown(tmp_path, row, name="train-00000-of-00001.jsonl")[1]
+    assert "parts" not in shown(tmp_path, row, name="list_of_3.jsonl")[1]
 
 
 def test_no_text_of_a_file_reaches_the_terminal_as_a_control(tmp_path):

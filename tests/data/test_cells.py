@@ -1,13 +1,15 @@
 """Lists that stand in cells as text, as tables in CSV have them."""
 
+import collections
 import csv
 import json
 from pathlib import Path
 
 import pytest
 
-from ste_jax.data.comparisons import load_pairs, read_comparisons, read_rankings
+from ste_jax.data.comparisons import load_pairs, read_comparisons, read_rankings, read_scorings
 from ste_jax.data.sources import read_instructions
+from tests.data.pair_files import read
 from tests.errors import raises
 
 GOOD = {"role": "assistant", "content": "yes"}
@@ -85,3 +87,171 @@ def test_one_broken_cell_of_an_arena_row_is_refused(tmp_path, column, cell):
     plain = row | {"prompt": "List?", "response_a": cell, "response_b": "no"}
     (pair,) = read_comparisons(sheet(tmp_path / "b.csv", plain), labels="required")
     assert (pair.instruction, pair.chosen) == ("List?", cell)
+
+
+# ---- other written forms of conversations -------------------------------------
+
+ASK = [{"role": "user", "content": "Which river?"}]
+SAID = [{"role": "assistant", "content": "The Po."}]
+
+
+def test_tuples_of_messages_are_read(tmp_path):
+    row = {"prompt": str(tuple(ASK)), "chosen": str(tuple(SAID)), "rejected": "No."}
+    (pair,) = read_comparisons(sheet(tmp_path / "t.csv", row), labels="required")
+    assert (pair.instruction, pair.chosen, pair.rejected) == ("Which river?", "The Po.", "No.")
+    (one,) = read_instructions(sheet(tmp_path / "m.csv", {"messages": str((*ASK, *SAID))}))
+    assert one.text == "Which river?"
+
+
+FORMS = [
+    str(ASK[0]),
+    json.dumps(ASK[0]),
+    str([ASK]),
+    str([collections.OrderedDict(ASK[0])]),
+    str(collections.OrderedDict(ASK[0])),
+    f"deque({ASK})",
+    str(json.dumps(ASK).encode()),
+    str(b"Which river?"),
+    json.dumps(json.dumps(ASK)),
+    json.dumps({"messages": ASK}),
+    json.dumps({"conversations": [{"from": "human", "value": "Which river?"}]}),
+    json.dumps([{"speaker": "user", "text": "Which river?"}]),
+    json.dumps([{"author": "human", "utterance": "Which river?"}]),
+    str([("user", "Which river?"), ("assistant", "The Po.")]),
+    json.dumps([["human", "Which river?"]]),
+    json.dumps([{"user": "Which river?"}, {"assistant": "The Po."}]),
+    json.dumps({"user": "Which river?", "assistant": "The Po."}),
+    "[{role: 'user', content: 'Which river?'}]",
+    "[ChatMessage(role='user', content='Which river?')]",
+]
+
+
+@pytest.mark.parametrize("cell", FORMS)
+def test_conversations_in_forms_that_are_not_read_are_refused_by_name(tmp_path, cell):
+    fine = {"prompt": "Q?", "chosen": "yes", "rejected": "no"}
+    for column, reader in (
+        ("prompt", load_pairs),
+        ("rejected", load_pairs),
+        ("prompt", read_instructions),
+        ("messages", read_instructions),
+    ):
+        row = {column: cell} if reader is read_instructions else fine | {column: cell}
+        with raises("data_invalid", "f.csv, line 2", column):
+            reader(sheet(tmp_path / "f.csv", row))
+    with raises("data_invalid", "f.csv, line 2", "prompt"):
+        read_rankings(sheet(tmp_path / "f.csv", {"prompt": cell, "responses": '["a", "b"]'}))
+    for row in ({"prompt": "Q?", "response": cell}, {"prompt": "Q?", "response": "a", "baseline": cell}):
+        with raises("data_invalid", "f.csv, line 2", list(row)[-1]):
+            read_scorings(sheet(tmp_path / "f.csv", row))
+    with raises("data_invalid", "f.csv, line 2", "responses"):
+        read_rankings(sheet(tmp_path / "f.csv", {"prompt": "Q?", "responses": json.dumps([cell, cell])}))
+
+
+CODE = [
+    "[{'role': 'admin'}]",
+    "[{'role': 'user', 'content': 'x'}]",
+    '{"messages": [{"role": "user", "content": open("x")}]}',
+    "b'abc'",
+    "[('user', 'bob')]",
+    "<|im_start|>user\nhi<|im_end|>",
+    "User: hi\nBot: hello",
+]
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("column", ["prompt", "response_a", "response_b"])
+def test_code_in_a_column_of_texts_is_text(tmp_path, code, column):
+    rows = [
+        {"prompt": f"Task {number}", "response_a": "yes", "response_b": "no", "label": "A"}
+        for number in range(4)
+    ]
+    readable = code in (CODE[1], CODE[5])
+    pairs = read(tmp_path, *rows[:3], rows[3] | {column: code})
+    if column == "prompt":
+        assert pairs[3].instruction == ({CODE[1]: "x", CODE[5]: "hi"}[code] if readable else code)
+    else:
+        assert getattr(pairs[3], column) == code
+    assert [pair.instruction for pair in pairs[:3]] == ["Task 0", "Task 1", "Task 2"]
+
+
+def test_a_single_answer_in_code_without_a_text_is_text(tmp_path):
+    row = {"prompt": "Users?", "response_a": CODE[0], "response_b": '[{"role": "admin"}]', "label": "B"}
+    assert read(tmp_path, row)[0].chosen == '[{"role": "admin"}]'
+
+
+def test_a_row_of_conversations_in_a_table_of_texts_is_parted(tmp_path):
+    rows = [{"prompt": f"Task {number}", "chosen": "yes", "rejected": "no"} for number in range(4)]
+    other = {"prompt": "Which river?", "chosen": json.dumps(ASK + SAID), "rejected": json.dumps([*ASK, GOOD])}
+    assert [pair.chosen for pair in read(tmp_path, *rows, other)] == ["yes"] * 4 + ["The Po."]
+    # Two answers in code to another question.
+    pairs = read(tmp_path, *rows, other | {"prompt": "Write an example."})
+    assert pairs[-1].chosen == json.dumps(ASK + SAID)
+
+
+def test_most_cells_decide_that_a_column_holds_conversations(tmp_path):
+    rows = [{"prompt": json.dumps(ASK), "chosen": f"yes {number}", "rejected": "no"} for number in range(3)]
+    (*_, last) = read(tmp_path, *rows, rows[0] | {"prompt": "Plain?"})
+    assert last.instruction == "Plain?"
+    with raises("data_invalid", "p.jsonl, line 4", "prompt"):
+        read(tmp_path, *rows, rows[0] | {"prompt": '[{"role": "user", "content": "Which'})
+
+
+# ---- lists of texts by turn ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "label", [{"winner": "model_a"}, {"label": "A"}, {"overall_preference": -1}, {"annotator1": 1}]
+)
+@pytest.mark.parametrize("written", [json.dumps, str, list])
+def test_lists_by_turn_are_read_with_any_label(tmp_path, label, written):
+    row = {
+        "prompt": written(["Hi", "Which river?"]),
+        "response_a": written(["Hello", "The Po."]),
+        "response_b": written(["Hello", "No."]),
+    }
+    (pair,) = read(tmp_path, row | label)
+    assert pair.instruction == "User:\nHi\n\nAssistant:\nHello\n\nUser:\nWhich river?"
+    assert (pair.chosen, pair.rejected) == ("The Po.", "No.")
+
+
+def test_lists_by_turn_of_a_chosen_response_and_without_a_label(tmp_path):
+    chosen = {"prompt": '["Which river?"]', "chosen": '["The Po."]', "rejected": '["No."]'}
+    assert read(tmp_path, chosen)[0].chosen == "The Po."
+    row = {"prompt": '["Which river?"]', "response_a": '["The Po."]', "response_b": "['No.']"}
+    (pair,) = load_pairs(sheet(tmp_path / "test.csv", row))
+    assert (pair["instruction"], pair["response_b"]) == ("Which river?", "No.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "Which river?"},
+        {"response_a": "The Po."},
+        {"response_b": '["No.", "Never."]'},
+        {"prompt": '["Which river?", 1]'},
+    ],
+)
+def test_rows_of_an_arena_table_that_are_no_lists_are_refused(tmp_path, change):
+    row = {"prompt": '["Which river?"]', "response_a": '["The Po."]', "response_b": '["No."]', "winner": "a"}
+    with raises("data_invalid", "p.jsonl, line 3"):
+        read(tmp_path, row, row | {"prompt": '["Which sea?"]'}, row | change)
+
+
+def test_a_plain_prompt_of_lists_is_refused_where_one_column_is_one_label(tmp_path):
+    row = {"prompt": "Which river?", "response_a": '["The Po."]', "response_b": '["No."]'}
+    with raises("data_invalid", "p.jsonl, line 1", "prompt"):
+        read(tmp_path, row | {"winner_model_a": 1, "winner_model_b": 0})
+    # Elsewhere the answers may be JSON.
+    assert read(tmp_path, row | {"winner": "model_a"})[0].chosen == '["The Po."]'
+
+
+def test_lists_of_texts_alone_are_refused(tmp_path):
+    cells = {"prompt": '["Which river?", "And sea?"]'}
+    for row, reader in (
+        (cells, read_instructions),
+        (cells | {"chosen": "yes", "rejected": "no"}, load_pairs),
+        (cells | {"response": "yes"}, read_scorings),
+        (cells | {"responses": '["yes"]'}, read_rankings),
+    ):
+        with raises("data_invalid", "l.csv, line 2", "prompt"):
+            reader(sheet(tmp_path / "l.csv", row))

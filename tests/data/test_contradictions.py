@@ -81,6 +81,19 @@ def test_a_header_that_hides_a_column_is_shown(tmp_path):
         ({"winner": "A", "overall_preference": 2}, ["winner", "overall_preference"]),
         ({"overall_preference": -1, "preference_strength": 1}, ["overall_preference", "preference_strength"]),
         ({"label": "A", "winner_model_a": 0, "winner_model_b": 1}, ["label", "winner_model_a"]),
+        ({"label": "A", "annotator1": 2, "annotator2": 2, "annotator3": 1}, ["label", "annotator1"]),
+        ({"label": "B", "annotator_1": "0", "annotator_2": 0}, ["label", "annotator_1"]),
+        ({"winner": "model_b", "annotator1": 1}, ["winner", "annotator1"]),
+        ({"label": "A", "winner_model_a": 1, "winner_model_b": 1}, ["winner_model_a"]),
+        ({"label": "A", "winner_model_a": 0, "winner_tie": 0}, ["winner_model_a"]),
+        ({"label": "A", "overall_preference": "strong"}, ["overall_preference"]),
+        ({"label": "A", "winner": 0}, ["winner", "'0'"]),
+        ({"label": "A", "winner": True}, ["winner", "bool"]),
+        ({"label": "A", "winner": "Response B"}, ["winner", "'Response B'"]),
+        ({"label": "A", "winner": "the second"}, ["winner", "'the second'"]),
+        ({"label": "A", "winner": "m2", "model_a": "m1", "model_b": "m2"}, ["label", "winner"]),
+        ({"label": "A", "chosen": "no", "rejected": "yes"}, ["label", "chosen"]),
+        ({"overall_preference": 2, "rejected": "no"}, ["overall_preference", "rejected"]),
         ({"label": None, "winner": "A", "winner_model_b": 1, "winner_tie": 0}, ["winner", "winner_model_b"]),
     ],
 )
@@ -89,7 +102,18 @@ def test_labels_that_contradict_each_other_are_refused(tmp_path, change, places)
         read(tmp_path, PAIR | {"id": "x"}, without(PAIR, "label") | change)
 
 
-@pytest.mark.parametrize("column", ["label", "winner", "winner_model_a"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "label",
+        "winner",
+        "winner_model_a",
+        "overall_preference",
+        "preference_strength",
+        "annotator1",
+        "annotator_2",
+    ],
+)
 def test_a_label_of_a_chosen_response_is_refused(tmp_path, column):
     with raises("data_invalid", "p.jsonl, line 1", column):
         read(tmp_path, {"prompt": "Q?", "chosen": "yes", "rejected": "no", column: 1})
@@ -102,7 +126,31 @@ def test_the_first_label_that_is_there_counts(tmp_path):
         {"label": "", "winner": "", "overall_preference": 1},
         {"label": "B", "winner": "gpt-4"},
         {"winner": "model_b", "winner_model_a": 0, "winner_model_b": 1},
+        {"winner": "gpt-4-turbo", "overall_preference": 1},
+        {"winner": "llama-2-7b", "model_a": "yi-34b", "model_b": "llama-2-7b"},
+        {"label": "B", "annotator1": 1, "annotator2": 2},
+        {"label": "B", "annotator_1": "w17"},
+        {"label": "B", "annotator1": 2, "annotator2": 2, "annotator3": None},
+        {"label": "B", "chosen": "no", "rejected": "yes"},
+        {"label": "B", "chosen": "another text"},
     ]
     bare = without(PAIR, "label")
     pairs = read(tmp_path, *(bare | {"instruction": f"{i}"} | row for i, row in enumerate(rows)))
-    assert [pair.label for pair in pairs] == ["B"] * 5
+    assert [pair.label for pair in pairs] == ["B"] * len(rows)
+
+
+def test_the_name_of_a_model_alone_is_no_label(tmp_path):
+    with raises("data_invalid", "p.jsonl, line 1", "winner", "'gpt-4'"):
+        read(tmp_path, without(PAIR, "label") | {"winner": "gpt-4", "overall_preference": None})
+
+
+@pytest.mark.parametrize("blank", [{"overall_preference": None}, {"annotator1": "w3"}, {"winner": ""}])
+def test_columns_that_are_no_labels_do_not_contradict_a_choice(tmp_path, blank):
+    assert read(tmp_path, {"prompt": "Q?", "chosen": "yes", "rejected": "no"} | blank)[0].chosen == "yes"
+
+
+def test_columns_of_almost_one_name_are_refused(tmp_path):
+    with raises("data_invalid", "p.jsonl, line 1", "'response_a'", "'response_A'"):
+        read(tmp_path, PAIR | {"response_A": "other"})
+    with raises("data_invalid", "p.jsonl, line 1", "'response_A' is not 'response_a'"):
+        read(tmp_path, without(PAIR, "response_a") | {"response_A": "yes"})

@@ -201,7 +201,7 @@ def test_the_text_of_an_instruction_is_joined_by_all_readers(tmp_path, column):
         read_instructions(lines(tmp_path / "y.jsonl", rows[0] | {column: 3}))
 
 
-@pytest.mark.parametrize("column", ["system", "system_prompt", "system_message"])
+@pytest.mark.parametrize("column", ["system", "system_prompt", "system_message", "system_instruction"])
 def test_a_system_column_becomes_a_turn(tmp_path, column):
     row = {column: "Be kind.", "question": "Q?", "input": "text"}
     (one,) = read_instructions(lines(tmp_path / "s.jsonl", row))

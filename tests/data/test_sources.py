@@ -154,6 +154,7 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path, names, places):
         # As the hub names the shards that it made.
         ["train-00000-of-00002-a1d59398b8d1a8a5", "train-00001-of-00002-6df3936e1f63c191"],
         ["train_1", "train2"],
+        ["x_1_of_2", "x_2_of_2"],
         ["default/train/0000", "default/train/0001"],
         ["map_of_cities", "list_of_names"],
         ["household_outputs", "threshold_outing"],
@@ -166,6 +167,26 @@ def test_a_folder_of_the_parts_of_one_data_set_is_read(tmp_path, names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         _table(tmp_path / f"{name}.parquet", [{"prompt": f"{number}?"}])
     assert len(read_instructions(str(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["train-00000-of-00002"], "train-00001-of-00002"),
+        (["train-00001-of-00003-a1d5", "train-00002-of-00003-6df3"], "train-00000-of-00003"),
+        (["data/x_1_of_3", "data/x_3_of_3"], "x_2_of_3"),
+        (["a-0-of-1", "a-0-of-2"], "a-1-of-2"),
+        (["part.0.of.99999999999"], "part.00000000001.of.99999999999"),
+    ],
+)
+def test_a_folder_without_a_part_is_refused(tmp_path, names, missing):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        _table(tmp_path / f"{name}.parquet", [{"prompt": f"{number}?"}])
+    with raises("data_invalid", str(tmp_path), missing):
+        read_instructions(str(tmp_path))
+    # A file that is named is what is meant.
+    assert len(read_instructions(str(tmp_path / f"{names[0]}.parquet"))) == 1
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -1,0 +1,96 @@
+"""Responses that begin with their prompt, as files of whole texts have them: the prompt is taken off."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ste_jax.data.rows import Row
+from ste_jax.errors import SteError
+
+
+def without_prompts(rows: list[Row], columns: Sequence[str]) -> list[Row]:
+    """Returns rows whose responses do not begin with the `instruction`.
+
+    Where at least half of the rows repeat it at the beginning of all responses, it is taken off. Where fewer
+    do, these answers may quote it, and stay.
+
+    Args:
+      rows: rows with the column `instruction`.
+      columns: columns of the responses: texts or lists of them.
+
+    Raises:
+      SteError: "data_invalid" with the first row whose responses begin with other text and then the prompt,
+        if at least half repeat it.
+    """
+    prompts = [_prompt(row.fields.get("instruction")) for row in rows]
+    found = [
+        _place(prompt, [text for name in columns for text in _texts(row.fields.get(name))])
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    repeated = sum(place is not None for place in found)
+    if not repeated or 2 * repeated < len(rows):
+        return rows
+    for row, place in zip(rows, found, strict=True):
+        if place:
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: {', '.join(columns)} begin with the same text, which holds the prompt; keep "
+                "only the text of the responses",
+            )
+    return [
+        row if place is None else _without_prompt(row, prompt, columns)
+        for row, prompt, place in zip(rows, prompts, found, strict=True)
+    ]
+
+
+def repeats_prompt(instruction: str, responses: Sequence[str]) -> bool:
+    """Returns True if all responses begin with the prompt, or with the same mark and the prompt."""
+    return _place(instruction, responses) is not None
+
+
+def _place(prompt: str, responses: Sequence[str]) -> int | None:
+    """Returns where the prompt stands in the common beginning of the responses; None if it does not.
+
+    A single word is no prompt that a response would not begin with by chance.
+    """
+    if not responses or not prompt or (len(prompt.split()) < 2 and prompt[-1].isalnum()):
+        return None
+    texts = [response.lstrip() for response in responses]
+    place = texts[0].find(prompt)
+    end = place + len(prompt)
+    if place < 0 or any(text[:end] != texts[0][:end] for text in texts):
+        return None
+    if not all(text[end : end + 1].isspace() or len(text) == end or _is_mark(prompt[-1]) for text in texts):
+        return None
+    before = texts[0][:place]
+    return place if not before or before[-1] == "\n" or _is_mark(before.rstrip()[-1]) else None
+
+
+def _is_mark(character: str) -> bool:
+    return character in ":>]"
+
+
+def _without_prompt(row: Row, prompt: str, columns: Sequence[str]) -> Row:
+    fields = dict(row.fields)
+    for name in columns:
+        rests = [_rest(text.lstrip()[len(prompt) :]) for text in _texts(fields.get(name))]
+        if rests:
+            fields[name] = rests if isinstance(fields[name], list | tuple) else rests[0]
+    return row._replace(fields=fields)
+
+
+def _rest(text: str) -> str:
+    """Returns text from its first line that is not blank; the indentation of that line stays."""
+    space = text[: len(text) - len(text.lstrip())]
+    return text[space.rfind("\n") + 1 :] if "\n" in space else text.lstrip()
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return list(values) if all(isinstance(text, str) for text in values) else []
+
+
+def _prompt(value: Any) -> str:
+    """Returns the text of the prompt, or of its last turn."""
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        value = value[-1].get("content") or value[-1].get("value")
+    return value.strip() if isinstance(value, str) else ""
