@@ -185,6 +185,8 @@ class Ste:
             **{name: value for name, value in os.environ.items() if not name.startswith("XLA_")},
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            # As in the process of most tests: bits are compared across processes.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "COLUMNS": "160",
         }
 

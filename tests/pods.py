@@ -32,7 +32,8 @@ def python(program: str, *arguments: str) -> Start:
     def start(more: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", program, *arguments],
-            env={**shared, "PYTHONPATH": path, **more},
+            # As in the process of most tests: bits are compared across processes.
+            env={**shared, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": path, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -17,9 +17,6 @@ from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import read_work
 from tests.pods import Ended, Pod, python, same
 
-# The bytes of this process are compared with those of others, which optimize.
-pytestmark = pytest.mark.optimized
-
 WORKER = """
 import sys, time
 from pathlib import Path
