@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from ste_jax.shipped import import_config
 
-_PAPER = import_config("llama3_70b")
+_PAPER = import_config("paper_70b")
 
 
 def get_config(arg: str = "") -> ConfigDict:

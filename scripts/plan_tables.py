@@ -34,19 +34,19 @@ _HEAD = (
 RUNS = [
     ("llama3_8b", "", "v6e-8"),
     ("llama3_8b", "", "v5e-16"),
-    ("llama3_70b", "v5p-32", "v5p-32"),
-    ("llama3_70b", "v6e-64", "v6e-64"),
-    ("llama3_70b", "v5e-128", "v5e-128"),
-    ("llama3_70b", "v5e-16", "v5e-16"),  # adapters
-    ("llama3_70b", "2xv5p-64", "2xv5p-64"),
-    ("llama3_70b", "v5p-128", "v5p-128"),
+    ("paper_70b", "v5p-32", "v5p-32"),
+    ("paper_70b", "v6e-64", "v6e-64"),
+    ("paper_70b", "v5e-128", "v5e-128"),
+    ("paper_70b", "v5e-16", "v5e-16"),  # adapters
+    ("paper_70b", "2xv5p-64", "2xv5p-64"),
+    ("paper_70b", "v5p-128", "v5p-128"),
     (BIG, "", "v5p-512"),
 ]
 
 
 def load(name: str, argument: str) -> tuple[RunConfig, LlamaConfig]:
     """Returns a shipped configuration and its architecture; for 405B that of 70B, on 256 chips."""
-    path = CONFIGS / f"{'llama3_70b' if name == BIG else name}.py"
+    path = CONFIGS / f"{'paper_70b' if name == BIG else name}.py"
     config = read_config(runpy.run_path(str(path))["get_config"](argument).to_dict())
     if name == BIG:
         train = dataclasses.replace(config.train, micro_rows=64)

@@ -48,7 +48,7 @@ USAGE = """usage: ste COMMAND [FLAGS]
 
 Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
   CONFIG is a file, or a shipped configuration: quickstart, pairwise_judge, small_judge,
-  paper_small, company_data, llama3_8b, llama3_70b
+  company_data, llama3_8b, llama3_70b, paper_small, paper_70b
 
   run                 all stages of all iterations; the same command continues a run
   select | pairs      one stage

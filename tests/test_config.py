@@ -38,7 +38,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def test_all_configs_are_seen() -> None:
-    names = {"quickstart", "paper_small", "llama3_8b", "llama3_70b", "company_data"}
+    names = {"quickstart", "paper_small", "llama3_8b", "llama3_70b", "paper_70b", "company_data"}
     assert names <= {path.stem for path in CONFIGS}
 
 
@@ -80,7 +80,7 @@ def test_two_calls_share_nothing() -> None:
 
 
 def test_the_paper_is_the_paper() -> None:
-    config = read_config(shipped(PAPER_SMALL.with_name("llama3_70b.py")).to_dict())
+    config = read_config(shipped(PAPER_SMALL.with_name("paper_70b.py")).to_dict())
     assert (config.iterations, config.annotate.samples, config.select.size) == (5, 15, 20582)
     assert (config.annotate.sampling.temperature, config.annotate.sampling.top_p) == (0.7, 0.9)
     assert (config.train_from, config.pairs.mode, config.evaluate.votes) == ("seed", "modified_one_call", 32)

@@ -17,7 +17,7 @@ from tests.errors import raises
 ROOT = Path(__file__).parents[1]
 NAMES = (
     *("company_data", "llama3_8b", "llama3_70b"),
-    *("pairwise_judge", "paper_small", "quickstart", "small_judge"),
+    *("pairwise_judge", "paper_70b", "paper_small", "quickstart", "small_judge"),
 )
 
 

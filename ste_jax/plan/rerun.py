@@ -3,8 +3,9 @@
 import dataclasses
 import math
 
-from ste_jax.config import PairMode, RunConfig
+from ste_jax.config import PairMode, PairsConfig, RunConfig
 from ste_jax.models.llama import LlamaConfig
+from ste_jax.pairs.kinds import KINDS
 from ste_jax.pairs.splits import labelled_halves
 from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.cost import prefill_cost, train_cost
@@ -43,7 +44,7 @@ def stage_hours(
     """
     mesh = phase_mesh("decode", config, topology)
     size, models = config.select.size, config.iterations + 1
-    pairs = size * len(config.pairs.modes) - config.held_out
+    pairs = _pairs_of(config.pairs, size) - config.held_out
     anchors, labelled = map(len, labelled_halves(config.seed, config.labelled_pairs))
     validation = anchors or config.pairs.validation
     pool = (config.select.pool or size) if config.select.categories else 0
@@ -77,6 +78,19 @@ def stage_hours(
         generate("evaluate", models * labelled * 2, 1, judged, new),
     ]
     return _merged(stages)
+
+
+def _pairs_of(settings: PairsConfig, instructions: int) -> int:
+    """Returns how many pairs are made of so many instructions, at most.
+
+    Kinds that a model answers for have one pair for each instruction; other kinds have as many as a mixture
+    needs of them.
+    """
+    shares = settings.shares_of("train")
+    if not shares:
+        return instructions * len(settings.modes_of("train"))
+    largest = max((share for mode, share in shares.items() if mode in KINDS), default=max(shares.values()))
+    return round(instructions * sum(shares.values()) / largest)
 
 
 def _generation(

@@ -12,7 +12,7 @@ from ste_jax.plan.rerun import stage_hours
 from ste_jax.plan.topology import parse_topology
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-CONFIG = read_config(runpy.run_path(str(CONFIGS / "llama3_70b.py"))["get_config"]("v6e-64").to_dict())
+CONFIG = read_config(runpy.run_path(str(CONFIGS / "paper_70b.py"))["get_config"]("v6e-64").to_dict())
 CFG = PRESETS["llama3_70b"]
 
 
@@ -45,6 +45,14 @@ def test_stages_count_what_the_configuration_asks_for():
 def test_every_mode_counts_its_calls(mode, calls):
     config = dataclasses.replace(CONFIG, pairs=dataclasses.replace(CONFIG.pairs, mode=mode))
     assert hours(config)["pairs"].prompts == calls * CONFIG.select.size  # that for the better answer too
+
+
+def test_the_shares_of_a_mixture_bound_its_pairs():
+    """One modified instruction for each instruction, and two fifths of the pairs are of that kind."""
+    mixture = {"modified_one_call": 0.4, "crossed": 0.6}
+    config = dataclasses.replace(CONFIG, pairs=dataclasses.replace(CONFIG.pairs, mode=mixture))
+    pairs = round(CONFIG.select.size / 0.4) - 512
+    assert hours(config)["annotate"].prompts == 5 * 2 * pairs
 
 
 def test_labelled_pairs_take_the_place_of_validation_pairs(tmp_path):

@@ -44,13 +44,13 @@ def slices() -> list[tuple[str, str]]:
 
 
 def test_docstrings_name_slices():
-    assert {("llama3_70b", "2xv5p-64"), ("llama3_8b", "v5e-16"), ("company_data", "v6e-8")} <= set(slices())
+    assert {("paper_70b", "2xv5p-64"), ("llama3_8b", "v5e-16"), ("company_data", "v6e-8")} <= set(slices())
 
 
 @pytest.mark.parametrize(("stem", "name"), slices())
 def test_all_programs_shard(stem, name):
     get_config = runpy.run_path(str(CONFIGS / f"{stem}.py"))["get_config"]
-    config = read_config(get_config(name if stem == "llama3_70b" else "").to_dict())
+    config = read_config(get_config(name if stem in ("llama3_70b", "paper_70b") else "").to_dict())
     cfg, topology = preset_of(config.model), parse_topology(name)
     assert cfg is not None
 
@@ -77,13 +77,13 @@ def test_all_programs_shard(stem, name):
 
 
 # Too small to decode the model, as the docstring of the configuration states.
-TRAIN_ONLY = {("llama3_70b", "v5e-128"), ("llama3_70b", "v5e-16")}
+TRAIN_ONLY = {("paper_70b", "v5e-128"), ("paper_70b", "v5e-16")}
 
 
 @pytest.mark.parametrize(("stem", "name"), sorted(set(slices()) - TRAIN_ONLY))
 def test_validation_fits_in_memory_with_the_training_state(stem, name):
     get_config = runpy.run_path(str(CONFIGS / f"{stem}.py"))["get_config"]
-    config = read_config(get_config(name if stem == "llama3_70b" else "").to_dict())
+    config = read_config(get_config(name if stem in ("llama3_70b", "paper_70b") else "").to_dict())
     cfg, topology = preset_of(config.model), parse_topology(name)
     assert cfg is not None
     assert "validate" in phases_of(config)
