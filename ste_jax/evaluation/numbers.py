@@ -14,7 +14,9 @@ from ste_jax.evaluation.result import Result
 from ste_jax.judging.decision import reparse, results_of, unparsed_samples, votes_by_example
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.bias import baselines, bias_table
+from ste_jax.metrics.length import by_length_ratio, length_balance, length_calibration
 from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stability import order_flips
 from ste_jax.metrics.stats import evaluate_judgments, mean, scores_of
 from ste_jax.metrics.traits import surface_of
 from ste_jax.metrics.vote import vote_curve
@@ -45,21 +47,27 @@ def judged(result: Result, policy: Policy) -> list[ComparisonResult]:
     return list(results_of(result.comparisons, result.judgments, seed=result.run["seed"], read=read))
 
 
-def numbers(result: Result, policy: Policy) -> dict[str, Any]:
+def numbers(result: Result, policy: Policy, *, calibrate_length: bool = False) -> dict[str, Any]:
     """Returns every number of a result as a JSON-ready dict.
+
+    Args:
+      result: the result.
+      policy: score of a judgment without a verdict.
+      calibrate_length: add the accuracy without the part of the decisions that lengths explain.
 
     Raises:
       SteError: no comparison has a better response ("no_labels"); the message names the file.
     """
     try:
-        return _numbers(result, policy)
+        return _numbers(result, policy, calibrate_length)
     except SteError as error:
         raise SteError(error.code, f"{result.path}: {error}") from error
 
 
-def _numbers(result: Result, policy: Policy) -> dict[str, Any]:
+def _numbers(result: Result, policy: Policy, calibrate_length: bool) -> dict[str, Any]:
     run, seed = result.run, result.run["seed"]
     pairs = judged(result, policy)
+    labelled = [pair for pair in pairs if pair.comparison.label in ("A", "B")]
     rows = partial(_rows, pairs, seed=seed, policy=policy)
     by_length = rows(length_bucket)
     return {
@@ -68,6 +76,10 @@ def _numbers(result: Result, policy: Policy) -> dict[str, Any]:
         "benchmark": run["benchmark"] or run["data"]["source"],
         **evaluate_judgments(pairs, seed=seed, policy=policy).to_json(),
         **_by_position_of_the_better(pairs, policy),
+        "order_flips": order_flips(labelled, seed=seed),
+        "length_balance": length_balance(pairs, policy, seed=seed),
+        "length_ratios": by_length_ratio(pairs, policy, seed=seed),
+        "length_calibration": length_calibration(pairs, policy, seed=seed) if calibrate_length else None,
         "own_scores": aggregates(run["benchmark"], pairs, policy, seed),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "too_long": len(result.too_long),
@@ -103,7 +115,11 @@ def _rows(
     rows = {}
     for name, group in sorted(groups.items()):
         row = evaluate_judgments(group, seed=seed, policy=policy).to_json()
-        rows[name] = {column: row[column] for column in _COLUMNS}
+        balance = length_balance(group, policy, seed=seed)["pooled"]
+        rows[name] = {column: row[column] for column in _COLUMNS} | {
+            "length_balanced": balance["accuracy"],
+            "length_balanced_interval95": balance["interval95"],
+        }
     return rows
 
 
