@@ -11,12 +11,12 @@ import numpy as np
 from ste_jax.benchmarks.catalogue import aggregates
 from ste_jax.errors import SteError
 from ste_jax.evaluation.result import Result
+from ste_jax.evaluation.shortcuts import shortcuts
 from ste_jax.judging.decision import reparse, results_of, unparsed_samples, votes_by_example
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.bias import baselines, bias_table
-from ste_jax.metrics.length import by_length_ratio, length_balance, length_calibration
+from ste_jax.metrics.length import length_balance, length_calibration
 from ste_jax.metrics.policy import Policy
-from ste_jax.metrics.stability import order_flips
 from ste_jax.metrics.stats import evaluate_judgments, mean, scores_of
 from ste_jax.metrics.traits import surface_of
 from ste_jax.metrics.vote import vote_curve
@@ -67,7 +67,6 @@ def numbers(result: Result, policy: Policy, *, calibrate_length: bool = False) -
 def _numbers(result: Result, policy: Policy, calibrate_length: bool) -> dict[str, Any]:
     run, seed = result.run, result.run["seed"]
     pairs = judged(result, policy)
-    labelled = [pair for pair in pairs if pair.comparison.label in ("A", "B")]
     rows = partial(_rows, pairs, seed=seed, policy=policy)
     by_length = rows(length_bucket)
     return {
@@ -76,9 +75,7 @@ def _numbers(result: Result, policy: Policy, calibrate_length: bool) -> dict[str
         "benchmark": run["benchmark"] or run["data"]["source"],
         **evaluate_judgments(pairs, seed=seed, policy=policy).to_json(),
         **_by_position_of_the_better(pairs, policy),
-        "order_flips": order_flips(labelled, seed=seed),
-        "length_balance": length_balance(pairs, policy, seed=seed),
-        "length_ratios": by_length_ratio(pairs, policy, seed=seed),
+        "shortcuts": _shortcuts(result, pairs, policy),
         "length_calibration": length_calibration(pairs, policy, seed=seed) if calibrate_length else None,
         "own_scores": aggregates(run["benchmark"], pairs, policy, seed),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
@@ -102,6 +99,20 @@ def _numbers(result: Result, policy: Policy, calibrate_length: bool) -> dict[str
             "template": run["template_hash"],
         },
     }
+
+
+def _shortcuts(result: Result, pairs: Sequence[ComparisonResult], policy: Policy) -> dict[str, Any]:
+    seed, read = result.run["seed"], partial(reparse, policy=policy)
+    comparisons = [probe.comparison for probe in result.probes]
+    judged_probes = {r.id: r for r in results_of(comparisons, result.probe_judgments, seed=seed, read=read)}
+    return shortcuts(
+        pairs,
+        policy,
+        seed=seed,
+        probes=result.probes,
+        judged=judged_probes,
+        pointwise=result.is_pointwise,
+    )
 
 
 def _rows(

@@ -29,6 +29,7 @@ def tables(report: dict[str, Any]) -> Group:
         parts.append(_text("votes: " + "  ".join(f"{k}: {percent(curve[k - 1])}" for k in shown)))
     if scores := list(_leaves(report["own_scores"] or {})):
         parts.append(_own_scores(report["benchmark"], scores))
+    parts.append(_panel(report["shortcuts"]))
     parts += map(_text, _remarks(report))
     return Group(*parts)
 
@@ -64,10 +65,10 @@ def _headline(report: dict[str, Any]) -> Table:
     _add(table, "  better one second", percent(report["accuracy_better_second"]))
     consistent = report["consistent_accuracy"]
     _add(table, "right in both orders", percent(consistent), interval(report["consistent_interval95"]))
-    flips = report["order_flips"]
+    flips = report["shortcuts"]["order_flips"]
     _add(table, "flips with the order", percent(flips["share"]), interval(flips["interval95"]))
     for name, title in _BALANCES.items():
-        row = report["length_balance"][name]
+        row = report["shortcuts"]["length_balance"][name]
         _add(table, title, percent(row["accuracy"]), interval(row["interval95"]))
         for kind in ("longer", "shorter"):
             _add(table, f"  better one {kind}", percent(row[kind]["accuracy"]))
@@ -89,10 +90,26 @@ def _calibrated(table: Table, row: dict[str, Any]) -> None:
 
 def _ratios(report: dict[str, Any]) -> Table:
     table = _table("", "length, better : worse", "pairs", "pooled", "95% interval")
-    for row in report["length_ratios"]:
+    for row in report["shortcuts"]["length_ratios"]:
         low, high = row["ratio"]
         shares = (percent(row["accuracy"]), interval(row["interval95"]))
         _add(table, f"{low:.2f} to {high:.2f}", count(row["n"]), *shares)
+    return table
+
+
+def _panel(shortcuts: dict[str, Any]) -> Table:
+    panel, probes = shortcuts["panel"], shortcuts["probes"]
+    title = "What the judge decides by" + (f" (probes of {count(probes['pairs'])} pairs)" if probes else "")
+    table = Table(title=_text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column()
+    table.add_column(_text("share"), justify="right")
+    table.add_column(_text("95% interval"), justify="right")
+    table.add_column()
+    for line in panel["lines"]:
+        mark = "! " if line["warning"] else "  "
+        shares = (percent(line["share"]), interval(line["interval95"]))
+        _add(table, mark + line["name"].replace("_", " "), *shares, line["text"])
+    table.caption, table.caption_justify = _text(panel["summary"]), "left"
     return table
 
 

@@ -190,7 +190,7 @@ def _fit(x: np.ndarray, probability: np.ndarray, clusters: Sequence[str]) -> tup
     bound = 1.0
     while slope(bound) > 0 or slope(-bound) < 0:
         bound *= 2
-    coefficient = float(optimize.brentq(slope, -bound, bound))
+    coefficient = float(optimize.root_scalar(slope, bracket=(-bound, bound), method="brentq").root)
     fitted = special.expit(coefficient * x)
     curvature = float(np.sum(x**2 * fitted * (1 - fitted)))
     _, index = np.unique(clusters, return_inverse=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.metrics.stats import bootstrap_interval, mean
+from ste_jax.metrics.stats import bootstrap_interval, cluster_sums, difference_interval, mean, wilson_interval
 from ste_jax.records import ComparisonResult, Outcome
 
 
@@ -17,6 +17,30 @@ def share_of(values: Sequence[float] | np.ndarray, clusters: Sequence[str], *, s
         return {"n": 0, "share": None, "interval95": None}
     interval = bootstrap_interval(array, clusters, seed=seed)
     return {"n": n, "share": mean(array), "interval95": None if interval is None else list(interval)}
+
+
+def difference_of(
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray,
+    clusters: Sequence[str],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns the number of pairs of values, the mean of `after` - `before`, and its interval by prompt.
+
+    Where all prompts have the same difference, the interval is the Wilson interval of its size.
+    """
+    differences = np.array(after, float) - np.array(before, float)
+    n = int(np.count_nonzero(~np.isnan(differences)))
+    if not n:
+        return {"n": 0, "share": None, "interval95": None}
+    share = float(np.nanmean(differences))
+    interval = difference_interval(differences, clusters, seed=seed)
+    if interval is None:
+        prompts = len(cluster_sums(differences, clusters)[0])
+        low, high = wilson_interval(abs(share) * prompts, prompts)
+        interval = (-high, high) if share == 0 else (low, high) if share > 0 else (-high, -low)
+    return {"n": n, "share": share, "interval95": list(interval)}
 
 
 def order_flips(results: Sequence[ComparisonResult], *, seed: int) -> dict[str, Any]:
