@@ -67,9 +67,10 @@ Judges:
   calibrate --model=MODEL --data=LABELLED [--agreement=0.8]
                       fits the temperature and the abstention threshold of a judge on labelled pairs
   evaluate --model=MODEL (--benchmark=NAME [--path=FOLDER] | --data=FILE) --out=RESULT [--json]
-           [--limit=N --votes=K --policy=wrong|rewardbench|dropped]
+           [--limit=N --votes=K --probes=N --policy=wrong|rewardbench|dropped]
                       any model on a benchmark or a file of pairs, in both orders; writes a result file
-  stats RESULT        all numbers of a result file, without a model
+  stats RESULT [--length_calibration]
+                      all numbers of a result file, without a model
   compare RESULT_A RESULT_B
                       paired tests of two results
 

@@ -252,13 +252,19 @@ class EvaluateConfig:
     Attributes:
       votes: Number of samples of the majority vote. 0: no vote.
       sampling: Sampling of the votes.
+      probes: Number of test pairs of which about 20 altered versions are judged too, which show what a model
+        decides by (see docs/EVALUATION.md). 0: none.
     """
 
     votes: int = config_field(0, affects=("votes",))
     sampling: Sampling = config_field(Sampling(), affects=("votes",))
+    probes: int = config_field(0, affects=("probes",))
 
     def __post_init__(self):
-        _require((self.votes >= 0, "evaluate.votes must be 0 or more"))
+        _require(
+            (self.votes >= 0, "evaluate.votes must be 0 or more"),
+            (self.probes >= 0, "evaluate.probes must be 0 or more"),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -314,7 +320,7 @@ class RunConfig:
     annotate: AnnotateConfig = config_field(affects=JUDGING)
     train: TrainSettings = config_field(affects=("train",))
     prefer: TrainSettings | None = config_field(None, affects=("prefer",))
-    evaluate: EvaluateConfig = config_field(EvaluateConfig(), affects=("votes",))
+    evaluate: EvaluateConfig = config_field(EvaluateConfig(), affects=("votes", "probes"))
     decode: DecodeSettings = config_field(DecodeSettings(), affects=STAGES)
 
     def __post_init__(self):

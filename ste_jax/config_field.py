@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# The stages of a run, by the name of their folder. "votes" is the majority vote of stage "evaluate".
-STAGES = ("select", "pairs", "annotate", "train", "prefer", "evaluate", "votes")
+# The stages of a run, by the name of their folder. "votes" and "probes" are parts of stage
+# "evaluate": the majority vote, and the altered pairs.
+STAGES = ("select", "pairs", "annotate", "train", "prefer", "evaluate", "votes", "probes")
 
 # Stages whose records follow from the judgments of a model: also training, which validates its checkpoints.
-JUDGING = ("annotate", "train", "prefer", "evaluate", "votes")
+JUDGING = ("annotate", "train", "prefer", "evaluate", "votes", "probes")
 
 # For a field of a section that several fields of a configuration hold: the stages of the holding field.
 INHERITED = ("inherited",)

@@ -112,13 +112,14 @@ def stage_folders(context: Context) -> list[str]:
     """Returns the folders of the stages in order, including preference training of an earlier config."""
     config = context.config
     names = ["select", "pairs", "iteration_0/evaluate"]
-    names += ["iteration_0/votes"] if config.evaluate.votes else []
+    parts = [name for name in ("votes", "probes") if getattr(config.evaluate, name)]
+    names += [f"iteration_0/{name}" for name in parts]
     for k in range(1, config.iterations + 1):
         names += [f"iteration_{k}/annotate", f"iteration_{k}/train"]
         prefers = config.prefer or prefer.has_started(context.iteration(k))
         names += [f"iteration_{k}/prefer"] if prefers else []
         names += [f"iteration_{k}/evaluate"]
-        names += [f"iteration_{k}/votes"] if config.evaluate.votes else []
+        names += [f"iteration_{k}/{name}" for name in parts]
     return names
 
 
@@ -135,15 +136,18 @@ def redo(context: Context, name: str) -> None:
 
 
 def _delete(context: Context, name: str, names: list[str]) -> None:
-    leaf = name.endswith(("evaluate", "votes"))
+    leaf = name.endswith(("evaluate", "votes", "probes"))
     # Last first, so that after a kill the inputs of every remaining stage are still there.
     for stage in [name] if leaf else reversed(names[names.index(name) :]):
         folder = context.workdir / stage
         remove(folder)
         if stage.endswith("/prefer"):
             prefer.undo(folder.parent)
-        elif stage.endswith(("/train", "/evaluate")):
-            remove(folder.parent / ("model" if stage.endswith("/train") else "votes"))
+        elif stage.endswith("/train"):
+            remove(folder.parent / "model")
+        elif stage.endswith("/evaluate"):
+            for part in ("votes", "probes"):
+                remove(folder.parent / part)
 
 
 @contextlib.contextmanager

@@ -155,7 +155,8 @@ def _costs(context: Context, folders: Sequence[str]) -> tuple[dict[str, float], 
         if not folder.exists():
             continue
         work = read_work(folder)
-        kind = name.split("/")[-1].replace("votes", "evaluate")
+        kind = name.split("/")[-1]
+        kind = "evaluate" if kind in ("votes", "probes") else kind
         seconds[kind] = round(seconds.get(kind, 0.0) + work.seconds, 1)
         counts = tokens.setdefault(kind, {"prompt": 0, "generated": 0})
         counts["prompt"] += work.prompt_tokens

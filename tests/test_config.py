@@ -185,6 +185,7 @@ def test_ill_typed_fields_are_refused(name: str, wrong: object) -> None:
             "pairs.mode",
         ),
         ({"evaluate__votes": -1}, "evaluate.votes"),
+        ({"evaluate__probes": -1}, "evaluate.probes"),
         ({"mesh": (0, 1, 1)}, "mesh"),
         ({"mesh": (-1, -1, 1)}, "mesh"),
         ({"train_mesh": (-1, -1, 1)}, "train_mesh"),

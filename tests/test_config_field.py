@@ -22,7 +22,9 @@ MakeConfig = Callable[..., RunConfig]
 def config(make_config: MakeConfig) -> RunConfig:
     """A configuration in which every field has an effect."""
     return make_config(
-        pairs={"mode": ("degraded", "high_temperature")}, evaluate={"votes": 2}, prefer={"epochs": 1.0}
+        pairs={"mode": ("degraded", "high_temperature")},
+        evaluate={"votes": 2, "probes": 2},
+        prefer={"epochs": 1.0},
     )
 
 
@@ -112,13 +114,14 @@ def test_each_field_makes_exactly_the_declared_stages_stale(config: RunConfig) -
         ("select.filters.max_chars", ("select",)),
         ("pairs.high_temperature.top_p", ("pairs",)),
         ("annotate.samples", ("annotate",)),
-        ("annotate.force_verdict", ("annotate", "train", "prefer", "evaluate", "votes")),
+        ("annotate.force_verdict", ("annotate", "train", "prefer", "evaluate", "votes", "probes")),
         ("annotate.both_orders", ("train", "prefer")),
         ("train.learning_rate", ("train",)),
         ("train.micro_rows", ()),
         ("prefer.learning_rate", ("prefer",)),
         ("prefer.remat", ()),
         ("evaluate.votes", ("votes",)),
+        ("evaluate.probes", ("probes",)),
         ("decode.dtype", STAGES),
         ("decode.buckets", STAGES),
         ("decode.sequences", STAGES),

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import prompt_key
-from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.subsets import Subsets, scored
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = None

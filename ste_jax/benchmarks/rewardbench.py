@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
-from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.benchmarks.source import Row
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.data.files import path_parts, says
 from ste_jax.data.messages import joined_turns
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.subsets import Subsets, scored
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
-from ste_jax.benchmarks.sections import Subsets
 from ste_jax.benchmarks.source import Row
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.stats import bootstrap_interval, mean, scores_of
+from ste_jax.metrics.subsets import Subsets
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "allenai/reward-bench-2"

@@ -31,6 +31,8 @@ class ModelCard:
       dtype: Dtype in which the judgments of training were computed (None: unknown).
       calibration: JSON written by `ste calibrate`: temperature, threshold and how they were fitted (None:
         not calibrated).
+      shortcuts: Panel of the evaluation of its run: what the judge decides by and is not for, in sentences
+        with their numbers (None: not evaluated).
       schema_version: Version of this format.
     """
 
@@ -46,6 +48,7 @@ class ModelCard:
     force_verdict: bool | None = None
     dtype: str | None = None
     calibration: dict[str, Any] | None = None
+    shortcuts: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -111,6 +114,30 @@ def _check_types(value: dict[str, Any]) -> None:
         ("force_verdict", forced is None or isinstance(forced, bool)),
         ("dtype", isinstance(value.get("dtype"), str | None)),
         ("calibration", isinstance(value.get("calibration"), dict | None)),
+        ("shortcuts", _is_panel(value.get("shortcuts"))),
     ):
         if not valid:
             raise SteError("card_invalid", f"model card: field {name} is ill-formed: {value[name]!r}")
+
+
+def _is_panel(value: Any) -> bool:
+    """Returns True for None, and for a summary with lines of text."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not isinstance(value.get("summary"), str):
+        return False
+    return isinstance(value.get("lines"), list) and all(map(_is_line, value["lines"]))
+
+
+def _is_line(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    bounds = value.get("interval95")
+    numbers = [value.get("share"), *(bounds if isinstance(bounds, list) else [])]
+    return (
+        all(isinstance(value.get(name), str) for name in ("name", "text"))
+        and isinstance(value.get("warning"), str | None)
+        and isinstance(bounds, list | None)
+        and len(numbers) in (1, 3)
+        and all(isinstance(number, int | float) for number in numbers)
+    )

@@ -16,6 +16,7 @@ from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import parameter_hash
 from ste_jax.checkpoint.folder import CHANGEABLE_FIELDS, PartialModelFolder, update_card
 from ste_jax.checkpoint.hf import DTYPES, INDEX, NAMES
+from ste_jax.checkpoint.readme import write_readme
 from ste_jax.checkpoint.source import ModelSource, read_card
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
@@ -61,6 +62,7 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
         if partial_folder.is_finished:
             return _update_exported_card(source.card, Path(folder))
         _export_into(partial_folder, source)
+        write_readme(source.card, Path(partial_folder.path))
         partial_folder.finish(source.card, source.tokenizer)
     return True
 
@@ -97,7 +99,7 @@ def _update_exported_card(card: ModelCard, folder: Path) -> bool:
         if getattr(card, name) != getattr(exported, name, None)
     }
     if changes:
-        update_card(folder, **changes)
+        write_readme(update_card(folder, **changes), folder)
     return bool(changes)
 
 

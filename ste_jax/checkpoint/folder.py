@@ -183,7 +183,7 @@ def save_model(
 
 # Fields of a card that describe how to use the weights, not which weights they are.
 CHANGEABLE_FIELDS = frozenset(
-    ("name", "judge_prompt", "parser", "max_new_tokens", "force_verdict", "dtype", "calibration")
+    ("name", "judge_prompt", "parser", "max_new_tokens", "force_verdict", "dtype", "calibration", "shortcuts")
 )
 
 

@@ -26,6 +26,12 @@ _LIMIT = flags.DEFINE_integer(
 _VOTES = flags.DEFINE_integer(
     "votes", 1, "Samples of each comparison and order; 1 is one greedy judgment.", lower_bound=1
 )
+_PROBES = flags.DEFINE_integer(
+    "probes",
+    0,
+    "Comparisons of which about 20 altered versions are judged too, to show what the judge decides by.",
+    lower_bound=0,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -53,6 +59,7 @@ def main(argv: list[str]) -> None:
             out=out,
             votes=_VOTES.value,
             limit=_LIMIT.value,
+            probes=_PROBES.value,
             progress=True,
             policy=POLICIES[POLICY.value],
         )

@@ -7,6 +7,11 @@ from absl import app, flags
 from ste_jax.metrics.policy import POLICIES
 
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of tables.")
+_CALIBRATE = flags.DEFINE_bool(
+    "length_calibration",
+    False,
+    "For stats: also give the accuracy after the part of the decisions that lengths explain is subtracted.",
+)
 POLICY = flags.DEFINE_enum("policy", "wrong", list(POLICIES), "Score of a judgment without a verdict.")
 
 
@@ -26,7 +31,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"{command} needs {'one result file' if single else 'two result files'}")
     policy = POLICIES[POLICY.value]
     results = [read_result(path) for path in paths]
-    report = numbers(results[0], policy) if single else compare(results[0], results[1], policy)
+    if single:
+        report = numbers(results[0], policy, calibrate_length=_CALIBRATE.value)
+    else:
+        report = compare(results[0], results[1], policy)
     if JSON.value:
         print(json.dumps(report))
     else:

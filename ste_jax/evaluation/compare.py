@@ -9,7 +9,9 @@ from scipy import stats
 from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import Result
+from ste_jax.metrics.length import balanced_difference
 from ste_jax.metrics.policy import Policy
+from ste_jax.metrics.stability import changed_decisions
 from ste_jax.metrics.stats import difference_interval, pooled_score, scores_of, sign_flip_test
 from ste_jax.metrics.traits import surface_of
 from ste_jax.records import Comparison, ComparisonResult
@@ -64,6 +66,8 @@ def compare(a: Result, b: Result, policy: Policy) -> dict[str, Any]:
         "settings_differ": [name for name in _SETTINGS if a.run[name] != b.run[name]],
         "difference": _difference(single_a, single_b, clusters, seed=a.run["seed"]),
         "difference_pooled": _difference(pooled_a, pooled_b, clusters, seed=a.run["seed"]),
+        "difference_length_balanced": balanced_difference(sides[0], sides[1], policy, seed=a.run["seed"]),
+        "changed_decisions": changed_decisions(sides[0], sides[1], seed=a.run["seed"]),
         "mcnemar": {
             "as_given": _mcnemar(scores_a[:, 0], scores_b[:, 0]),
             "swapped": _mcnemar(scores_a[:, 1], scores_b[:, 1]),

@@ -11,9 +11,11 @@ import numpy as np
 from ste_jax.benchmarks.catalogue import aggregates
 from ste_jax.errors import SteError
 from ste_jax.evaluation.result import Result
+from ste_jax.evaluation.shortcuts import shortcuts
 from ste_jax.judging.decision import reparse, results_of, unparsed_samples, votes_by_example
 from ste_jax.metrics.agreement import agreement
 from ste_jax.metrics.bias import baselines, bias_table
+from ste_jax.metrics.length import length_balance, length_calibration
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.stats import evaluate_judgments, mean, scores_of
 from ste_jax.metrics.traits import surface_of
@@ -45,19 +47,24 @@ def judged(result: Result, policy: Policy) -> list[ComparisonResult]:
     return list(results_of(result.comparisons, result.judgments, seed=result.run["seed"], read=read))
 
 
-def numbers(result: Result, policy: Policy) -> dict[str, Any]:
+def numbers(result: Result, policy: Policy, *, calibrate_length: bool = False) -> dict[str, Any]:
     """Returns every number of a result as a JSON-ready dict.
+
+    Args:
+      result: the result.
+      policy: score of a judgment without a verdict.
+      calibrate_length: add the accuracy without the part of the decisions that lengths explain.
 
     Raises:
       SteError: no comparison has a better response ("no_labels"); the message names the file.
     """
     try:
-        return _numbers(result, policy)
+        return _numbers(result, policy, calibrate_length)
     except SteError as error:
         raise SteError(error.code, f"{result.path}: {error}") from error
 
 
-def _numbers(result: Result, policy: Policy) -> dict[str, Any]:
+def _numbers(result: Result, policy: Policy, calibrate_length: bool) -> dict[str, Any]:
     run, seed = result.run, result.run["seed"]
     pairs = judged(result, policy)
     rows = partial(_rows, pairs, seed=seed, policy=policy)
@@ -68,6 +75,8 @@ def _numbers(result: Result, policy: Policy) -> dict[str, Any]:
         "benchmark": run["benchmark"] or run["data"]["source"],
         **evaluate_judgments(pairs, seed=seed, policy=policy).to_json(),
         **_by_position_of_the_better(pairs, policy),
+        "shortcuts": _shortcuts(result, pairs, policy),
+        "length_calibration": length_calibration(pairs, policy, seed=seed) if calibrate_length else None,
         "own_scores": aggregates(run["benchmark"], pairs, policy, seed),
         "policy": {"name": policy.name, "score": policy.score, "text": policy.text},
         "too_long": len(result.too_long),
@@ -92,6 +101,20 @@ def _numbers(result: Result, policy: Policy) -> dict[str, Any]:
     }
 
 
+def _shortcuts(result: Result, pairs: Sequence[ComparisonResult], policy: Policy) -> dict[str, Any]:
+    seed, read = result.run["seed"], partial(reparse, policy=policy)
+    comparisons = [probe.comparison for probe in result.probes]
+    judged_probes = {r.id: r for r in results_of(comparisons, result.probe_judgments, seed=seed, read=read)}
+    return shortcuts(
+        pairs,
+        policy,
+        seed=seed,
+        probes=result.probes,
+        judged=judged_probes,
+        pointwise=result.is_pointwise,
+    )
+
+
 def _rows(
     pairs: Sequence[ComparisonResult], key: Callable[[ComparisonResult], str], *, seed: int, policy: Policy
 ) -> dict[str, dict[str, Any]]:
@@ -103,7 +126,11 @@ def _rows(
     rows = {}
     for name, group in sorted(groups.items()):
         row = evaluate_judgments(group, seed=seed, policy=policy).to_json()
-        rows[name] = {column: row[column] for column in _COLUMNS}
+        balance = length_balance(group, policy, seed=seed)["pooled"]
+        rows[name] = {column: row[column] for column in _COLUMNS} | {
+            "length_balanced": balance["accuracy"],
+            "length_balanced_interval95": balance["interval95"],
+        }
     return rows
 
 

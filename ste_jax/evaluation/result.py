@@ -2,7 +2,8 @@
 
 The first line is the header: model, prompt, sampling, data and versions. Then comes one line for every
 comparison, in input order: its label, subset and votes, the lengths and traits of its responses, and all
-judgments with their raw completions. Texts of the comparison are not stored, but their hash is.
+judgments with their raw completions. Texts of the comparison are not stored, but their hash is. The lines of
+probes follow; they name the pair that each was made from.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from etils import epath
 
 from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.errors import SteError
+from ste_jax.evaluation.probes.probe import PROBE_KINDS, Probe
 from ste_jax.judging.verdict import PARSER
 from ste_jax.metrics.traits import Surface, from_stored, without_texts
 from ste_jax.records import SURFACE_KEY, Comparison, Judgment
@@ -25,7 +27,7 @@ SCHEMA = "ste-evaluation"
 # Format of files written before schema versions: the header, then items, judgments and sessions as lines.
 _FORMAT_1 = "ste-result-1"
 _NAMES_OF_FORMAT_1 = {"judgment": ("pair_id", "id"), "item": ("id",), "too_long": ("id",)}
-_JUDGMENTS, _TOO_LONG = "judgments", "too_long"
+_JUDGMENTS, _TOO_LONG, _PROBE = "judgments", "too_long", "probe"
 # The fields of the settings that numbers, or comparisons of results, are made from.
 _RUN: dict[str, Check] = {
     **{name: accepts(str) for name in ("tokenizer_hash", "template_hash", "prompt_hash", "parser")},
@@ -51,7 +53,9 @@ class Result:
       run: everything that the judgments depend on: model, prompt, sampling, data, versions.
       comparisons: the judged comparisons, without their texts.
       too_long: ids of the comparisons that do not fit the model; they were not judged.
-      judgments: all judgments.
+      judgments: all judgments of the comparisons.
+      probes: the probes, without their texts.
+      probe_judgments: all judgments of the probes; those that do not fit the model have none.
     """
 
     path: Path
@@ -59,12 +63,29 @@ class Result:
     comparisons: list[Comparison]
     too_long: list[str]
     judgments: list[Judgment]
+    probes: list[Probe] = dataclasses.field(default_factory=list)
+    probe_judgments: list[Judgment] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """True if the judge saw one response at a time."""
+        prompt = self.run.get("prompt")
+        return isinstance(prompt, dict) and "{response}" in str(prompt.get("user"))
 
 
-def to_record(comparison: Comparison, judgments: Sequence[Judgment] | None) -> dict[str, Any]:
-    """Returns the line of a comparison as a JSON-ready dict; judgments are None if it is too long."""
+def to_record(
+    comparison: Comparison, judgments: Sequence[Judgment] | None, probe: Probe | None = None
+) -> dict[str, Any]:
+    """Returns the line of a comparison as a JSON-ready dict.
+
+    Args:
+      comparison: the comparison.
+      judgments: its judgments, None if it is too long.
+      probe: the probe whose comparison it is, if it is one.
+    """
     made = [judgment.to_json() for judgment in judgments or ()]
-    return without_texts(comparison) | {_TOO_LONG: judgments is None, _JUDGMENTS: made}
+    origin = {_PROBE: {"kind": probe.kind, "pair": probe.pair}} if probe else {}
+    return without_texts(comparison) | origin | {_TOO_LONG: judgments is None, _JUDGMENTS: made}
 
 
 def read_result(path: str | Path) -> Result:
@@ -87,10 +108,11 @@ def read_result(path: str | Path) -> Result:
     try:
         run, rows = _rows_of_format_1(path) if _is_format_1(path) else _rows(path)
         check_run(run, path)
-        comparisons, too_long, judgments = _contents(path, rows)
+        result = Result(path, run, [], [], [])
+        _read_into(result, rows)
     except RecursionError as error:
         raise SteError("result_invalid", f"{path}: nested too deeply for a result file") from error
-    return Result(path, run, comparisons, too_long, judgments)
+    return result
 
 
 def check_run(run: Any, path: Path) -> None:
@@ -124,33 +146,46 @@ def _check_fields(value: Any, checks: dict[str, Check], name: str) -> None:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _contents(
-    path: Path, rows: Iterator[dict[str, Any]]
-) -> tuple[list[Comparison], list[str], list[Judgment]]:
-    """Returns the comparisons, the ids of those that are too long, and the judgments."""
-    comparisons, too_long, judgments = [], [], []
+def _read_into(result: Result, rows: Iterator[dict[str, Any]]) -> None:
+    """Adds what the lines of a file hold to a result."""
     seen: set[str] = set()
     for number, row in enumerate(rows, 2):
+        where = f"{result.path}, line {number}"
         try:
             comparison, made = _parsed(row)
+            probe = _probe_of(row, comparison)
         except (SteError, ValueError) as error:
-            raise SteError(
-                "result_invalid", f"{path}, line {number}: not a line of a result file ({error})"
-            ) from error
+            raise SteError("result_invalid", f"{where}: not a line of a result file ({error})") from error
         if comparison.id in seen:
-            raise SteError("result_invalid", f"{path}, line {number}: {comparison.id!r} occurs twice")
+            raise SteError("result_invalid", f"{where}: {comparison.id!r} occurs twice")
         seen.add(comparison.id)
-        if made is None:
-            too_long.append(comparison.id)
+        if probe is not None:
+            result.probes.append(probe)
+            result.probe_judgments.extend(made or ())
+        elif made is None:
+            result.too_long.append(comparison.id)
         else:
-            comparisons.append(comparison)
-            judgments += made
-    return comparisons, too_long, judgments
+            result.comparisons.append(comparison)
+            result.judgments.extend(made)
+
+
+def _probe_of(row: dict[str, Any], comparison: Comparison) -> Probe | None:
+    """Returns the probe of a line, or None for the line of a pair."""
+    if _PROBE not in row:
+        return None
+    value = row[_PROBE]
+    if (
+        not isinstance(value, dict)
+        or value.get("kind") not in PROBE_KINDS
+        or not accepts(str)(value.get("pair"))
+    ):
+        raise ValueError(f"{_PROBE} is not the kind and the pair of a probe")
+    return Probe(kind=value["kind"], pair=value["pair"], comparison=comparison)
 
 
 def _parsed(row: dict[str, Any]) -> tuple[Comparison, list[Judgment] | None]:
     """Returns the comparison of a line, and its judgments; None if it is too long."""
-    fields = {name: value for name, value in row.items() if name not in (_JUDGMENTS, _TOO_LONG)}
+    fields = {name: value for name, value in row.items() if name not in (_JUDGMENTS, _TOO_LONG, _PROBE)}
     is_too_long, values = row.get(_TOO_LONG), row.get(_JUDGMENTS)
     if type(is_too_long) is not bool or type(values) is not list:
         raise ValueError(f"{_TOO_LONG} and {_JUDGMENTS} must be true or false, and a list")

@@ -1,7 +1,9 @@
 """`evaluate`: a judge on the labelled comparisons of a benchmark, with a result file."""
 
+import dataclasses
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.catalogue import load
 from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import numbers
+from ste_jax.evaluation.probes.probe import RETEST, Probe, make_probes
 from ste_jax.evaluation.result import SCHEMA, Result, read_result, to_record
 from ste_jax.judge import Judge
 from ste_jax.judging.compare import CompareSettings
@@ -50,6 +53,7 @@ def evaluate(
     out: str | Path | None = None,
     votes: int = 1,
     limit: int = 0,
+    probes: int = 0,
     progress: bool = False,
     policy: Policy = WRONG,
 ) -> Evaluation:
@@ -62,6 +66,8 @@ def evaluate(
       out: result file; an interrupted evaluation continues there. Default: no file is kept.
       votes: samples of each comparison and order; 1 is one greedy judgment.
       limit: number of comparisons to judge, drawn at random by the judge's seed; 0 judges all.
+      probes: number of comparisons of which altered versions are judged too, which show what the judge
+        decides by; about 20 versions of each, drawn by the judge's seed.
       progress: show a progress bar on stderr.
       policy: score of a judgment without a verdict.
 
@@ -71,8 +77,9 @@ def evaluate(
     """
     if isinstance(benchmark, str):
         benchmark = load(benchmark, path)
-    if limit < 0:
-        raise SteError("argument_invalid", f"limit must be 0 or more, not {limit}")
+    for name, number in (("limit", limit), ("probes", probes)):
+        if number < 0:
+            raise SteError("argument_invalid", f"{name} must be 0 or more, not {number}")
     settings = CompareSettings(votes=votes)
     items = benchmark.limited(limit, judge.settings.seed)
     if all(item.label not in ("A", "B") for item in items):
@@ -81,68 +88,111 @@ def evaluate(
             f"{benchmark.source}: none of the {len(items)} comparisons has a better response; raise the "
             "limit, or give others",
         )
+    work = _Work(
+        benchmark=benchmark,
+        limit=limit,
+        items=items,
+        probes=make_probes(items, probes, seed=judge.settings.seed, pointwise=judge.is_pointwise),
+        settings=settings,
+    )
     if out is not None:
-        return Evaluation(_judged(judge, benchmark, items, settings, limit, Path(out), progress), policy)
+        return Evaluation(_judged(judge, work, Path(out), progress), policy)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "result.jsonl"
-        return Evaluation(_judged(judge, benchmark, items, settings, limit, file, progress), policy)
+        return Evaluation(_judged(judge, work, Path(folder) / "result.jsonl", progress), policy)
 
 
-def _judged(
-    judge: Judge,
-    benchmark: Benchmark,
-    items: list[Comparison],
-    settings: CompareSettings,
-    limit: int,
-    out: Path,
-    progress: bool,
-) -> Result:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What an evaluation judges.
+
+    Attributes:
+      benchmark: the benchmark.
+      limit: number of its comparisons that are judged, 0 for all.
+      items: these comparisons.
+      probes: probes of some of them.
+      settings: votes and orders.
+    """
+
+    benchmark: Benchmark
+    limit: int
+    items: list[Comparison]
+    probes: list[Probe]
+    settings: CompareSettings
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the part of the header of a result that tells what was judged."""
+        benchmark = self.benchmark
+        header: dict[str, Any] = {
+            "benchmark": benchmark.name or None,
+            "data": {
+                "source": Path(benchmark.source).name,
+                "revision": benchmark.revision,
+                "hash": benchmark.content,
+                "notes": benchmark.notes,
+                "comparisons": len(benchmark.items),
+                "limit": self.limit or None,
+                "judged_hash": digest([item.to_json() for item in self.items]),
+            },
+        }
+        if self.probes:
+            pairs = len({probe.pair for probe in self.probes})
+            made = digest([probe.comparison.to_json() for probe in self.probes])
+            header["probes"] = {"pairs": pairs, "comparisons": len(self.probes), "hash": made}
+        return header
+
+
+def _judged(judge: Judge, work: _Work, out: Path, progress: bool) -> Result:
     """Judges what `out` does not hold yet, and returns the whole result."""
     protocol = JudgingProtocol(judge.settings, judge.model.source.tokenizer)
-    run = judge.run_settings(protocol, settings) | {
-        "benchmark": benchmark.name or None,
-        "device": jax.devices()[0].device_kind,
-        "data": {
-            "source": Path(benchmark.source).name,
-            "revision": benchmark.revision,
-            "hash": benchmark.content,
-            "notes": benchmark.notes,
-            "comparisons": len(benchmark.items),
-            "limit": limit or None,
-            "judged_hash": digest([item.to_json() for item in items]),
-        },
-    }
+    run = judge.run_settings(protocol, work.settings) | work.to_json()
+    run["device"] = jax.devices()[0].device_kind
+    ids = [item.id for item in work.items] + [probe.comparison.id for probe in work.probes]
     with JsonlOutput(out, run, schema=SCHEMA) as output:
         if not output.finished:
-            with Progress("evaluate", len(items), disable=not progress) as bar:
-                _fill(output, judge, protocol, items, settings, bar)
-            output.finish([item.id for item in items])
+            with Progress("evaluate", len(ids), disable=not progress) as bar:
+                bar.advance(records=sum(map(output.is_done, ids)))
+                _fill_all(output, judge, protocol, work, bar)
+            output.finish(ids)
     result = read_result(out)
     if not result.comparisons:
         raise SteError(
             "too_long",
-            f"{judge.model.source.path}: none of {len(items)} comparisons fits a context of "
+            f"{judge.model.source.path}: none of {len(work.items)} comparisons fits a context of "
             f"{judge.model.source.architecture.context_length} tokens; use a shorter prompt or a smaller "
             "max_new_tokens",
         )
     return result
 
 
+def _fill_all(
+    output: JsonlOutput, judge: Judge, protocol: JudgingProtocol, work: _Work, bar: Progress
+) -> None:
+    """Adds the judgments of all comparisons and probes that the output does not hold."""
+    probes = {probe.comparison.id: probe for probe in work.probes}
+    retests = [probe.comparison for probe in work.probes if probe.kind == RETEST]
+    others = [probe.comparison for probe in work.probes if probe.kind != RETEST]
+    # Sampled votes are drawn by the seed and the texts, so the same comparison needs another seed.
+    reseeded = dataclasses.replace(judge.settings, seed=judge.settings.seed + 1)
+    again = JudgingProtocol(reseeded, judge.model.source.tokenizer)
+    for used, comparisons in ((protocol, [*work.items, *others]), (again, retests)):
+        _fill(output, judge, used, comparisons, work.settings, bar, probes)
+
+
 def _fill(
     output: JsonlOutput,
     judge: Judge,
     protocol: JudgingProtocol,
-    items: list[Comparison],
+    comparisons: list[Comparison],
     settings: CompareSettings,
     bar: Progress,
+    probes: Mapping[str, Probe],
 ) -> None:
     """Adds the judgments of every comparison that the output does not hold."""
-    bar.advance(records=sum(output.is_done(item.id) for item in items))
     found: dict[str, dict[Order, Judged]] = defaultdict(dict)
     is_leader = judge.model.engine.replica_group.is_leader
     stream = judge.judge(
         protocol,
-        items,
+        comparisons,
         settings,
         is_done=output.is_done,
         on_tokens=lambda tokens: bar.advance(tokens=tokens),
@@ -159,7 +209,7 @@ def _fill(
         if is_leader:
             output.add(
                 comparison.id,
-                [to_record(comparison, made)],
+                [to_record(comparison, made, probes.get(comparison.id))],
                 prompt_tokens=sum(order.prompt_tokens for order in orders.values()),
                 generated_tokens=sum(order.completion_tokens for order in orders.values()),
             )

@@ -27,9 +27,16 @@ def bias_table(results: Sequence[ComparisonResult], *, seed: int) -> dict[str, d
     table |= {
         trait: _row(labelled, lambda r, t=trait: surface_of(r.comparison).having(t), seed) for trait in TRAITS
     }
-    firsts = np.array([[_is(v, "A") for v in result.verdicts] for result in labelled]).reshape(-1, 2)
-    clusters = [result.comparison.cluster for result in labelled]
-    return table | {"first": _shares(firsts, clusters, seed) | {"label": 0.5 if labelled else None}}
+    first = first_preference(labelled, seed=seed)
+    row = {"n": first["n"], "judge": first["share"], "interval95": first["interval95"]}
+    return table | {"first": row | {"label": 0.5 if labelled else None}}
+
+
+def first_preference(results: Sequence[ComparisonResult], *, seed: int) -> dict[str, Any]:
+    """Returns the share of verdicts for the response shown first, with its interval."""
+    firsts = np.array([[_is(v, "A") for v in result.verdicts] for result in results]).reshape(-1, 2)
+    row = _shares(firsts, [result.comparison.cluster for result in results], seed)
+    return {"n": row["n"], "share": row["judge"], "interval95": row["interval95"]}
 
 
 def _row(results: Sequence[ComparisonResult], choice: Choice, seed: int) -> dict[str, Any]:

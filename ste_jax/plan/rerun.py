@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
+from ste_jax.evaluation.probes.probe import PROBE_KINDS
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.pairs.kinds import KINDS
 from ste_jax.pairs.splits import labelled_halves
@@ -76,6 +77,7 @@ def stage_hours(
         generate("validate", config.iterations * checks * validation * 2, 1, judged, new),
         generate("evaluate", models * config.pairs.test * 2, 1 + config.evaluate.votes, judged, new),
         generate("evaluate", models * labelled * 2, 1, judged, new),
+        generate("evaluate", models * _probes(config) * 2, 1, judged, new),
     ]
     return _merged(stages)
 
@@ -91,6 +93,11 @@ def _pairs_of(settings: PairsConfig, instructions: int) -> int:
         return instructions * len(settings.modes_of("train"))
     largest = max((share for mode, share in shares.items() if mode in KINDS), default=max(shares.values()))
     return round(instructions * sum(shares.values()) / largest)
+
+
+def _probes(config: RunConfig) -> int:
+    """Returns the number of altered pairs that each model judges."""
+    return len(PROBE_KINDS) * min(config.evaluate.probes, config.pairs.test)
 
 
 def _generation(

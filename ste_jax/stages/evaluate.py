@@ -1,8 +1,8 @@
 """Stage 5, `ste evaluate`: a model judges the held-out pairs greedily in both orders, and by majority vote
-if `evaluate.votes` is set.
+if `evaluate.votes` is set; of `evaluate.probes` of them it judges altered versions.
 
-Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate` and `iteration_k/votes` (records:
-Judgment).
+Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate`, `iteration_k/votes` and
+`iteration_k/probes` (records: Judgment), and what the model decides by into its card.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
+from ste_jax.stages.shortcuts import probes_of, shortcuts_of, write_card
 from ste_jax.storage.files import digest
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
@@ -30,7 +31,12 @@ def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
     _judge(context, iteration, "evaluate", [*splits.test, *splits.labelled], 1, GREEDY)
     if settings.votes:
         _judge(context, iteration, "votes", splits.test, settings.votes, settings.sampling)
-    return finished(context, iteration, splits)
+    if settings.probes:
+        altered = [probe.comparison for probe in probes_of(context, splits)]
+        _judge(context, iteration, "probes", altered, 1, GREEDY)
+    result = finished(context, iteration, splits)
+    write_card(context, iteration, result["shortcuts"]["panel"])
+    return result
 
 
 def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
@@ -49,6 +55,7 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
     result["kinds"] = _by_kind(splits.test, judgments, seed)
     result["benchmarks"] = {"labelled": labelled} if labelled else {}
     result["majority"] = None
+    result["shortcuts"] = shortcuts_of(context, iteration, splits)
     result["too_long"] = len(success.summary["too_long"])
     if context.config.evaluate.votes and read_success(folder / "votes"):
         votes = read_records(folder / "votes", Judgment)

@@ -16,9 +16,9 @@ from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, 
 from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.benchmarks.catalogue import aggregates, load
 from ste_jax.benchmarks.names import BENCHMARKS
-from ste_jax.benchmarks.sections import Subsets, scored
 from ste_jax.metrics.policy import POLICIES
 from ste_jax.metrics.stats import wilson_interval
+from ste_jax.metrics.subsets import Subsets, scored
 from ste_jax.records import Comparison, ComparisonResult, Label, opposite
 from tests.errors import raises
 

@@ -24,6 +24,18 @@ CARD = ModelCard(
     force_verdict=True,
     dtype="bfloat16",
     calibration={"temperature": 1.5, "threshold": 0.7, "pairs": 400},
+    shortcuts={
+        "summary": "This judge decides by the length of the responses.",
+        "lines": [
+            {
+                "name": "accuracy",
+                "share": 0.5,
+                "interval95": [0.4, 0.6],
+                "text": "Half.",
+                "warning": "accuracy",
+            }
+        ],
+    },
 )
 
 
@@ -75,6 +87,10 @@ def test_fields_of_version_2_are_unknown_in_version_1() -> None:
         ("force_verdict", 1),
         ("dtype", 32),
         ("calibration", [1.5]),
+        ("shortcuts", "short"),
+        ("shortcuts", {"lines": []}),
+        ("shortcuts", {"summary": "s", "lines": ["one"]}),
+        ("shortcuts", {"summary": "s", "lines": [{"name": "n", "text": "t", "share": None}]}),
         ("schema_version", "2"),
         ("schema_version", 0),
     ],

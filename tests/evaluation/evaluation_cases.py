@@ -1,9 +1,11 @@
 """Result files with planted judgments: made through the same writer, without a model."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ste_jax.evaluation.probes.probe import Probe
 from ste_jax.evaluation.result import SCHEMA, Result, read_result, to_record
 from ste_jax.judging.verdict import PARSER
 from ste_jax.records import ORDERS, Comparison, Judgment, Order
@@ -72,6 +74,36 @@ def result(
             output.add(one.id, [to_record(one, made)])
         output.finish([one.id for one in items])
     return read_result(path)
+
+
+# The log-odds that the first of two responses to an instruction is better.
+LogOdds = Callable[[str, str, str], float]
+
+
+def probed_result(
+    path: Path, items: Sequence[Comparison], probes: Sequence[Probe], log_odds: LogOdds, **changes: Any
+) -> Result:
+    """Writes and reads a result file of a judge that is a function of the texts that it is shown.
+
+    A pointwise judge is given one response and an empty text.
+    """
+    pointwise = "{response}" in changes.get("prompt", {}).get("user", "")
+    by_id = {probe.comparison.id: probe for probe in probes}
+    comparisons = [*items, *(probe.comparison for probe in probes)]
+    with JsonlOutput(path, run_of(**changes), schema=SCHEMA) as output:
+        for one in comparisons:
+            made = [decision(one, order, log_odds, pointwise) for order in ORDERS]
+            output.add(one.id, [to_record(one, made, by_id.get(one.id))])
+        output.finish([one.id for one in comparisons])
+    return read_result(path)
+
+
+def decision(one: Comparison, order: Order, log_odds: LogOdds, pointwise: bool = False) -> Judgment:
+    first, second = one.shown(order)
+    value = log_odds(one.instruction, first, "" if pointwise else second)
+    verdict = "A" if value > 0 else "B"
+    text = says(verdict)
+    return dataclasses.replace(judgment(one, order, 0, text), verdict=verdict, status="ok", log_odds=value)
 
 
 def says(verdict: str) -> str:

@@ -42,6 +42,31 @@ def test_mcnemar_counts_the_pairs_that_differ(tmp_path):
     assert "prompts:" not in printed(report)
 
 
+def test_lengths_and_changed_decisions(tmp_path):
+    # The better response is longer in the first 40 of 60; B is wrong on 10 of them, A on the last 10.
+    items = [
+        item(
+            i,
+            "AB"[i % 2],
+            **{f"response_{'ab'[i % 2]}": "long " * 9}
+            if i < 40
+            else {f"response_{'ba'[i % 2]}": "long " * 9},
+        )
+        for i in range(60)
+    ]
+    a, b = (planted(tmp_path / name, ids, items) for name, ids in (("a", range(50, 60)), ("b", range(10))))
+    report = compare(a, b, WRONG)
+    row = report["difference_length_balanced"]
+    assert (row["accuracy_a"], row["accuracy_b"]) == (pytest.approx(3 / 4), pytest.approx(7 / 8))
+    assert row["accuracy"] == pytest.approx(1 / 8)
+    assert row["interval95"][0] < 1 / 8 < row["interval95"][1]
+    changed = report["changed_decisions"]
+    assert (changed["share"], changed["to_right"], changed["to_wrong"]) == (pytest.approx(20 / 60), 10, 10)
+    text = printed(report)
+    assert "length-balanced, orders pooled: 75.0% and 87.5%" in text
+    assert "33.3% of the pooled decisions differ" in text
+
+
 def test_mcnemar_of_a_published_table(tmp_path):
     # Approval of a prime minister in two surveys: 794 twice, 150 and 86 once, 570 never (Agresti, Categorical
     # Data Analysis, table 10.1, where z squared is 17.36; with the continuity correction 16.82).

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_cases import item, result, right
+from evaluation_cases import item, probed_result, result, right
 
 from ste_jax.errors import SteError
 from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.numbers import numbers
+from ste_jax.evaluation.probes.probe import make_probes
 from ste_jax.evaluation.result import read_result
 from ste_jax.metrics.policy import POLICIES
 from tests.errors import raises
@@ -87,6 +88,12 @@ def test_lines_of_another_type_are_named(changed, path, values):
             read_result(changed(2, path, value))
 
 
+@pytest.mark.parametrize("value", [None, "retest", {}, {"kind": "retest"}, {"kind": [], "pair": "i0000"}])
+def test_the_origin_of_a_probe_of_another_type_is_named(changed, value):
+    with raises("result_invalid", "r.jsonl, line 3", "probe"):
+        read_result(changed(2, ("probe",), value))
+
+
 def test_a_comparison_that_occurs_twice_is_named(changed):
     path = changed(2, ("id",), "i0000")
     with raises("result_invalid", "r.jsonl, line 3"):
@@ -97,8 +104,11 @@ def test_a_comparison_that_occurs_twice_is_named(changed):
 def test_no_change_of_a_file_ends_in_another_error(tmp_path, seed):
     """Changes a random value of a file of either format; it is read, or refused with its name."""
     drawn = random.Random(seed)
-    whole = result(tmp_path / "a.jsonl", [item(i, "AB"[i]) for i in range(2)], lambda one, order, _: "[[A]]")
-    for source in (tmp_path / "a.jsonl", FORMAT_1):
+    items = [item(i, "AB"[i]) for i in range(2)]
+    whole = result(tmp_path / "a.jsonl", items, lambda one, order, _: "[[A]]")
+    probes = make_probes(items, 1, seed=0)
+    probed_result(tmp_path / "p.jsonl", items, probes, lambda x, a, b: len(a) - len(b) + 0.5)
+    for source in (tmp_path / "a.jsonl", tmp_path / "p.jsonl", FORMAT_1):
         rows = [json.loads(line) for line in source.read_text().splitlines()]
         place: Any = rows
         while True:

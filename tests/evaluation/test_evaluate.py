@@ -41,9 +41,10 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(ste: Any, tiny_model: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(flags, result file, printed output) of an uninterrupted evaluation with three votes."""
+    """(flags, result file, printed output) of an uninterrupted evaluation with three votes and probes."""
     out = tmp_path_factory.mktemp("out") / "deep" / "result.jsonl"
     flags = ["evaluate", f"--model={tiny_model}", f"--data={pairs_file}", "--votes=3", "--max_new_tokens=4"]
+    flags.append("--probes=3")
     code, printed, err = ended(ste.start(*flags, f"--out={out}", "--json"))
     assert code == 0, err
     return flags, out, json.loads(printed)
@@ -65,6 +66,27 @@ def test_it_prints_one_object_with_every_key(evaluated):
     assert run["model"]["hash"]
     assert run["orders"] == ["as_given", "swapped"]
     assert run["data"]["revision"] is None  # the hub's commit
+
+
+def test_probes_are_judged_and_kept_apart_from_the_pairs(evaluated):
+    _, out, report = evaluated
+    made = read_result(out)
+    pairs = {comparison.id for comparison in made.comparisons} | {"long"}
+    assert {probe.pair for probe in made.probes} < pairs
+    assert not pairs & {probe.comparison.id for probe in made.probes}
+    probes = report["shortcuts"]["probes"]
+    judged = {judgment.pair_id for judgment in made.probe_judgments}
+    assert len(judged) == len(made.probes) - probes["not_judged"] > 30
+    assert made.run["probes"]["comparisons"] == len(made.probes)
+    assert report["shortcuts"]["panel"]["summary"]
+
+
+def test_votes_are_drawn_anew_when_a_pair_is_judged_again(evaluated):
+    made = read_result(evaluated[1])
+    again = [judgment for judgment in made.probe_judgments if judgment.pair_id.startswith("probe/retest/")]
+    first = {(j.pair_id, j.order, j.sample): j.tokens for j in made.judgments}
+    assert again
+    assert any(first[j.pair_id.removeprefix("probe/retest/"), j.order, j.sample] != j.tokens for j in again)
 
 
 def test_a_finished_evaluation_is_only_read_again(ste, evaluated):

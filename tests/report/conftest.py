@@ -24,7 +24,30 @@ def finished_run() -> Run:
         )
         for row in rows
     ]
-    return json.loads((_HERE / "summary_example.json").read_text("utf-8")), samples
+    summary = json.loads((_HERE / "summary_example.json").read_text("utf-8"))
+    for model in summary["models"]:
+        model["shortcuts"] = _shortcuts(model)
+    return summary, samples
+
+
+def _shortcuts(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns a panel with two of its lines."""
+    flips = f"Its verdict changes with the order of the responses in {model['flip_rate']:.1%} of the pairs."
+    empty = "An empty response beats the better response in 0.0% of the pairs."
+    lines = (
+        ("order flips", model["flip_rate"], [0.24, 0.61], flips, "order"),
+        ("empty_answer", 0.0, [0.0, 0.16], empty, None),
+    )
+    names = ("name", "share", "interval95", "text", "warning")
+    return {
+        "probes": {"pairs": 20},
+        "length_balance": {"pooled": {"accuracy": 0.575, "interval95": [0.41, 0.73]}},
+        "length_ratios": [{"ratio": [0.25, 0.8], "n": 6, "accuracy": 0.5, "interval95": [0.1, 0.9]}],
+        "panel": {
+            "lines": [dict(zip(names, line, strict=True)) for line in lines],
+            "summary": "Do not use it for verdicts from one order only.",
+        },
+    }
 
 
 @pytest.fixture

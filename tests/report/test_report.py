@@ -10,7 +10,19 @@ from ste_jax.report.page import write_report
 from ste_jax.report.plots import draw_figures
 
 SECTIONS = (
-    *("headline", "accuracy", "bias", "data", "pairs", "yield", "training", "cost", "judgments", "origin"),
+    *(
+        "headline",
+        "accuracy",
+        "bias",
+        "shortcuts",
+        "data",
+        "pairs",
+        "yield",
+        "training",
+        "cost",
+        "judgments",
+        "origin",
+    ),
 )
 FIGURES = (
     *("accuracy", "consistency", "position", "length", "yield"),
@@ -65,6 +77,22 @@ def test_page_has_every_section_and_figure(written):
     assert "No significant gain over the seed (+16.7 points, p = 0.36)." in text
     assert "9f2c41d07ab35e68" in text
     assert "The run took 12 min 23 s and at most 3.03 GiB of memory." in text
+
+
+def test_the_panel_of_the_best_model_is_shown(written, summary, samples, tmp_path):
+    text = _spaced(_Page(written).text)
+    assert "Iteration 3, on the held-out pairs and on altered versions of 20 of them." in text
+    assert "Do not use it for verdicts from one order only." in text
+    assert "Its verdict changes with the order of the responses in 41.7% of the pairs." in text
+    for name, numbers in (("order flips warning", "41.7%24.0–61.0%"), ("empty answer", "0.0%0.0–16.0%")):
+        assert f"{name} {numbers}" in text
+    assert text.count("warning") == 1
+    assert "0.25 to 0.80" in text
+    assert "50.0% 10.0–90.0%" in text
+    assert text.count("57.5% 41.0–73.0%") == len(summary["models"])
+    for model in summary["models"]:
+        model["shortcuts"]["probes"] = None
+    assert "altered versions" not in _write(summary | {"yields": [], "training": []}, samples, tmp_path)
 
 
 def test_every_evaluated_checkpoint_is_told(written, finished_run):

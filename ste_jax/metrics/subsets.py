@@ -1,4 +1,7 @@
-"""Weighted means over the subsets of a benchmark. Missing subsets are named, not left out of the mean."""
+"""Weighted means and differences over subsets of comparisons, with intervals by prompt.
+
+Missing subsets are named, not left out of the mean.
+"""
 
 import operator
 from collections import defaultdict
@@ -89,15 +92,36 @@ class Subsets:
         if missing:
             return {"accuracy": None, "interval95": None, "missing": missing}
         share = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-        accuracy = sum(
-            weight * float(self._totals[name][0] / self._totals[name][1]) for name, weight in share.items()
-        )
-        draws = sum(weight * self._drawn[name] for name, weight in share.items())
-        low, high = np.quantile(draws, (0.025, 0.975))
-        if np.ptp(draws) < 1e-9:
+        accuracy, interval = self.contrast(share)
+        if interval is None:
             prompts = sum(any(name in prompt for name in share) for prompt in self._prompts.values())
-            low, high = wilson_interval(accuracy * prompts, prompts)
-        return {"accuracy": accuracy, "interval95": [float(low), float(high)], "missing": []}
+            interval = wilson_interval(accuracy * prompts, prompts)
+        return {"accuracy": accuracy, "interval95": list(interval), "missing": []}
+
+    def contrast(self, weights: Mapping[str, float]) -> tuple[float, tuple[float, float] | None]:
+        """Returns the weighted sum of the means of subsets, all of which have scores, and its interval.
+
+        The interval is None if all draws are equal.
+        """
+        total = sum(weight * self.accuracy(name) for name, weight in weights.items())
+        draws = sum(weight * self._drawn[name] for name, weight in weights.items())
+        if np.ptp(draws) < 1e-9:
+            return total, None
+        low, high = np.quantile(draws, (0.025, 0.975))
+        return total, (float(low), float(high))
+
+    def accuracy(self, name: str) -> float:
+        """Returns the mean of the scores of a subset that has some."""
+        score, number = self._totals[name]
+        return float(score / number)
+
+    def count(self, name: str) -> int:
+        """Returns the number of comparisons of a subset whose scores count."""
+        return self._pairs.get(name, 0)
+
+    def prompts(self, name: str) -> int:
+        """Returns the number of prompts with comparisons in a subset."""
+        return sum(name in prompt for prompt in self._prompts.values())
 
     @cached_property
     def _drawn(self) -> dict[str, np.ndarray]:
