@@ -51,11 +51,12 @@ def _files(name: str) -> dict[str, Any]:
                 "validation.json": [{"prompt": "Why?", "response": r, "helpfulness": n} for r, n in rated]
             }
         case "judgebench":
-            row = {"question": "What?", "response_A": "a", "response_B": "b", "label": "A>B"}
+            row = {"response_A": "a", "response_B": "b", "label": "A>B"}
             asked = [(model, source) for model in judgebench.MODELS for source in judgebench.SUBSETS]
             return {
                 "all.json": [
-                    {"pair_id": f"{m} {s}", "response_model": m, "source": s} | row for m, s in asked
+                    {"pair_id": f"{m} {s}", "response_model": m, "source": s, "question": f"{m} {s}?"} | row
+                    for m, s in asked
                 ]
             }
         case "rm_bench":
