@@ -32,13 +32,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.select = ConfigDict()
     c.select.pool = 0
-    c.select.size = 12 if small else 360
+    c.select.size = 12 if small else 320
     # Labels of a model of this size carry almost no information.
     c.select.categories = ()
     c.select.max_tokens = 96
     c.select.decontaminate = ()
     # The starter instructions are English and hold no personal data. For other instructions install
-    # ste-jax[select] and switch on the filters: languages ("en",), personal_data True.
+    # ste-jax[select] and switch on the filters: languages ("en",), as scripts/quickstart.sh does, and
+    # personal_data True.
     c.select.filters = ConfigDict(
         {"languages": (), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": False}
     )
@@ -49,9 +50,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # A dozen instructions are too few for most kinds.
     c.pairs.mode = ("padded", "cut_off") if small else ConfigDict(trained)
     c.pairs.test_mode = ("random_crossed",) if small else ConfigDict(tested)
-    c.pairs.max_response_tokens = 24 if small else 48
-    c.pairs.validation = 0
-    c.pairs.test = 2 if small else 120
+    c.pairs.max_response_tokens = 24 if small else 40
+    c.pairs.validation = 2 if small else 30
+    c.pairs.test = 2 if small else 110
 
     c.annotate = ConfigDict()
     # One sample records the log-odds of the letters, which are all that there is to know.
@@ -61,6 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.objective = "pairwise"
+    c.train.choose_by = "accuracy_pooled"
     # A model of 135M parameters needs a far larger rate than the 1e-6 of the paper.
     c.train.learning_rate = 1e-4
     c.train.warmup_steps = 4
@@ -71,8 +73,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.row_length = 512
     # Keeps memory below 8 GB; the recomputation takes little time.
     c.train.remat = "dots"
-    c.train.evaluate_every = 0
-    c.train.checkpoint_every = 20
+    c.train.evaluate_every = 18
+    c.train.checkpoint_every = 18
 
     c.evaluate = ConfigDict()
     c.evaluate.votes = 0
@@ -81,4 +83,5 @@ def get_config(arg: str = "") -> ConfigDict:
     c.decode.sequences = 64
     c.decode.buckets = (64, 96, 128, 160, 192, 256, 320, 512)
     c.decode.decode_steps_per_sync = 6
+    c.decode.prefill_tokens = 1024
     return c

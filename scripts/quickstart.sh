@@ -20,7 +20,9 @@ for flag in "$@"; do
   esac
 done
 workdir="${workdir/#\~\//$HOME/}"
-"$VENV/bin/ste" run --config="$config" --workdir="$workdir" --config.model="$MODEL" "${others[@]}"
+# The language filter needs an extra that the core of the package does not have, so the configuration leaves it out.
+"$VENV/bin/ste" run --config="$config" --workdir="$workdir" --config.model="$MODEL" \
+  --config.select.filters.languages="('en',)" "${others[@]}"
 trained="$(find "$workdir" -mindepth 2 -maxdepth 2 -path '*/iteration_*/model' | sort -V | tail -n 1)"
 [ -n "$trained" ] || exit 0
 echo
