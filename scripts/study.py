@@ -1,7 +1,7 @@
-"""Runs configs/small_judge.py with several seeds, evaluates every model on sets of labelled pairs, and prints
-the tables of docs/RESULTS.md.
+"""Runs a configuration with several seeds, evaluates every model on sets of labelled pairs, and prints the
+tables of docs/RESULTS.md.
 
-  python scripts/study.py --workdir=study --model=MODEL --seeds=0,1,2 \\
+  python scripts/study.py --config=pairwise_judge --workdir=study --model=MODEL --seeds=0,1,2 \\
       --pairs=pandalm.jsonl,mtbench.jsonl -- --config.instructions=prompts.jsonl
 
 Arguments after `--` are passed to `ste run`. An interrupted command continues when it is repeated. With
@@ -24,6 +24,7 @@ from matplotlib.ticker import PercentFormatter
 
 from ste_jax.evaluation.numbers import judged
 from ste_jax.evaluation.result import read_result
+from ste_jax.metrics.length import length_balance
 from ste_jax.metrics.policy import WRONG
 from ste_jax.metrics.stats import (
     bootstrap_interval,
@@ -36,7 +37,6 @@ from ste_jax.records import ComparisonResult
 from ste_jax.report.formats import interval, model_name, p_value, percent, signed
 
 STE = [sys.executable, "-c", "from ste_jax.cli import command; command()"]
-CONFIG = Path(__file__).parents[1] / "configs" / "small_judge.py"
 SEED_MODEL = "seed"
 
 
@@ -45,6 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--config", default="small_judge", help="configuration of the runs")
+    parser.add_argument("--prompt", default="verdict", help="judge prompt of the configuration")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--model", help="seed model: value of --config.model")
     parser.add_argument("--seeds", default="0,1,2")
@@ -87,7 +89,7 @@ def run(
     """Trains with every seed, and evaluates every model on every file; stops at the first failure."""
     for seed in seeds:
         workdir = a.workdir / f"seed{seed}"
-        flags = [f"--config={CONFIG}", f"--workdir={workdir}", f"--config.seed={seed}"]
+        flags = [f"--config={a.config}", f"--workdir={workdir}", f"--config.seed={seed}"]
         flags.append(f"--config.model={a.model}")
         subprocess.run([*STE, "run", *flags, *a.flags], check=True)
     models = {SEED_MODEL: a.model}
@@ -96,7 +98,7 @@ def run(
         for name, model in models.items():
             out = result(a.workdir, file, name)
             out.parent.mkdir(parents=True, exist_ok=True)
-            options = ["--prompt=verdict", "--max_new_tokens=0", "--force_verdict", f"--limit={a.limit}"]
+            options = [f"--prompt={a.prompt}", "--max_new_tokens=0", "--force_verdict", f"--limit={a.limit}"]
             flags = [f"--model={model}", f"--data={file}", f"--out={out}", *options]
             subprocess.run([*STE, "evaluate", *flags], check=True)
 
@@ -113,6 +115,8 @@ def print_held_out(summaries: Sequence[dict[str, Any]]) -> None:
         "says A",
         "kept",
         "p vs seed",
+        "pooled",
+        "p of pooled vs seed",
     )
     rows = [
         (
@@ -125,6 +129,8 @@ def print_held_out(summaries: Sequence[dict[str, Any]]) -> None:
             percent(m["first_preference"]),
             m["kept"] or "",
             p_value(m["p_value_vs_seed"]),
+            f"{percent(m['accuracy_pooled'])} {interval(m['pooled_interval95'])}",
+            p_value(m.get("p_value_pooled_vs_seed")),
         )
         for summary_ in summaries
         for m in summary_["models"]
@@ -150,8 +156,8 @@ def read_outside(
     first = result(workdir, file, SEED_MODEL)
     if not first.exists():
         return None
-    before = {p.id: p for p in judged(read_result(first), WRONG) if p.label != "tie"}
-    found = evaluate_judgments(list(before.values()), seed=0)
+    before = {p.id: p for p in judged(read_result(first), WRONG) if p.comparison.label != "tie"}
+    found = evaluate_judgments(list(before.values()), seed=0).to_json()
     rows: dict[int, dict[str, Any]] = {}
     for k in iterations:
         paths = [path for s in seeds if (path := result(workdir, file, f"seed{s}-{k}")).exists()]
@@ -174,11 +180,14 @@ def against(
     clusters = [before[id_].comparison.cluster for id_ in ids]
     change = scores.mean(axis=(0, 2)) - old.mean(axis=1)
     both = consistent - (old.min(axis=1) == 1.0)
-    longer = [
-        evaluate_judgments([results[id_] for id_ in ids], seed=0).longer_preference or 0.0
-        for results in after
-    ]
+    judges = [evaluate_judgments([results[id_] for id_ in ids], seed=0) for results in after]
+    longer = [judge.longer_preference or 0.0 for judge in judges]
+    pooled = np.array([[judge.pooled_scores[id_] for id_ in ids] for judge in judges]).mean(axis=0)
+    balances = [length_balance(list(results.values()), WRONG, seed=0)["pooled"] for results in after]
     return {
+        "accuracy_pooled": pooled.mean(),
+        "pooled_interval95": bootstrap_interval(pooled, clusters, seed=0),
+        "length_balanced": [balance["accuracy"] for balance in balances],
         "accuracy": scores.mean(),
         "interval95": bootstrap_interval(scores.mean(axis=(0, 2)), clusters, seed=0),
         "consistent_accuracy": consistent.mean(),
@@ -195,17 +204,20 @@ def print_outside(outside: Sequence[dict[str, Any]], iterations: Sequence[int]) 
     """Prints a row per file; change and tests compare the last iteration with the seed model."""
     head = ["set", "pairs", "longer wins", SEED_MODEL, *map(model_name, iterations), "change", "p"]
     head += ["both orders, seed", "last", "p", "prefers the longer, last"]
+    head += ["pooled, seed", "pooled, last", "length-balanced, last"]
     rows = []
     for row in outside:
         seed, after = row["seed"], row["iterations"]
         last = after[max(after)]
         rows.append(
             [
-                *(row["name"], seed.n, percent(seed.longer_correct), percent(seed.accuracy)),
+                *(row["name"], seed["n"], percent(seed["longer_correct"]), percent(seed["accuracy"])),
                 *(percent(after[k]["accuracy"]) if k in after else "" for k in iterations),
                 *(f"{signed(100 * last['change'])} {interval(last['interval'])}", p_value(last["p"])),
-                *(percent(seed.consistent_accuracy), percent(last["consistent_accuracy"])),
-                *(p_value(last["p_consistent"]), percent(last["longer"])),
+                *(percent(seed["consistent_accuracy"]), percent(last["consistent_accuracy"])),
+                *(p_value(last["p_consistent"]), percent(last["longer"]), percent(seed["accuracy_pooled"])),
+                f"{percent(last['accuracy_pooled'])} {interval(last['pooled_interval95'])}",
+                ", ".join(percent(share) for share in last["length_balanced"]),
             ]
         )
     print_table(head, rows)
@@ -216,7 +228,7 @@ def draw(held_out: Sequence[dict[str, Any]], outside: Sequence[dict[str, Any]], 
     rows = {
         f"held-out, seed {run_['seed']}": {m["iteration"]: m for m in run_["models"]} for run_ in held_out
     }
-    rows |= {row["name"]: {0: row["seed"].to_json(), **row["iterations"]} for row in outside}
+    rows |= {row["name"]: {0: row["seed"], **row["iterations"]} for row in outside}
     figure = Figure(figsize=(11, 0.5 * len(rows) + 2.5), layout="constrained")
     learning, accuracy, consistent = figure.subplots(1, 3)
     draw_learning(learning, held_out)
@@ -241,8 +253,8 @@ def draw_learning(axes: Axes, held_out: Sequence[dict[str, Any]]) -> None:
         for training in run_["training"]:
             steps, values = zip(*((e["step"], e["accuracy"]) for e in training["evaluations"]), strict=True)
             k = training["iteration"]
-            look = {"color": f"C{k}", "linestyle": line, "label": f"seed {run_['seed']}, {model_name(k)}"}
-            axes.plot(steps, values, marker=".", **look)
+            name = f"seed {run_['seed']}, {model_name(k)}"
+            axes.plot(steps, values, marker=".", color=f"C{k}", linestyle=line, label=name)
     axes.set_xlabel("training step")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.legend(frameon=False)
