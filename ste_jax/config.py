@@ -43,6 +43,8 @@ PairMode = Literal[
     "neutral",
     "composite",
     "arithmetic",
+    "solutions",
+    "code",
 ]
 Modes = PairMode | tuple[PairMode, ...] | dict[PairMode, float]
 _Check = tuple[bool, str]
@@ -139,9 +141,11 @@ class PairsConfig:
         the beginning of the better response. Pairs whose label is certain (docs/PAIRS.md), also without
         calls: "crossed", "random_crossed", "constraint" (with a second answer), "handicapped",
         "advantaged", "padded", "cut_off", "garbled", "neutral" (a tie, for train.objective "pairwise"),
-        "composite", "arithmetic".
+        "composite", "arithmetic"; and, of people's references, "solutions" and "code".
       test_mode: Kinds of the test pairs, in the same form. Those that `mode` lacks show whether a judge has
         learned more than the kinds it was trained with. Empty: those of `mode`.
+      solutions: File of solved problems in the columns of GSM8K, for the mode "solutions".
+      functions: File of functions with tests in the columns of MBPP, for the mode "code".
       sampling: Sampling of the better response y_w and of all other calls but those of "high_temperature".
       high_temperature: Sampling of y_l in the mode of that name.
       max_response_tokens: Maximum length of a response in tokens.
@@ -153,6 +157,8 @@ class PairsConfig:
 
     mode: Modes = _pairs("modified")
     test_mode: Modes = _pairs((), used=lambda section: bool(section.test_mode))
+    solutions: str = _pairs("", by_content=True)
+    functions: str = _pairs("", by_content=True)
     max_response_tokens: int = _pairs(1024)
     max_modified_tokens: int = _pairs(256)
     sampling: Sampling = _pairs(Sampling())
@@ -180,6 +186,13 @@ class PairsConfig:
                 all(0.0 < share < math.inf for share in shares),
                 f"pairs.mode and pairs.test_mode: every share must be above 0, not {shares}",
             ),
+            *(
+                (
+                    path != "",
+                    f"pairs.mode {mode!r} needs the file pairs.{field}",
+                )
+                for mode, (field, path) in self.references.items()
+            ),
             *_at_least_one(self, "pairs", "max_response_tokens", "max_modified_tokens"),
             (self.test >= 1, "pairs.test must be 1 or more: every model is evaluated on them"),
             (self.validation >= 0, "pairs.validation must be 0 or more"),
@@ -189,6 +202,15 @@ class PairsConfig:
     def modes(self) -> tuple[PairMode, ...]:
         """All modes, those of training first."""
         return tuple(dict.fromkeys((*self.modes_of("train"), *self.modes_of("test"))))
+
+    @property
+    def references(self) -> dict[PairMode, tuple[str, str]]:
+        """Field and path of the file of each mode that is made of references."""
+        fields: dict[PairMode, tuple[str, str]] = {
+            "solutions": ("solutions", self.solutions),
+            "code": ("functions", self.functions),
+        }
+        return {mode: field for mode, field in fields.items() if mode in self.modes}
 
     def modes_of(self, part: Part) -> tuple[PairMode, ...]:
         """Returns the modes of a part of the pairs."""

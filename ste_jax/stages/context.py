@@ -22,6 +22,7 @@ from ste_jax.judging.protocol import JudgeSettings, check_prompt
 from ste_jax.logs import log_mesh
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.pairs.certain import BY_SIMILARITY
+from ste_jax.pairs.verified import read_references
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.files import digest
@@ -131,6 +132,8 @@ class Context:
             read_labelled_pairs(self.config.labelled_pairs)
         for path in self.config.select.decontaminate:
             read_prompts(path)
+        for mode, (_, path) in self.config.pairs.references.items():
+            read_references(mode, path)
         filters = self.config.select.filters
         for is_used, modules in (
             (not BY_SIMILARITY.isdisjoint(self.config.pairs.modes), ("sklearn",)),

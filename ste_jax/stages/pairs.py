@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
-from ste_jax.pairs.candidate import Candidate
+from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.certain import CERTAIN, OF_TWO_ANSWERS
 from ste_jax.pairs.construction import check_pair
 from ste_jax.pairs.high_temperature import second_answers
@@ -24,6 +24,7 @@ from ste_jax.pairs.splits import (
     build_within_parts,
     split_pairs,
 )
+from ste_jax.pairs.verified import VERIFIED, read_references, references_digest, verified
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Generation, Instruction
 from ste_jax.stages.context import Context
@@ -100,6 +101,8 @@ def made_from(context: Context) -> dict:
     if is_divided(context.config.pairs):
         sizes = held_out(context.config)
         inputs["held_out"] = f"test {sizes.test}, validation {sizes.validation}"
+    for mode, (field, path) in context.config.pairs.references.items():
+        inputs[field] = references_digest(read_references(mode, path))
     return context.fingerprint("pairs", **inputs)
 
 
@@ -132,6 +135,8 @@ class _Builder:
             for mode in context.config.pairs.modes
             if mode in KINDS and mode not in ACROSS_INSTRUCTIONS
         }
+        references = context.config.pairs.references
+        self._references = {mode: read_references(mode, path) for mode, (_, path) in references.items()}
         # The last outcome of each instruction: a part that grows is built more than once.
         self._outcomes: dict[tuple[PairMode, str], Comparison | str] = {}
 
@@ -168,21 +173,28 @@ class _Builder:
         self, within: PairInputs, part: Part, modes: Sequence[PairMode]
     ) -> dict[PairMode, list[Comparison]]:
         """Returns the pairs of the modes whose label is certain."""
-        config, answered = self._context.config, within.answered()
+        answered = within.answered()
         return {
             mode: [
                 _certain_pair(self._context, within, mode, candidate)
-                for candidate in CERTAIN[mode](answered, seed=config.seed, part=part)
+                for candidate in self._candidates(mode, answered, part)
             ]
             for mode in modes
-            if mode in CERTAIN
+            if mode in CERTAIN or mode in VERIFIED
         }
+
+    def _candidates(self, mode: PairMode, answered: Sequence[Answered], part: Part) -> list[Candidate]:
+        """Returns the candidates of a mode whose label is certain; references make one per instruction."""
+        seed = self._context.config.seed
+        if mode in CERTAIN:
+            return CERTAIN[mode](answered, seed=seed, part=part)
+        return verified(mode, self._references[mode], len(answered), seed=seed, part=part)
 
 
 def is_divided(settings: PairsConfig) -> bool:
     """Returns True if the instructions are divided into parts before pairs are made of them."""
-    across = any(mode in ACROSS_INSTRUCTIONS or mode in CERTAIN for mode in settings.modes)
-    return across or bool(settings.test_mode)
+    divided = {*ACROSS_INSTRUCTIONS, *CERTAIN, *VERIFIED}
+    return bool(settings.test_mode) or not divided.isdisjoint(settings.modes)
 
 
 def _pair(
@@ -256,7 +268,7 @@ def _summary(settings: PairsConfig, instructions: int, pairs: list[Comparison], 
     better = [a if p.label == "A" else b for p, (a, b) in zip(pairs, tokens, strict=True)]
     worse = [b if p.label == "A" else a for p, (a, b) in zip(pairs, tokens, strict=True)]
     of_one = [mode for mode in settings.modes if mode in KINDS]
-    certain = sum(pair.subset in CERTAIN for pair in pairs)
+    certain = sum(pair.subset in CERTAIN or pair.subset in VERIFIED for pair in pairs)
     return {
         "asked": instructions * len(of_one) + certain,
         "made": len(pairs),

@@ -1,6 +1,8 @@
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -371,6 +373,8 @@ def test_the_kinds_of_the_test_matter_where_there_are_any(make_config: MakeConfi
     ("changes", "place"),
     [
         ({"pairs": {"test_mode": {"crossed": 0.0}}}, "pairs.test_mode"),
+        ({"pairs": {"mode": ("solutions", "padded")}}, "pairs.solutions"),
+        ({"pairs": {"test_mode": "code"}}, "pairs.functions"),
         ({"pairs": {"test_mode": ("crossed", "crossed")}}, "pairs.test_mode"),
         ({"pairs": {"test_mode": "crosed"}}, "pairs.test_mode"),
         ({"pairs": {"mode": {"crossed": 0.0}}}, "pairs.mode"),
@@ -383,6 +387,33 @@ def test_the_kinds_of_the_test_matter_where_there_are_any(make_config: MakeConfi
 def test_impossible_mixtures_are_refused(make_config: MakeConfig, changes: dict, place: str) -> None:
     with raises("config_invalid", place):
         make_config(**changes)
+
+
+def test_solved_problems_are_divided_into_parts(make_context: MakeContext, tmp_path: Path) -> None:
+    file = tmp_path / "solved.jsonl"
+    rows = [
+        {
+            "question": f"Tom has {n} pens and buys {n + 3}. How many are there?",
+            "answer": f"There are {n}+{n + 3}=<<{n}+{n + 3}={2 * n + 3}>>{2 * n + 3} pens.\n#### {2 * n + 3}",
+        }
+        for n in range(20, 80)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"mode": ("solutions", "padded"), "test": 2, "validation": 2, "solutions": str(file)}
+    context = make_context(pairs=settings)
+    made = [pair for pair in certain_run(context) if pair.subset == "solutions"]
+    parts: dict[str, set[str]] = {}
+    for pair in made:
+        parts.setdefault(pair.metadata["split"], set()).add(pair.instruction)
+    assert set(parts) == {"train", "validation", "test"}
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(made)
+    assert len(parts["train"]) <= len(TEXTS)
+    before = pairs.made_from(context)
+    file.write_text(file.read_text().replace("Tom", "Tim"))
+    assert pairs.made_from(context) != before
+    file.unlink()
+    with raises("file_not_found", "solved.jsonl"):
+        context.check_files()
 
 
 def test_problems_of_arithmetic_have_ids_of_their_own_in_every_part(make_context: MakeContext) -> None:
