@@ -78,7 +78,7 @@ def start() -> None:
     warnings.setLevel(logging.WARNING)
     warnings.setFormatter(_VisibleFormatter("ste: warning: %(message)s"))
     warnings.addFilter(_Once())
-    for name in ("ste_jax.checkpoint.hf", "ste_jax.text", "ste_jax.data"):
+    for name in ("ste_jax.checkpoint.hf", "ste_jax.text", "ste_jax.data", "ste_jax.pairs.splits"):
         logging.getLogger(name).addHandler(warnings)
     logging.getLogger("absl").addFilter(is_shown)
     _ROOT.info("command: %s", sys.argv)
