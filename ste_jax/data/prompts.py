@@ -5,6 +5,7 @@ earlier turns and its context, each turn of the user by itself. Only the columns
 the files of benchmarks, whose responses have many forms, need no conversion.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -56,8 +57,8 @@ def _texts(table: Table) -> Iterator[str]:
                     contexts[text].add(joined_turns(whole))
             else:
                 yield from sorted(bare)
-        if turns := _common_beginning(row, table):
-            yield from _found_by(row, "chosen", turns)
+        if sides := _conversations(row, table):
+            yield from _found_in(row, sides)
         elif not prompts:
             raise SteError(
                 "data_invalid",
@@ -93,7 +94,7 @@ def _turns(row: Row, column: str) -> list[Turn]:
         return []
     texts = [item["content"] if isinstance(item, dict) and {*item} == {"content"} else item for item in value]
     if begins_texts(texts):
-        return [("user", text) for text in texts if text]
+        return [("user", text) for text in texts if isinstance(text, str) and text]
     return flat_turns(value, where)
 
 
@@ -106,17 +107,20 @@ def _written(value: str, where: str, column: str) -> list[Turn]:
     return readable_conversation(value, where, by_line=column in ANSWERED_FIELDS) or [("user", value)]
 
 
-def _common_beginning(row: Row, table: Table) -> list[Turn]:
-    """Returns the turns with which both responses of a row begin, if they are whole conversations."""
+def _conversations(row: Row, table: Table) -> list[list[Turn]]:
+    """Returns both responses of a row as turns, if they are whole conversations with the prompt."""
     shape = find_shape(table.columns)
     sides: list[Any] = [row.fields.get(name) for name in shape.responses] if shape else []
     if any(isinstance(side, list) and begins_texts(side) for side in sides):
         return []
     found = [readable_conversation(side, row.where) for side in sides]
-    first, second = found or (None, None)
-    if not first or not second or "assistant" in (first[0][0], second[0][0]):
-        return []
-    try:
-        return divided(first, second, row.where)[0]
-    except SteError:
-        return []
+    whole = [turns for turns in found if turns and turns[0][0] != "assistant"]
+    return whole if sides and len(whole) == len(sides) else []
+
+
+def _found_in(row: Row, sides: list[list[Turn]]) -> Iterator[str]:
+    """Yields what two conversations begin with, and all turns of the user, as later ones are prompts too."""
+    with contextlib.suppress(SteError):  # they begin with different turns
+        yield from _found_by(row, "conversation", divided(sides[0], sides[1], row.where)[0])
+    for turns in sides:
+        yield from (valid_unicode(text, "conversation", row.where) for role, text in turns if role == "user")

@@ -60,6 +60,13 @@ def test_a_prompt_is_found_without_what_its_file_puts_around_it(tmp_path, row):
     read_comparisons(str(tmp_path / "p.jsonl"), labels="required")
 
 
+def test_later_turns_of_two_conversations_are_prompts(tmp_path):
+    more = "And which of them had a hospice at the top?"
+    sides = {f"conversation_{side}": talk(ASK, side, more, side) for side in "ab"}
+    held_out = read_prompts(lines(tmp_path / "p.jsonl", {**sides, "winner": "model_a", "turn": 2}))
+    assert {ASK, more} <= {*held_out}
+
+
 def test_a_prompt_with_several_contexts_is_found_with_them_only(tmp_path):
     head = "Summarize the following text in one sentence."
     rows = [{"instruction": head, "input": f"Chapter {n} is about ships.", **SAME} for n in ("one", "two")]
