@@ -22,6 +22,7 @@ HUB = "ScalerLab/JudgeBench"
 PATTERNS = ("data/*.jsonl",)
 RECORD = ("question", "response_A", "response_B", "label")
 SUBSET = "response_model"
+ARE_PAIRS = True
 COUNTS = {"claude-3-5-sonnet-20240620": 270, "gpt-4o-2024-05-13": 350}
 MODELS = tuple(COUNTS)
 SUBSETS = {

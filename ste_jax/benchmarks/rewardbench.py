@@ -24,6 +24,7 @@ HUB = "allenai/reward-bench"
 PATTERNS = ("data/filtered-*.parquet",)
 RECORD = ("subset", "prompt", "chosen", "rejected")
 SPLIT, SUBSET = "filtered", "subset"
+ARE_PAIRS = True
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,

@@ -40,14 +40,12 @@ def check_header(
     if not missing and not near and not alike:
         return
     hints = [f"{found!r} is not {name!r}: rename or remove it" for found, name in near.items()]
-    hints += [
-        f"{first!r} and {second!r} are almost the same: rename or remove one" for first, second in alike
-    ]
+    hints += [f"{one!r} and {other!r} are almost the same: rename or remove one" for one, other in alike]
     hints += [f"rename {found!r} to {name!r}" for found, name in (meant or {}).items() if found not in near]
     hints += _separators(table.columns)
     if missing and not hints:
         hints = _typos([column for column in table.columns if column not in known], missing)
-    wrong = {*near, *(second for _, second in alike), *(meant or {})}
+    wrong = {*near, *(other for _, other in alike), *(meant or {})}
     raise SteError(
         "data_invalid",
         f"{table.where(wrong)}: {_wrong(missing)}; found the columns: {shown(table.columns)}; expected {what}"

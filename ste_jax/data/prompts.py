@@ -70,7 +70,7 @@ def _texts(table: Table) -> Iterator[str]:
 
 def _columns(fields: Fields) -> list[str]:
     """Returns the columns of a row that hold whole prompts."""
-    return filled_columns(fields, _WHOLE) or filled_columns(fields, CONTEXT_COLUMNS)[:1]
+    return filled_columns(fields, _WHOLE) or filled_columns(fields, PROMPT_COLUMNS)[:1]
 
 
 def _found_by(row: Row, column: str, turns: list[Turn]) -> Iterator[str]:
