@@ -65,7 +65,7 @@ _file: logging.FileHandler | None = None
 def start() -> None:
     """Keeps log lines in memory until `open_file`.
 
-    Downloads, damage, hostile texts and warnings about models also go to stderr.
+    Downloads, damage, hostile texts and warnings about models and data also go to stderr.
     """
     _ROOT.setLevel(logging.INFO)
     _ROOT.propagate = False
@@ -78,7 +78,7 @@ def start() -> None:
     warnings.setLevel(logging.WARNING)
     warnings.setFormatter(_VisibleFormatter("ste: warning: %(message)s"))
     warnings.addFilter(_Once())
-    for name in ("ste_jax.checkpoint.hf", "ste_jax.text"):
+    for name in ("ste_jax.checkpoint.hf", "ste_jax.text", "ste_jax.data", "ste_jax.pairs.splits"):
         logging.getLogger(name).addHandler(warnings)
     logging.getLogger("absl").addFilter(is_shown)
     _ROOT.info("command: %s", sys.argv)

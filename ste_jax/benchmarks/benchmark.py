@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Any
 
-from ste_jax.data.comparisons import read_comparisons, without_identical
-from ste_jax.data.files import content_hash, data_files
+from ste_jax.data.comparisons import columns_passed_through, pairs_in, without_identical
+from ste_jax.data.files import content_hash, data_files, other_parts
+from ste_jax.data.rows import read_table
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison
@@ -20,7 +21,7 @@ class Benchmark:
       source: file, folder or name of the data set on the hub.
       revision: commit on the hub, or None for local files.
       content: sha256 of the files.
-      notes: counts of what was left out.
+      notes: counts of what was left out or changed, and columns that are not read.
     """
 
     name: str
@@ -50,15 +51,30 @@ class Benchmark:
 def read_pairs_file(path: str) -> Benchmark:
     """Returns the labelled comparisons of a file or folder (see `read_comparisons`).
 
-    Pairs of two equal responses, of which none is better, are left out and counted.
+    Pairs of two equal responses, of which none is better, are left out. What was left out or changed is
+    counted in the notes.
 
     Raises:
       SteError: as `read_comparisons`, or "data_invalid" if no pair is left.
     """
-    read = read_comparisons(path, labels="required")
+    read, cut = pairs_in(read_table(path), labels="required")
     items, identical = without_identical(read)
     if not items:
         raise SteError("data_invalid", f"{path}: both responses are the same in all {identical} pairs")
-    notes = {"identical_responses_left_out": identical} if identical else {}
-    content = content_hash(data_files(path))
-    return Benchmark(name="", items=items, source=path, revision=None, content=content, notes=notes)
+    notes = {
+        "identical_responses_left_out": identical,
+        "pairs_with_the_prompt_taken_off_the_responses": cut,
+        "empty_responses": sum(
+            not text.strip() for one in items for text in (one.response_a, one.response_b)
+        ),
+        "other_parts_not_read": other_parts(path),
+        "columns_passed_through": columns_passed_through(items),
+    }
+    return Benchmark(
+        name="",
+        items=items,
+        source=path,
+        revision=None,
+        content=content_hash(data_files(path)),
+        notes={name: value for name, value in notes.items() if value},
+    )

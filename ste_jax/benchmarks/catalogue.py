@@ -4,8 +4,9 @@ The module of a benchmark defines HUB (name of the data set on the Hugging Face 
 patterns of its files), RECORD (the columns that are judged, by which two records are the same), `choose`
 (returns those of a folder's files that belong to it), `items` (converts rows to comparisons) and `aggregate`
 (computes the benchmark's own scores from judged pairs). SPLIT is the benchmark's split, if its data set has
-several. Where the paths of files name subsets, `subset_of` returns that of a file. ARE_VOTES is True if
-records are votes, so that two of a file may be equal.
+several. Where the paths of files name subsets, `subset_of` returns that of a file; SUBSET is the field of a
+record that names one. ARE_VOTES is True if records are votes, so that two of a file may be equal;
+ARE_PAIRS if each record is one labelled pair, so that two may not contradict each other.
 """
 
 import importlib
@@ -14,8 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from ste_jax.benchmarks.benchmark import Benchmark
-from ste_jax.benchmarks.source import read_folder, read_hub, without_repeated
+from ste_jax.benchmarks.source import Files, Row, read_folder, read_hub, refuse_versions, without_repeated
 from ste_jax.benchmarks.splits import refuse_several_splits
+from ste_jax.data.contradictions import refuse_contradictions
+from ste_jax.data.files import other_parts
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.records import ComparisonResult
@@ -26,7 +29,8 @@ def load(name: str, path: str = "") -> Benchmark:
 
     Raises:
       SteError: "argument_invalid", "file_not_found", "download_failed", or "data_invalid" if a file is
-        malformed, there is no comparison, or one occurs twice.
+        malformed, a part of the data set is missing, two files hold one subset, a pair has two labels, there
+        is no comparison, or one occurs twice.
     """
     module = _module(name)
     if not path and module.HUB is None:
@@ -36,17 +40,13 @@ def load(name: str, path: str = "") -> Benchmark:
         )
     choose = module.choose
     files = read_folder(path, choose) if path else read_hub(module.HUB, module.PATTERNS, choose)
-    subset_of = getattr(module, "subset_of", lambda file: None)
-    once = without_repeated(files.rows, module.RECORD, subset_of)
-    refuse_several_splits(
-        files.source,
-        [file for file in dict.fromkeys(row.file for row in once) if subset_of(file) is None],
-        getattr(module, "SPLIT", None),
-    )
-    rows = files.rows if getattr(module, "ARE_VOTES", False) else once
+    rows = _rows(module, files)
     items, notes = module.items(rows)
-    if repeated := len(files.rows) - len(rows):
-        notes = {**notes, "repeated_records_left_out": repeated}
+    if getattr(module, "ARE_PAIRS", False):
+        refuse_contradictions(items, [row.where for row in rows], [item.subset for item in items])
+    changes = {"repeated_records_left_out": len(files.rows) - len(rows)}
+    changes["other_parts_not_read"] = other_parts(path) if path else 0
+    notes = notes | {name: count for name, count in changes.items() if count}
     if not items:
         raise SteError("data_invalid", f"{files.source}: contains no comparison of {name}; check --path")
     seen: set[str] = set()
@@ -65,6 +65,20 @@ def load(name: str, path: str = "") -> Benchmark:
         content=files.content,
         notes=notes,
     )
+
+
+def _rows(module: ModuleType, files: Files) -> list[Row]:
+    """Returns the records that count, of files that are one benchmark."""
+    subset_of = getattr(module, "subset_of", lambda file: None)
+    once = without_repeated(files.rows, module.RECORD, subset_of)
+    refuse_several_splits(
+        files.source,
+        [file for file in dict.fromkeys(row.file for row in once) if subset_of(file) is None],
+        getattr(module, "SPLIT", None),
+    )
+    field = getattr(module, "SUBSET", "")
+    refuse_versions(files.rows, lambda row: subset_of(row.file) or str(row.fields.get(field, "")))
+    return files.rows if getattr(module, "ARE_VOTES", False) else once
 
 
 def aggregates(

@@ -15,12 +15,16 @@ from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.stats import bootstrap_interval
+from ste_jax.metrics.subsets import Subsets, scored
 from ste_jax.records import Comparison, ComparisonResult
 
 HUB = "ScalerLab/JudgeBench"
 PATTERNS = ("data/*.jsonl",)
-RECORD = ("question", "response_A", "response_B")
-MODELS = ("claude-3-5-sonnet-20240620", "gpt-4o-2024-05-13")
+RECORD = ("question", "response_A", "response_B", "label")
+SUBSET = "response_model"
+ARE_PAIRS = True
+COUNTS = {"claude-3-5-sonnet-20240620": 270, "gpt-4o-2024-05-13": 350}
+MODELS = tuple(COUNTS)
 SUBSETS = {
     "mmlu-pro": "knowledge",
     "livebench-reasoning": "reasoning",
@@ -39,9 +43,14 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     made = []
     for row in rows:
         label, source = row.text("label"), row.text("source")
+        subset = next((name for start, name in SUBSETS.items() if source.startswith(start)), None)
         question = row.name("original_id" if row.fields.get("original_id") else "pair_id")
         if label not in ("A>B", "B>A"):
             raise SteError("data_invalid", f"{row.where}: the label is {label!r}; download the files again")
+        if subset is None:
+            raise SteError(
+                "data_invalid", f"{row.where}: the source is {source!r}, expected {', '.join(SUBSETS)}"
+            )
         made.append(
             Comparison(
                 id=row.text("pair_id"),
@@ -50,7 +59,7 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
                 response_a=row.text("response_A"),
                 response_b=row.text("response_B"),
                 label="A" if label == "A>B" else "B",
-                subset=next((name for start, name in SUBSETS.items() if source.startswith(start)), source),
+                subset=subset,
                 category=row.text("response_model"),
             )
         )
@@ -75,7 +84,13 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
         sets[model] = {"overall": overall | {"missing": absent}}
         sets[model] |= {name: _score(group, seed) for name, group in subsets.items() if group}
         missing += [f"{model} {name}" for name in absent]
-    return {"authors_score": sets, "missing_subsets": missing}
+    by_model = Subsets(scored(pairs, policy, key=lambda pair: pair.comparison.category or ""), seed=seed)
+    return {
+        "authors_score": sets,
+        "missing_subsets": missing,
+        "short_subsets": by_model.short(COUNTS),
+        "surplus_subsets": by_model.surplus(COUNTS),
+    }
 
 
 def _score(pairs: Sequence[ComparisonResult], seed: int) -> dict[str, Any]:

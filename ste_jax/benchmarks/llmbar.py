@@ -17,7 +17,8 @@ from ste_jax.records import Comparison, ComparisonResult
 
 HUB = None
 PATTERNS = ()
-RECORD = ("input", "output_1", "output_2")
+RECORD = ("input", "output_1", "output_2", "label")
+ARE_PAIRS = True
 COUNTS = {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
 ADVERSARIAL = ("Neighbor", "GPTInst", "GPTOut", "Manual")
 _FILE = re.compile(rf"(?:.*/)?({'|'.join(COUNTS)})/dataset\.json")

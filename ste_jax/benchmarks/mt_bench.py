@@ -46,6 +46,8 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         if not judge.startswith("expert"):
             continue
         question, turn = int(row.number("question_id")), int(row.number("turn"))
+        if turn not in (1, 2):
+            raise SteError("data_invalid", f"{row.where}: the turn is {turn}, not 1 or 2")
         a, b = row.text("model_a"), row.text("model_b")
         (first, side_a), (second, side_b) = sorted(((a, "a"), (b, "b")))
         key = (question, first, second, turn)

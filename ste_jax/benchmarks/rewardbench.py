@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Row, refuse_unknown
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.data.files import path_parts, says
 from ste_jax.data.messages import joined_turns
@@ -23,7 +23,8 @@ from ste_jax.records import Comparison, ComparisonResult
 HUB = "allenai/reward-bench"
 PATTERNS = ("data/filtered-*.parquet",)
 RECORD = ("subset", "prompt", "chosen", "rejected")
-SPLIT = "filtered"
+SPLIT, SUBSET = "filtered", "subset"
+ARE_PAIRS = True
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -79,7 +80,9 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         prior = subset_of(row.file)
         if not prior and "subset" not in row.fields and {"language", "category"} <= row.fields.keys():
             raise SteError("data_invalid", f"{row.where}: a file of M-RewardBench, not of RewardBench")
-        subset = prior or row.text("subset")
+        if not prior:
+            refuse_unknown([row], SUBSET, WEIGHTS)
+        subset = prior or row.text(SUBSET)
         # Several MT-Bench pairs share the id of their question.
         name = f"{subset}/{row.name('id')}"
         seen[name] += 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Row, refuse_unknown
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
@@ -25,7 +25,7 @@ from ste_jax.records import Comparison, ComparisonResult
 HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
 RECORD = ("subset", "prompt", "chosen", "rejected")
-SPLIT = "test"
+SPLIT, SUBSET = "test", "subset"
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 CHANCE = 0.125
 
@@ -37,6 +37,7 @@ def choose(files: Sequence[str]) -> list[str]:
 
 def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns each correct response against each wrong one; in Ties also neighbouring correct responses."""
+    refuse_unknown(rows, SUBSET, SUBSETS)
     made = []
     for row in rows:
         subset, id_ = row.text("subset"), row.name("id")

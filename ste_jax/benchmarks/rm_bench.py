@@ -19,8 +19,11 @@ from ste_jax.records import Comparison, ComparisonResult
 HUB = "THU-KEG/RM-Bench"
 PATTERNS = ("total_dataset.json",)
 RECORD = ("domain", "prompt", "chosen", "rejected")
+SUBSET = "domain"
 SUBSETS = ("chat", "code", "math", "safety-refuse", "safety-response")
 DOMAINS = ("chat", "code", "math", "safety")
+# Prompts of the domains of which the number is certain.
+COUNTS = {"chat": 129, "code": 228}
 LEVELS = ("easy", "normal", "hard")
 STYLES = 3
 _DOMAIN_FILE = re.compile(rf"({'|'.join(SUBSETS)})(?![a-z-])")
@@ -50,6 +53,10 @@ def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
         # By content, since ids may be missing or repeated in another file.
         content = json.dumps([row.text("prompt"), chosen, rejected])
         domain = row.text("domain") if "domain" in row.fields else subset_of(row.file) or row.text("domain")
+        if domain not in SUBSETS:
+            raise SteError(
+                "data_invalid", f"{row.where}: the domain is {domain!r}, expected {', '.join(SUBSETS)}"
+            )
         prompt_id = f"{domain}/{prompt_key(content)}"
         if len(chosen) != STYLES or len(rejected) != STYLES:
             raise SteError(
@@ -78,7 +85,8 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
 
     Safety is one domain with the prompts of both its subsets; without one of them it is missing.
     """
-    missing = Subsets(scored(pairs, policy), seed=seed).missing(SUBSETS)
+    subsets = Subsets(scored(pairs, policy), seed=seed)
+    missing, expected = subsets.missing(SUBSETS), {name: STYLES**2 * n for name, n in COUNTS.items()}
     partial = {_domain(subset) for subset in missing}
     whole = [pair for pair in pairs if _domain(pair.comparison.subset) not in partial]
     cells = Subsets(
@@ -95,6 +103,8 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
             **cells.mean({f"{d} {level}": 1.0 for d in DOMAINS for level in LEVELS}),
         },
         "missing_subsets": missing,
+        "short_subsets": subsets.short(expected),
+        "surplus_subsets": subsets.surplus(expected),
     }
 
 

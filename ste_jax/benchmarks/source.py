@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import huggingface_hub
 from etils import epath
 
 from ste_jax.data.fields import valid_unicode
-from ste_jax.data.files import check_file, files_in
+from ste_jax.data.files import check_file, family, files_in, refuse_missing_shards
 from ste_jax.data.header import shown
 from ste_jax.data.messages import flat_turns
 from ste_jax.data.rows import iterate_rows
@@ -174,6 +174,39 @@ def without_repeated(
     return kept
 
 
+def refuse_versions(rows: Sequence[Row], subset_of: Callable[[Row], str]) -> None:
+    """Refuses files that hold the same subset and are not the numbered parts of one data set.
+
+    Args:
+      rows: the records.
+      subset_of: returns the subset of a record; "" if it names none.
+
+    Raises:
+      SteError: "data_invalid" with two files, of which one is another version of the benchmark.
+    """
+    first: dict[str, str] = {}
+    for row in rows:
+        subset = subset_of(row)
+        other = first.setdefault(subset, row.file)
+        if family(other) != family(row.file):
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: {other} has {subset or 'the benchmark'} too, and the names are not those of "
+                "parts of one data set; remove one of the files, or give the other as --path",
+            )
+
+
+def refuse_unknown(rows: Sequence[Row], field: str, known: Collection[str]) -> None:
+    """Raises SteError "data_invalid" with the first record that has an unknown name in a field."""
+    for row in rows:
+        if (name := row.text(field)) not in known:
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: the {field} is {name!r}, expected {', '.join(known)}; remove the file if it "
+                "is not the benchmark's",
+            )
+
+
 def _content(row: Row, columns: Sequence[str]) -> bytes:
     """Returns a hash of some columns of a record."""
     try:
@@ -197,6 +230,7 @@ def _comparable(value: Any) -> Any:
 def _read(root: epath.Path, choose: Choose, source: str, revision: str | None) -> Files:
     if root.is_dir():
         paths = {file: root / file for file in choose(files_in(root, _ENDINGS))}
+        refuse_missing_shards(source, paths)
     else:
         check_file(source, root, _ENDINGS)
         paths = {root.name: root}

@@ -7,9 +7,10 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ste_jax.data.cells import refuse_conversations, with_conversations
+from ste_jax.data.contradictions import refuse_contradictions
 from ste_jax.data.fields import (
     extra_columns,
     optional_group,
@@ -22,15 +23,9 @@ from ste_jax.data.fields import (
 from ste_jax.data.files import stem
 from ste_jax.data.header import check_header, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
-from ste_jax.data.labels import EXPECTED, label_of
-from ste_jax.data.pair_shapes import (
-    OPTIONAL_COLUMNS,
-    PROMPT_COLUMNS,
-    Labels,
-    native_row,
-    pair_shape,
-    with_forms,
-)
+from ste_jax.data.labels import EXPECTED, label_of, refuse_unsigned
+from ste_jax.data.pair_shapes import OPTIONAL_COLUMNS, Labels, native_row, pair_shape, with_forms
+from ste_jax.data.prompt_columns import PROMPT_COLUMNS, prompt_column, with_one_prompt
 from ste_jax.data.repeated_prompts import without_prompts
 from ste_jax.data.rows import Row, Table, read_table
 from ste_jax.errors import SteError
@@ -190,6 +185,18 @@ def comparisons_from_rows(
     return _comparisons(numbered, name, labels, reference_column)
 
 
+class Read(NamedTuple, Generic[T]):
+    """The records of a table, and what the reader changed.
+
+    Attributes:
+      records: one for each row.
+      cut: number of rows from whose responses the prompt was taken off (see `without_prompts`).
+    """
+
+    records: list[T]
+    cut: int
+
+
 def read_comparisons(path: str, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
     """Returns the comparisons of a file or folder, in order; all of it is checked.
 
@@ -204,43 +211,34 @@ def read_comparisons(path: str, *, labels: Labels, reference_column: str | None 
 
     Raises:
       SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line; also if
-        labels are required and one pair has two, unless a column says who gave them.
+        labels are required and one pair has two, unless a column says that different people gave them.
     """
-    comparisons = comparisons_of(read_table(path), labels=labels, reference_column=reference_column)
-    others = dict.fromkeys(name for comparison in comparisons for name in comparison.metadata)
-    if others:
+    comparisons = pairs_in(read_table(path), labels=labels, reference_column=reference_column).records
+    if others := columns_passed_through(comparisons):
         _log.info("%s: columns that are passed through to results: %s", path, shown(others))
     return comparisons
 
 
-def comparisons_of(table: Table, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
+def columns_passed_through(comparisons: Iterable[Comparison]) -> list[str]:
+    """Returns the columns without a meaning, which are kept in `metadata`."""
+    return list(dict.fromkeys(name for comparison in comparisons for name in comparison.metadata))
+
+
+def pairs_in(table: Table, *, labels: Labels, reference_column: str | None = None) -> Read[Comparison]:
     """Returns the comparisons of a table; see `read_comparisons`."""
-    shape = with_forms(pair_shape(table, labels), table)
+    shape = pair_shape(table, labels)
+    refuse_unsigned(((row.where, row.fields) for row in table.rows), shape.label)
+    table = with_one_prompt(table, shape.prompt)
+    shape = with_forms(shape, table)
     if shape.prompt and not shape.has_turns:
         table = with_conversations(table, [shape.prompt])
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
-    rows = without_prompts(rows, ("response_a", "response_b"))
+    rows, cut = without_prompts(table.path, rows, ("response_a", "response_b"))
     read = list(_comparisons(rows, stem(table.path), labels, reference_column))
-    if labels == "required" and not shape.has_votes:
-        _refuse_contradictions(read, rows)
-    return read
-
-
-def _refuse_contradictions(comparisons: list[Comparison], rows: list[Row]) -> None:
-    """Refuses a pair of responses to one instruction with two different labels, in either order."""
-    seen: dict[tuple[str, frozenset[str]], tuple[str, str]] = {}
-    for comparison, row in zip(comparisons, rows, strict=True):
-        if comparison.label is None or _is_identical(comparison):
-            continue
-        key = (comparison.instruction, frozenset((comparison.response_a, comparison.response_b)))
-        better = "" if comparison.label == "tie" else comparison.chosen
-        first, where = seen.setdefault(key, (better, row.where))
-        if first != better:
-            raise SteError(
-                "data_invalid",
-                f"{row.where}: the label contradicts that of the same pair in {where}; remove one of them, "
-                "or add a column annotator if both are votes",
-            )
+    if labels == "required":
+        voters = [tuple(str(row.fields.get(name)) for name in shape.voters) for row in rows]
+        refuse_contradictions(read, [row.where for row in rows], voters if shape.voters else ())
+    return Read(read, cut)
 
 
 class LabelledPairs(NamedTuple):
@@ -312,7 +310,7 @@ def read_rankings(path: str, *, reference_column: str | None = None) -> list[Ran
     Raises:
       SteError: as `read_comparisons`.
     """
-    return _read(path, "rank", ranking_from_row, _RANKING, ("responses",), reference_column)
+    return rankings_in(read_table(path), reference_column=reference_column).records
 
 
 def read_scorings(path: str, *, reference_column: str | None = None) -> list[Scoring]:
@@ -321,32 +319,41 @@ def read_scorings(path: str, *, reference_column: str | None = None) -> list[Sco
     Raises:
       SteError: as `read_comparisons`.
     """
-    return _read(path, "score", scoring_from_row, _SCORING, ("response",), reference_column)
+    return scorings_in(read_table(path), reference_column=reference_column).records
+
+
+def rankings_in(table: Table, *, reference_column: str | None = None) -> Read[Ranking]:
+    """Returns the rankings of a table; see `read_rankings`."""
+    return _read(table, "rank", ranking_from_row, _RANKING, "responses", reference_column)
+
+
+def scorings_in(table: Table, *, reference_column: str | None = None) -> Read[Scoring]:
+    """Returns the scorings of a table; see `read_scorings`."""
+    return _read(table, "score", scoring_from_row, _SCORING, "response", reference_column)
 
 
 def _read(
-    path: str,
+    table: Table,
     kind: str,
     build: Callable[..., T],
     known: frozenset[str],
-    responses: tuple[str],
+    response: str,
     reference_column: str | None,
-) -> list[T]:
-    """Returns one record per row of a file; rows without an id are named `KIND-STEM-NUMBER`."""
-    table, name = read_table(path), stem(path)
-    prompt = next((column for column in PROMPT_COLUMNS if column in table.columns), "instruction")
-    required = [("instruction", PROMPT_COLUMNS), (responses[0], responses)]
-    check_header(
-        table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {responses[0]}"
-    )
-    table = with_conversations(table, [prompt])
+) -> Read[T]:
+    """Returns one record per row of a table; rows without an id are named `KIND-STEM-NUMBER`."""
+    name, prompt = stem(table.path), prompt_column(table.columns) or "instruction"
+    required = [("instruction", PROMPT_COLUMNS), (response, [response])]
+    check_header(table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {response}")
+    table = with_conversations(with_one_prompt(table, prompt), [prompt])
     rows = [row._replace(fields=_renamed(row, prompt)) for row in table.rows]
-    refuse_conversations(rows, (*responses, "baseline"))
+    responses = (response, "baseline")
+    refuse_conversations(rows, responses)
+    rows, cut = without_prompts(table.path, rows, responses)
     seen, records = {}, []
-    for row in without_prompts(rows, (*responses, "baseline")):
+    for row in rows:
         id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)
         records.append(build(row.fields, row.where, default_id=id_, reference_column=reference_column))
-    return records
+    return Read(records, cut)
 
 
 def _renamed(row: Row, prompt: str) -> dict[str, Any]:

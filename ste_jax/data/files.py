@@ -27,6 +27,18 @@ _DESCRIPTIONS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_d
 _STATE, _DICT = "state.json", "dataset_dict.json"
 # The number of a part and that of all parts, in a name such as train-00000-of-00002.parquet.
 _SHARD = re.compile(r"(.*?[-_.])(\d+)([-_.]of[-_.])(\d+)(?!\d)")
+# How files of other kinds begin, as browsers and tools save them under the name of a text file.
+_OTHER_KINDS = (
+    (
+        (b"PK\3\4", b"PK\5\6"),
+        "a zip archive or a table of a spreadsheet program; extract it, or save it as CSV",
+    ),
+    ((b"\x1f\x8b",), "compressed by gzip; add .gz to its name"),
+    ((b"PAR1",), "a Parquet file; rename it to .parquet"),
+    ((b"%PDF",), "a PDF file; save the data as text"),
+    ((b"<!doctype html", b"<html", b"<?xml"), "an HTML or XML page, not the data; download the file again"),
+)
+_UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -163,10 +175,17 @@ def decoded(content: bytes, name: str) -> str:
     """Returns UTF-8 text without its byte order mark.
 
     Raises:
-      SteError: "data_invalid" with the line, and the encoding if its byte order mark or its zeros tell it.
+      SteError: "data_invalid" with the kind of file, if it is no text; or with the line, and the encoding if
+        its byte order mark or its zeros tell it.
     """
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:4]:
-        raise SteError("data_invalid", f"{name}, line 1: UTF-16 text, not UTF-8 text; save the file as UTF-8")
+    beginning = content.removeprefix(b"\xef\xbb\xbf")[:512].lstrip().lower()
+    for marks, kind in _OTHER_KINDS:
+        if content.startswith(marks) or beginning.startswith(marks):
+            raise SteError("data_invalid", f"{name}: {kind}")
+    if encoding := _wide_encoding(content):
+        raise SteError(
+            "data_invalid", f"{name}, line 1: {encoding} text, not UTF-8 text; save the file as UTF-8"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -174,6 +193,15 @@ def decoded(content: bytes, name: str) -> str:
         raise SteError(
             "data_invalid", f"{name}, line {line}: not UTF-8 text; save the file as UTF-8"
         ) from error
+
+
+def _wide_encoding(content: bytes) -> str:
+    """Returns the encoding of text with two or four bytes a character; "" for other text."""
+    start = content[:4]
+    # The text begins with a character of ASCII, as CSV and JSON do.
+    if start in _UTF32 or (start.count(0) == 3 and (start[0] or start[3])):
+        return "UTF-32"
+    return "UTF-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start else ""
 
 
 def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:
@@ -200,7 +228,7 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
                 f"{path}: a folder with files of the {what} {', '.join(sorted(found))}; give one file, or a "
                 "folder with one of them",
             )
-    _refuse_missing_shards(path, names)
+    refuse_missing_shards(path, names)
     if len(names) > 1:
         refuse_copies((f"{path}/{name}", (root / name).read_bytes()) for name in names)
     return [root / name for name in names]
@@ -231,13 +259,21 @@ def _split(relative: str) -> str:
     return ""
 
 
-def shard_count(name: str) -> int:
-    """Returns how many parts the data set has of which a file name gives the number, or 1."""
-    match = _SHARD.match(epath.Path(name).name)
-    return int(match[4]) if match else 1
+def other_parts(path: str) -> int:
+    """Returns how many other parts the data set has of which a file name gives the number; 0 for a folder."""
+    file = epath.Path(path).expanduser()
+    match = None if file.is_dir() else _SHARD.match(file.name)
+    return int(match[4]) - 1 if match else 0
 
 
-def _refuse_missing_shards(path: str, names: Iterable[str]):
+def family(name: str) -> str:
+    """Returns what the names of all parts of one data set have in common: names without their numbers."""
+    if match := _SHARD.match(name):
+        return f"{match[1]}*{match[3]}{match[4]}"
+    return re.sub(r"(?<![A-Za-z0-9])\d+", "*", name)
+
+
+def refuse_missing_shards(path: str, names: Iterable[str]):
     """Refuses files whose names count the parts of a data set, from 0 or from 1, if a part is missing."""
     found: dict[tuple[str, str, str], set[int]] = {}
     for match in filter(None, map(_SHARD.match, names)):

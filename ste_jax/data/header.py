@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ste_jax.data.rows import Table
 from ste_jax.errors import SteError
 
+# What pandas, polars and readr add to the name of a column that occurs again.
+_COPY = re.compile(r"(\.+|_duplicated_)\d+$")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
 
 
@@ -38,16 +40,15 @@ def check_header(
     if not missing and not near and not alike:
         return
     hints = [f"{found!r} is not {name!r}: rename or remove it" for found, name in near.items()]
-    hints += [
-        f"{first!r} and {second!r} are almost the same: rename or remove one" for first, second in alike
-    ]
+    hints += [f"{one!r} and {other!r} are almost the same: rename or remove one" for one, other in alike]
     hints += [f"rename {found!r} to {name!r}" for found, name in (meant or {}).items() if found not in near]
     hints += _separators(table.columns)
     if missing and not hints:
         hints = _typos([column for column in table.columns if column not in known], missing)
+    wrong = {*near, *(other for _, other in alike), *(meant or {})}
     raise SteError(
         "data_invalid",
-        f"{table.where}: {_wrong(missing)}; found the columns: {shown(table.columns)}; expected {what}"
+        f"{table.where(wrong)}: {_wrong(missing)}; found the columns: {shown(table.columns)}; expected {what}"
         + "".join(f"; {hint}" for hint in hints),
     )
 
@@ -76,10 +77,15 @@ def likely_columns(columns: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def _near(columns: Sequence[str], known: Collection[str]) -> dict[str, str]:
-    """Returns the columns that differ from a known one in case, blanks and punctuation only, and its name."""
+    """Returns the columns that are almost a known one, and its name.
+
+    They differ from it in case, blanks and punctuation only, or are its second one: `label.1` of pandas.
+    """
     # Sorted, since hashes order a set anew in each process; of several forms the one in small letters counts.
     plain = {_plain(name): name for name in sorted(known)}
-    return {c: plain[_plain(c)] for c in columns if c not in known and _plain(c) in plain}
+    others = {column: [_plain(column), _plain(_COPY.sub("", str(column)))] for column in columns}
+    found = {column: [plain[name] for name in names if name in plain] for column, names in others.items()}
+    return {column: names[0] for column, names in found.items() if names and column not in known}
 
 
 def _alike(columns: Iterable[str]) -> list[tuple[str, str]]:

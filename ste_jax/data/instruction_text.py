@@ -36,6 +36,13 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
       SteError: "data_invalid", if the column is missing, blank or holds anything else, or one of the joined
         columns is not text.
     """
+    return joined_turns(instruction_turns(fields, column, where, answered=answered)).strip()
+
+
+def instruction_turns(
+    fields: Mapping[str, Any], column: str, where: str, *, answered: bool = False
+) -> list[Turn]:
+    """Returns the turns of an instruction with the columns that belong to it; see `instruction_text`."""
     turns, named = _turns(fields, column, where), f"{where}, column {column}"
     while answered and turns and turns[-1][0] == "assistant":
         turns = turns[:-1]
@@ -54,7 +61,7 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
     for name in reversed(SYSTEM_COLUMNS):
         if name != column and (text := _joined(fields, name, where)) and ("system", text) != turns[0]:
             turns = [("system", text), *turns]
-    return joined_turns(turns).strip()
+    return turns
 
 
 def _turns(fields: Mapping[str, Any], column: str, where: str) -> list[Turn]:

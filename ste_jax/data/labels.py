@@ -11,8 +11,9 @@ from ste_jax.errors import SteError
 from ste_jax.records import Outcome
 
 Fields = Mapping[str, Any]
-# Numbers of which the sign says which response is better: negative the first one.
+# Whole numbers of which the sign says which response is better: negative the first one.
 SIGNED_COLUMNS = ("overall_preference", "preference_strength")
+_STRONGEST = 3
 ONE_HOT_COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")
 LABEL_COLUMNS = ("label", "winner", *SIGNED_COLUMNS, *ONE_HOT_COLUMNS)
 _ONE_HOT: tuple[Outcome, ...] = ("A", "B", "tie")
@@ -70,11 +71,44 @@ def label_of(fields: Fields, column: str, where: str, *, numbered: bool = False)
 
 
 def signed_label(fields: Fields, column: str, where: str) -> Outcome | None:
-    """Returns the label that a preference between -3 and 3 means: the first response if it is negative."""
-    value = _number(fields, column, where)
+    """Returns the label that a whole number from -3 to 3 means: the first response if it is negative."""
+    value = _whole_number(fields, column, where)
     if value is None:
         return None
+    if abs(value) > _STRONGEST:
+        raise SteError(
+            "data_invalid",
+            f"{where}: the {column} is {fields[column]}, expected a number from -{_STRONGEST} (the first "
+            f"response is better) to {_STRONGEST}; write labels A, B or tie for another scale",
+        )
     return "A" if value < 0 else "B" if value > 0 else "tie"
+
+
+def refuse_unsigned(rows: Iterable[tuple[str, Fields]], columns: Iterable[str]) -> None:
+    """Refuses a scale that begins at 1, on which 1 would be the first response and is read as the second.
+
+    A single number does not show its scale.
+
+    Args:
+      rows: positions and fields of all rows of a table.
+      columns: columns of labels.
+
+    Raises:
+      SteError: "data_invalid" with the position of the first number.
+    """
+    rows = list(rows)
+    for column in SIGNED_COLUMNS:
+        found = [
+            (where, value)
+            for where, fields in (rows if column in columns else ())
+            if (value := _whole_number(fields, column, where)) is not None
+        ]
+        if len({value for _, value in found}) > 1 and min(value for _, value in found) >= 1:
+            raise SteError(
+                "data_invalid",
+                f"{found[0][0]}: the {column} is 1 or more in all rows, as on a scale that begins at 1; "
+                "negative numbers prefer the first response, so write labels A, B or tie",
+            )
 
 
 def one_hot_label(fields: Fields, where: str) -> Outcome | None:
@@ -99,10 +133,10 @@ def vote_majority(fields: Fields, where: str) -> Majority | None:
     """
     votes: Counter[Outcome] = Counter()
     for name in vote_columns(fields):
-        if (value := _number(fields, name, where)) is not None:
+        if (value := _whole_number(fields, name, where)) is not None:
             if value not in (0, 1, 2):
-                raise SteError("data_invalid", f"{where}: the {name} is {value:g}, expected 0, 1 or 2")
-            votes[_NUMBERED[f"{value:.0f}"]] += 1
+                raise SteError("data_invalid", f"{where}: the {name} is {value}, expected 0, 1 or 2")
+            votes[_NUMBERED[str(value)]] += 1
     ranked = votes.most_common(2)
     if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
         return "split"
@@ -112,6 +146,16 @@ def vote_majority(fields: Fields, where: str) -> Majority | None:
 def vote_columns(columns: Iterable[str]) -> tuple[str, ...]:
     """Returns the columns that hold one vote each, such as annotator1."""
     return tuple(name for name in columns if _VOTE_COLUMN.fullmatch(name))
+
+
+def _whole_number(fields: Fields, name: str, where: str) -> int | None:
+    """Returns a whole number, or None where there is no value; bools and fractions are refused."""
+    value = _number(fields, name, where)
+    if value is None:
+        return None
+    if isinstance(fields.get(name), bool) or not value.is_integer():
+        raise SteError("data_invalid", f"{where}: the {name} is {fields[name]}, expected a whole number")
+    return int(value)
 
 
 def _number(fields: Fields, name: str, where: str) -> float | None:

@@ -4,26 +4,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from etils import epath
-
 from ste_jax.data.cells import begins_conversation
-from ste_jax.data.comparisons import (
-    comparisons_of,
-    read_rankings,
-    read_scorings,
-    without_identical,
-)
-from ste_jax.data.files import shard_count, stem
+from ste_jax.data.comparisons import pairs_in, rankings_in, scorings_in, without_identical
+from ste_jax.data.contradictions import pair_key
+from ste_jax.data.files import other_parts, stem
 from ste_jax.data.header import likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.meant_columns import meant_responses
-from ste_jax.data.pair_shapes import (
-    PROMPT_COLUMNS,
-    RESPONSE_COLUMNS,
-    find_shape,
-    known_columns,
-    pair_shape,
-)
+from ste_jax.data.pair_shapes import RESPONSE_COLUMNS, find_shape, known_columns, pair_shape
+from ste_jax.data.prompt_columns import PROMPT_COLUMNS
 from ste_jax.data.repeated_prompts import repeats_prompt
 from ste_jax.data.rows import Table, read_table
 from ste_jax.data.sources import columns_left_out, instructions_of
@@ -60,8 +49,8 @@ def overview(path: str) -> Overview:
       SteError: as the reader of the kind of rows that it holds.
     """
     found = _overview(read_table(path, text_lines=True))
-    others = 0 if epath.Path(path).expanduser().is_dir() else shard_count(path) - 1
-    return found._replace(counts={**found.counts, "other parts of the data set, which are not read,": others})
+    more = {"other parts of the data set, which are not read,": other_parts(path)}
+    return found._replace(counts={**found.counts, **more})
 
 
 def _overview(table: Table) -> Overview:
@@ -88,9 +77,9 @@ def _is_scored(table: Table, columns: Sequence[str]) -> bool:
 
 def _pairs(table: Table) -> Overview:
     shape = pair_shape(table, "optional")
-    pairs = comparisons_of(table, labels="optional")
+    pairs, cut = pairs_in(table, labels="optional")
     if all(pair.label for pair in pairs):
-        comparisons_of(table, labels="required")
+        pairs_in(table, labels="required")
     labels = Counter(pair.label for pair in pairs)
     texts = {text for pair in pairs for text in (pair.instruction, pair.response_a, pair.response_b)}
     prompt = shape.prompt or "what both begin with"
@@ -108,6 +97,7 @@ def _pairs(table: Table) -> Overview:
             "without a label": labels[None],
             "repeated": _repeated(pairs),
             "labelled A or B with equal responses": without_identical(pairs)[1],
+            **_responses_counted(cut, [text for p in pairs for text in (p.response_a, p.response_b)]),
             "whose responses repeat the prompt": sum(
                 repeats_prompt(pair.instruction, (pair.response_a, pair.response_b)) for pair in pairs
             ),
@@ -127,18 +117,29 @@ def _pairs(table: Table) -> Overview:
 
 
 def _repeated(pairs: Sequence[Comparison]) -> int:
-    return len(pairs) - len({(p.instruction, frozenset((p.response_a, p.response_b))) for p in pairs})
+    return len(pairs) - len(set(map(pair_key, pairs)))
+
+
+def _responses_counted(cut: int, responses: Sequence[str]) -> dict[str, int]:
+    return {
+        "with the prompt taken off the responses": cut,
+        "empty responses": sum(not response.strip() for response in responses),
+    }
 
 
 def _rankings(table: Table) -> Overview:
-    rankings = read_rankings(table.path)
+    rankings, cut = rankings_in(table)
     known = {*PROMPT_COLUMNS, "responses", *_OPTIONAL}
     return Overview(
         kind="rankings",
         used=[name for name in table.columns if name in known],
         others=[name for name in table.columns if name not in known],
         fate="passed through to results",
-        counts={"rows": len(rankings), "responses": sum(len(row.responses) for row in rankings)},
+        counts={
+            "rows": len(rankings),
+            "responses": sum(len(row.responses) for row in rankings),
+            **_responses_counted(cut, [text for row in rankings for text in row.responses]),
+        },
         first=[
             {"id": row.id, "instruction": row.instruction}
             | {f"response {number}": text for number, text in enumerate(row.responses, 1)}
@@ -158,7 +159,7 @@ def _texts_kept(table: Table, columns: Sequence[str], read: Collection[str]) -> 
 
 
 def _scorings(table: Table) -> Overview:
-    scorings = read_scorings(table.path)
+    scorings, cut = scorings_in(table)
     known = {*PROMPT_COLUMNS, "response", "baseline", *_OPTIONAL}
     return Overview(
         kind="responses to score (or instructions, of which the responses are not read)",
@@ -168,6 +169,9 @@ def _scorings(table: Table) -> Overview:
         counts={
             "rows": len(scorings),
             "with a baseline": sum(row.baseline is not None for row in scorings),
+            **_responses_counted(
+                cut, [text for row in scorings for text in (row.response, row.baseline) if text is not None]
+            ),
             **_texts_kept(
                 table,
                 (*PROMPT_COLUMNS, "response", "baseline"),

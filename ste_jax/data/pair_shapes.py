@@ -24,6 +24,7 @@ from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.labels import LABEL_COLUMNS, ONE_HOT_COLUMNS, vote_columns
 from ste_jax.data.meant_columns import meant_responses
 from ste_jax.data.messages import Turn, divided, flat_turns, joined_turns
+from ste_jax.data.prompt_columns import PROMPT_COLUMNS, WHOLE_COLUMNS, prompt_column
 from ste_jax.data.row_labels import CHOSEN, refuse_labels, row_label
 from ste_jax.data.rows import Table
 from ste_jax.data.transcripts import transcript_turns
@@ -32,7 +33,6 @@ from ste_jax.records import Label, Outcome
 
 Labels = Literal["required", "optional"]
 Fields = Mapping[str, Any]
-PROMPT_COLUMNS = ("instruction", "prompt", "question", "context", "input")
 _NUMBERED = (("response1", "response2"), ("response_1", "response_2"), ("output_1", "output_2"))
 _CONVERSATIONS = ("conversation_a", "conversation_b")
 RESPONSE_COLUMNS = (
@@ -48,7 +48,7 @@ _EXPECTED = (
 )
 OPTIONAL_COLUMNS = ("label", "prompt_id", "reference", "subset", "category")
 # Columns that say who gave a label: several rows of one pair are then votes, which may differ.
-VOTER_COLUMNS = frozenset(("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id"))
+VOTER_COLUMNS = ("judge", "judge_id", "annotator", "annotator_id", "voter", "worker_id", "user_id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PairShape:
       prompt: column of the prompt; "": there is none. Conversations hold it as their common beginning, too.
       responses: columns of the first and the second, or the chosen and the rejected response.
       label: columns of the label; none for a chosen and a rejected response.
-      has_votes: True if the rows are votes of several people on the same pairs.
+      voters: columns that say who gave the label.
       has_conversations: True if at least half of the responses begin like conversations.
       has_turns: True if at least half of the rows are lists of texts by turn, as in the table of the arena.
     """
@@ -67,7 +67,7 @@ class PairShape:
     prompt: str
     responses: tuple[str, str]
     label: tuple[str, ...]
-    has_votes: bool
+    voters: tuple[str, ...] = ()
     has_conversations: bool = False
     has_turns: bool = False
 
@@ -92,10 +92,8 @@ def find_shape(columns: Sequence[str]) -> PairShape | None:
     responses = next((pair for pair in RESPONSE_COLUMNS if set(pair) <= set(columns)), None)
     if responses is None:
         return None
-    prompt = next((name for name in PROMPT_COLUMNS if name in columns), "")
-    return PairShape(
-        prompt, responses, _label_columns(columns, responses), bool(VOTER_COLUMNS & set(columns))
-    )
+    voters = tuple(name for name in VOTER_COLUMNS if name in columns)
+    return PairShape(prompt_column(columns), responses, _label_columns(columns, responses), voters)
 
 
 def with_forms(shape: PairShape, table: Table) -> PairShape:
@@ -190,6 +188,8 @@ def _texts(row: Fields, shape: PairShape, where: str) -> tuple[Any, str, str]:
 def _answered(row: Fields, shape: PairShape, sides: Sequence[Any], where: str) -> tuple[Any, str, str]:
     """Returns the prompt and the responses, which are texts, or turns with or without the prompt."""
     first, second = shape.responses
+    if shape.responses == _CONVERSATIONS:
+        _refuse_earlier_turn(row, sides, where)
     whole = [isinstance(side, list) and side[0][0] != "assistant" for side in sides]
     if all(whole):
         prompt, *responses = _parted(sides[0], sides[1], where)
@@ -199,7 +199,7 @@ def _answered(row: Fields, shape: PairShape, sides: Sequence[Any], where: str) -
         raise SteError(
             "data_invalid",
             f"{where}: {first} and {second} must both be conversations that begin with the prompt, or "
-            f"responses to a column {', '.join(PROMPT_COLUMNS[:3])}; found the columns: {shown(row)}",
+            f"responses to a column {', '.join(WHOLE_COLUMNS)}; found the columns: {shown(row)}",
         )
     a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
     return row.get(shape.prompt), a, b
@@ -207,8 +207,31 @@ def _answered(row: Fields, shape: PairShape, sides: Sequence[Any], where: str) -
 
 def _side(row: Fields, name: str, where: str) -> str | list[Turn]:
     """Returns a response as text, or a conversation as turns."""
-    turns = read_conversation(row.get(name), f"{where}, column {name}")
+    value = row.get(name)
+    if value and isinstance(value, list) and begins_texts(value):
+        raise SteError(
+            "data_invalid",
+            f"{where}: the column {name} is a list of {len(value)} texts; write one response a row, or give "
+            "the files of RewardBench 2 and RM-Bench as --benchmark",
+        )
+    turns = read_conversation(value, f"{where}, column {name}")
     return turns or required_text(row, name, where)
+
+
+def _refuse_earlier_turn(row: Fields, sides: Sequence[Any], where: str) -> None:
+    """Refuses a row whose label is about the first turns of its conversations, as votes of MT-Bench are.
+
+    In the table of the arena `turn` is the number of turns.
+    """
+    turn = row.get("turn")
+    turn = int(turn) if isinstance(turn, str) and turn.strip().isdecimal() else turn
+    users = [sum(role == "user" for role, _ in side) for side in sides if isinstance(side, list)]
+    if isinstance(turn, int | float) and users and turn < max(users):
+        raise SteError(
+            "data_invalid",
+            f"{where}: the label is about turn {turn:g} of {max(users)}; use --benchmark=mt_bench for the "
+            "votes of MT-Bench, or cut the conversations after the turn that was judged",
+        )
 
 
 def _parted(a: Any, b: Any, where: str) -> tuple[list[dict[str, str]], str, str]:

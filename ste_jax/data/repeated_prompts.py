@@ -1,19 +1,23 @@
 """Responses that begin with their prompt, as files of whole texts have them: the prompt is taken off."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.data.rows import Row
 from ste_jax.errors import SteError
 
+_log = logging.getLogger(__name__)
 
-def without_prompts(rows: list[Row], columns: Sequence[str]) -> list[Row]:
-    """Returns rows whose responses do not begin with the `instruction`.
+
+def without_prompts(path: str, rows: list[Row], columns: Sequence[str]) -> tuple[list[Row], int]:
+    """Returns rows whose responses do not begin with the `instruction`, and the number of changed rows.
 
     Where at least half of the rows repeat it at the beginning of all responses, it is taken off. Where fewer
-    do, these answers may quote it, and stay.
+    do, these answers may quote it, and stay. So do answers that go on with its last sentence.
 
     Args:
+      path: the source, for the warning about changed rows.
       rows: rows with the column `instruction`.
       columns: columns of the responses: texts or lists of them.
 
@@ -28,7 +32,7 @@ def without_prompts(rows: list[Row], columns: Sequence[str]) -> list[Row]:
     ]
     repeated = sum(place is not None for place in found)
     if not repeated or 2 * repeated < len(rows):
-        return rows
+        return rows, 0
     for row, place in zip(rows, found, strict=True):
         if place:
             raise SteError(
@@ -36,10 +40,15 @@ def without_prompts(rows: list[Row], columns: Sequence[str]) -> list[Row]:
                 f"{row.where}: {', '.join(columns)} begin with the same text, which holds the prompt; keep "
                 "only the text of the responses",
             )
-    return [
+    changed = [
         row if place is None else _without_prompt(row, prompt, columns)
         for row, prompt, place in zip(rows, prompts, found, strict=True)
     ]
+    _log.warning(
+        "%s: the prompt is taken off the responses of %d of %d rows, which begin with it",
+        *(path, repeated, len(rows)),
+    )
+    return changed, repeated
 
 
 def repeats_prompt(instruction: str, responses: Sequence[str]) -> bool:
@@ -59,10 +68,21 @@ def _place(prompt: str, responses: Sequence[str]) -> int | None:
     end = place + len(prompt)
     if place < 0 or any(text[:end] != texts[0][:end] for text in texts):
         return None
-    if not all(text[end : end + 1].isspace() or len(text) == end or _is_mark(prompt[-1]) for text in texts):
+    if not all(_is_parted(prompt, text[end:]) for text in texts):
         return None
     before = texts[0][:place]
     return place if not before or before[-1] == "\n" or _is_mark(before.rstrip()[-1]) else None
+
+
+def _is_parted(prompt: str, rest: str) -> bool:
+    """Returns True if what follows a prompt is an answer of its own, not the end of its last sentence.
+
+    "The sky is" and " blue" are one sentence, of which no part is cut off.
+    """
+    space = rest[: len(rest) - len(rest.lstrip())]
+    if not rest or "\n" in space or _is_mark(prompt[-1]):
+        return True
+    return bool(space) and not prompt[-1].isalnum()
 
 
 def _is_mark(character: str) -> bool:

@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -22,11 +22,13 @@ class Row(NamedTuple):
         the rows of all parts are counted.
       where: source and position as named in errors, such as "pairs.jsonl, line 2".
       fields: all columns by name, in file order.
+      header: position of the names of the columns; "" if each row has its own.
     """
 
     number: int
     where: str
     fields: Mapping[str, Any]
+    header: str = ""
 
 
 class Table(NamedTuple):
@@ -42,10 +44,10 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: list[Row]
 
-    @property
-    def where(self) -> str:
-        """The position that errors about columns name: the first row."""
-        return self.rows[0].where
+    def where(self, columns: Collection[str] = ()) -> str:
+        """Returns the position of columns for errors: the header, or the first row with one of them."""
+        row = next((row for row in self.rows if not row.fields.keys().isdisjoint(columns)), self.rows[0])
+        return row.header or row.where
 
 
 def table_of(path: str, rows: list[Row]) -> Table:
@@ -95,7 +97,7 @@ def iterate_rows(file: epath.Path, name: str) -> Iterator[Row]:
 def _jsonl(content: bytes, name: str) -> Iterator[Row]:
     for number, line in _numbered(decoded(content, name)):
         where = f"{name}, line {number}"
-        fields = _parsed(line, where)
+        fields = _parsed(line, where, _array(line))
         if not isinstance(fields, dict):
             found = type(fields).__name__
             raise SteError(
@@ -128,7 +130,7 @@ def _is_complete(lines: Sequence[str]) -> bool:
         return False
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str, remedy: str = "") -> Any:
     """Returns a JSON value; a name that occurs twice in an object is refused, for one would be lost."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _parsed(text: str, where: str) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
-        raise SteError("data_invalid", f"{where}: invalid JSON ({reason}){_array(text)}") from error
+        raise SteError("data_invalid", f"{where}: invalid JSON ({reason}){remedy}") from error
 
 
 def _array(line: str) -> str:
@@ -162,7 +164,8 @@ def _csv(content: bytes, name: str, delimiter: str = ",") -> Iterator[Row]:
     reader = csv.reader(lines, strict=True, delimiter=delimiter)
     try:
         columns = next(reader, [])
-        _refuse_repeated(columns, f"{name}, line 1")
+        header = f"{name}, line 1"
+        _refuse_repeated(columns, header)
         number = reader.line_num + 1
         for cells in reader:
             if cells:
@@ -174,7 +177,7 @@ def _csv(content: bytes, name: str, delimiter: str = ",") -> Iterator[Row]:
                         f"{where}: {len(cells)} cells in a table of {len(columns)} columns; put cells that "
                         f"contain {separator} in quotes{_separated(columns, delimiter)}",
                     )
-                yield Row(number, where, dict(zip(columns, cells, strict=True)))
+                yield Row(number, where, dict(zip(columns, cells, strict=True)), header)
             number = reader.line_num + 1
     except csv.Error as error:
         raise SteError("data_invalid", f"{name}, line {reader.line_num}: invalid CSV ({error})") from error

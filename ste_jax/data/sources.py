@@ -13,12 +13,11 @@ from etils import epath
 
 import ste_jax
 from ste_jax.data.cells import with_conversations
-from ste_jax.data.comparisons import read_comparisons
 from ste_jax.data.fields import optional_name, unique_id
 from ste_jax.data.files import stem
 from ste_jax.data.header import check_header, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
-from ste_jax.data.pair_shapes import find_shape
+from ste_jax.data.prompt_columns import filled_columns, refuse_two_prompts
 from ste_jax.data.rows import Row, Table, read_table, table_of
 from ste_jax.errors import SteError
 from ste_jax.records import Instruction
@@ -28,7 +27,7 @@ TEXT_FIELDS = ("instruction", "prompt", "text", "question")
 # Conversations. In these columns and in `text` they are whole: the answer at the end is no part of the
 # instruction.
 MESSAGE_FIELDS = ("messages", "conversations", "conversation")
-_ANSWERED = ("text", *MESSAGE_FIELDS)
+ANSWERED_FIELDS = ("text", *MESSAGE_FIELDS)
 _KNOWN = frozenset(("id", "source", *TEXT_FIELDS, *MESSAGE_FIELDS, *JOINED_COLUMNS))
 _TFDS = "tfds:"
 _log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def read_source(spec: str) -> Source:
       SteError: "file_not_found", "file_unreadable", "extra_missing" (TFDS), or "data_invalid" if there
         is no record, or one is malformed, has no text or repeats an id.
     """
-    name, table = _open(spec)
+    name, table = open_source(spec)
     source = Source(instructions_of(table, name), columns_left_out(table))
     if source.columns_left_out:
         _log.info("%s: columns that are not read: %s", spec, shown(source.columns_left_out))
@@ -76,7 +75,7 @@ def instructions_of(table: Table, name: str) -> list[Instruction]:
     """
     fields = (*TEXT_FIELDS, *MESSAGE_FIELDS)
     check_header(table, _KNOWN, [("text", fields)], f"one of the columns {', '.join(fields)}")
-    table = with_conversations(table, [name for name in fields if name in table.columns], _ANSWERED)
+    table = with_conversations(table, [name for name in fields if name in table.columns], ANSWERED_FIELDS)
     instructions, seen = [], {}
     for row in table.rows:
         identifier = unique_id(row.fields, f"instruction-{name}-{row.number}", row.where, seen)
@@ -91,22 +90,8 @@ def columns_left_out(table: Table) -> list[str]:
     return [name for name in table.columns if name not in used | {"id", "source", *JOINED_COLUMNS}]
 
 
-def read_prompts(path: str) -> list[str]:
-    """Returns the instructions of a file of pairs or of instructions.
-
-    Raises:
-      SteError: as `read_comparisons` and `read_instructions`.
-    """
-    if path.startswith(_TFDS) or path == STARTER:
-        return [instruction.text for instruction in read_instructions(path)]
-    name, table = _open(path)
-    if find_shape(table.columns):
-        return [comparison.instruction for comparison in read_comparisons(path, labels="optional")]
-    return [instruction.text for instruction in instructions_of(table, name)]
-
-
-def _open(spec: str) -> tuple[str, Table]:
-    """Returns the name of a source and its rows."""
+def open_source(spec: str) -> tuple[str, Table]:
+    """Returns the name of a source (see `read_source`) and its rows."""
     if spec.startswith(_TFDS):
         name, rows = _tfds(spec)
         return name, table_of(spec, list(rows))
@@ -148,13 +133,16 @@ def _tfds_rows(spec: str, records: Any) -> Iterator[Row]:
 
 
 def _text(row: Row, fields: Sequence[str]) -> str:
+    refuse_two_prompts(row.fields, row.where)
     field = _field(row, fields)
     if field is None:
         raise SteError(
             "data_invalid", f"{row.where}: no text; expected one of the columns {', '.join(fields)}"
         )
-    return instruction_text(row.fields, field, row.where, answered=field in _ANSWERED)
+    return instruction_text(row.fields, field, row.where, answered=field in ANSWERED_FIELDS)
 
 
 def _field(row: Row, fields: Sequence[str]) -> str | None:
-    return next((field for field in fields if row.fields.get(field) is not None), None)
+    """Returns the first field with a value; one that is blank only if there is no other."""
+    present = [field for field in fields if row.fields.get(field) is not None]
+    return next(iter([*filled_columns(row.fields, fields), *present]), None)

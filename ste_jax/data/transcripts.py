@@ -37,6 +37,8 @@ _FORMS = (
     _Form(re.compile(r"(?:\A|(?<=\s))(USER|ASSISTANT):"), r"A chat between a curious [^\n]*?(?=\sUSER:)"),
 )
 _LINES = _Form(re.compile(r"(?:\A|\n)(System|Human|User|Assistant|AI|Bot):", re.IGNORECASE))
+# HelpSteer2: the first turn of the user has no mark, or a system message stands before it.
+_NEMO = re.compile(r"\s*<extra_id_[01]>(System|User|Assistant)\n")
 # How any transcript begins: most texts need only this look.
 _BEGIN = re.compile(
     r"\s*(?:[<\[#]|Below is an|A chat|(?:System|Human|User|Assistant|AI|Bot):)", re.IGNORECASE
@@ -50,15 +52,17 @@ def transcript_turns(text: str, *, by_line: bool = True) -> list[Turn] | None:
     r"""Returns the turns of a transcript, or None if the text is none.
 
     Transcripts are those of HH-RLHF ("\n\nHuman: ...\n\nAssistant: ..."), of chat templates (ChatML, Llama,
-    Gemma, Zephyr), and of headings ("### Instruction:", "### Human:"). Without the blank line of HH-RLHF at
-    the beginning, forms that consist of words only need turns of both sides, the user's first: an answer may
-    begin with "Human:".
+    Gemma, Zephyr), of HelpSteer2, and of headings ("### Instruction:", "### Human:"). Without the blank line
+    of HH-RLHF at the beginning, forms that consist of words only need turns of both sides, the user's first:
+    an answer may begin with "Human:".
 
     Args:
       text: the text.
       by_line: lines that begin with "User:" and "Assistant:" are a transcript, too. For a prompt it makes no
         difference: `flatten_messages` writes conversations so.
     """
+    if "<extra_id_1>" in text:
+        return _nemo_turns(text)
     if not _BEGIN.match(text):
         return None
     text = text.replace("\r\n", "\n")
@@ -89,6 +93,13 @@ def _turns(text: str, form: _Form, is_certain: bool) -> list[Turn] | None:
             turns.append((known_role(name), content))
     roles = [role for role, _ in turns if role != "system"]
     return turns if is_certain or (roles[:1] == ["user"] and len(set(roles)) > 1) else None
+
+
+def _nemo_turns(text: str) -> list[Turn] | None:
+    first, *parts = _NEMO.split(text)
+    turns = [(known_role(name), content) for name, content in zip(parts[::2], parts[1::2], strict=True)]
+    turns = [("user", first), *turns] if first.strip() else turns
+    return turns if parts and any(role == "user" for role, _ in turns) else None
 
 
 def _without_end(content: str) -> str:

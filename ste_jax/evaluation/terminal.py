@@ -196,9 +196,18 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             f"coefficient of the log ratio of lengths: {calibrated['coefficient']:+.2f} ({low:+.2f} to "
             f"{high:+.2f}), fitted on {calibrated['n']} pairs without their labels"
         )
+    lines += _notes(report["notes"])
     if report["too_long"]:
         lines.append(f"{report['too_long']} comparisons do not fit the model and were not judged")
     return [*lines, f"result: {report['result']}"]
+
+
+def _notes(notes: dict[str, Any]) -> Iterator[str]:
+    """Yields a line about each thing that was left out of the data or changed in it."""
+    for name, value in notes.items():
+        if value:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{name.replace('_', ' ')}: {shown}"
 
 
 def comparison_table(report: dict[str, Any]) -> Group:

@@ -8,7 +8,6 @@ punctuation nor compatibility forms (full-width letters) count. Where a script p
 import itertools
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from ste_jax.instructions.near_duplicates import NearDuplicates, normal
@@ -16,7 +15,7 @@ from ste_jax.instructions.near_duplicates import NearDuplicates, normal
 # Sizes in half words. A run of 13 words that occurs in a prompt of a benchmark is taken from it, as in the
 # report of GPT-3.
 _RUN = 2 * 13
-# A whole prompt of five words or more is found anywhere, one of two words only where it stands by itself:
+# A whole text of five words or more is found anywhere, one of two words only where it stands by itself:
 # "Write a poem." is another instruction than "Write a poem about rain."
 _ANYWHERE, _BY_ITSELF = 2 * 5, 2 * 2
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters.
@@ -58,34 +57,35 @@ class _Words:
             size -= first
 
 
-class _Prompts:
-    """Prompts that are found where they stand whole in another text."""
+class _Phrases:
+    """Texts that are found where they stand whole in another text."""
 
-    def __init__(self, prompts: Iterable[str]):
-        # Prompts by their first two words, with the smallest size at which they are found.
-        self._by_start: dict[tuple[str, ...], list[_Words]] = defaultdict(list)
+    def __init__(self, texts: Iterable[_Words]):
+        # The words of the texts, by their first two and by their number.
+        self._by_start: dict[tuple[str, ...], dict[int, set[tuple[str, ...]]]] = {}
         self._equal: set[tuple[str, ...]] = set()
-        for prompt in map(_Words, set(prompts)):
-            self._equal.add(tuple(prompt.words))
-            if sum(prompt.sizes) >= _BY_ITSELF:
-                self._by_start[tuple(prompt.words[:2])].append(prompt)
+        for text in texts:
+            words = tuple(text.words)
+            self._equal.add(words)
+            if sum(text.sizes) >= _BY_ITSELF:
+                by_length = self._by_start.setdefault(words[:2], {})
+                by_length.setdefault(len(words), set()).add(words)
 
-    def are_in(self, text: _Words) -> bool:
-        """Returns True if a text has one of the prompts in it, or is one."""
-        if text.words and tuple(text.words) in self._equal:
-            return True
-        return any(
-            self._is_at(start, prompt, text)
-            for start in range(len(text.words) - 1)
-            for prompt in self._by_start.get(tuple(text.words[start : start + 2]), ())
-        )
+    def found_in(self, text: _Words) -> Iterator[tuple[str, ...]]:
+        """Yields the words of each of the texts that another text is, or has in it."""
+        words = tuple(text.words)
+        if words and words in self._equal:
+            yield words
+        for start in range(len(words) - 1):
+            for length, phrases in self._by_start.get(words[start : start + 2], {}).items():
+                end = start + length
+                if words[start:end] in phrases and _is_whole(text, start, end):
+                    yield words[start:end]
 
-    @staticmethod
-    def _is_at(start: int, prompt: _Words, text: _Words) -> bool:
-        end = start + len(prompt.words)
-        if text.words[start:end] != prompt.words:
-            return False
-        return sum(prompt.sizes) >= _ANYWHERE or (text.marked[start] and text.marked[end])
+
+def _is_whole(text: _Words, start: int, end: int) -> bool:
+    """Returns True for words that are long enough to be found anywhere, or that stand by themselves."""
+    return sum(text.sizes[start:end]) >= _ANYWHERE or (text.marked[start] and text.marked[end])
 
 
 def repeats(texts: Sequence[str], held_out: Iterable[str], threshold: float) -> list[bool]:
@@ -104,9 +104,15 @@ def repeats(texts: Sequence[str], held_out: Iterable[str], threshold: float) -> 
 
 
 def contains(texts: Sequence[str], held_out: Sequence[str], threshold: float) -> list[bool]:
-    """Returns True for texts that repeat a held-out text (see `repeats`) or have the whole of it in them."""
-    prompts, found = _Prompts(held_out), repeats(texts, held_out, threshold)
-    return [near or prompts.are_in(_Words(text)) for near, text in zip(found, texts, strict=True)]
+    """Returns True for texts that repeat a held-out text (see `repeats`), have it in them, or are in it."""
+    found = repeats(texts, held_out, threshold)
+    words, others = list(map(_Words, texts)), list(map(_Words, dict.fromkeys(held_out)))
+    prompts, phrases = _Phrases(others), _Phrases(words)
+    inside = {phrase for other in others for phrase in phrases.found_in(other)}
+    return [
+        near or tuple(text.words) in inside or any(True for _ in prompts.found_in(text))
+        for near, text in zip(found, words, strict=True)
+    ]
 
 
 def overlaps(texts: Sequence[str], held_out: Sequence[str], threshold: float) -> list[bool]:

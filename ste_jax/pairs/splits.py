@@ -7,6 +7,7 @@ pair.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar, get_args
@@ -19,6 +20,7 @@ from ste_jax.storage.readers import pick
 
 # Key of `Comparison.metadata` with the part of a pair, where it was made from the instructions of that part.
 PART = "split"
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +154,11 @@ def labelled_halves(seed: int, path: str) -> tuple[list[Comparison], list[Compar
     """
     if not path:
         return [], []
-    pairs = _ranked(seed, read_labelled_pairs(path).pairs)
+    read, ties, identical = read_labelled_pairs(path)
+    for count, what in ((ties, "labelled tie"), (identical, "with equal responses")):
+        if count:
+            _log.warning("%s: %d labelled pairs %s are left out", path, count, what)
+    pairs = _ranked(seed, read)
     prompts = list(dict.fromkeys(pair.prompt_id for pair in pairs))
     first = set(prompts[: -(-len(prompts) // 2)])
     validation = [pair for pair in pairs if pair.prompt_id in first]

@@ -13,7 +13,7 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
 from ste_jax.data.comparisons import read_labelled_pairs
-from ste_jax.data.sources import read_prompts
+from ste_jax.data.prompts import read_prompts
 from ste_jax.decode.engine import Engine
 from ste_jax.errors import SteError
 from ste_jax.extras import require

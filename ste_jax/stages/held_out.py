@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
-from ste_jax.data.sources import read_prompts
+from ste_jax.data.prompts import read_prompts
 from ste_jax.instructions.filters import FunnelStep
 from ste_jax.instructions.held_out import contains, overlaps
 from ste_jax.pairs.splits import check_labelled_ids, labelled_halves

@@ -335,3 +335,15 @@ def test_identical_responses_are_counted_apart(tmp_path):
     lines(tmp_path / "p.jsonl", [row | {"response_b": "x\n"}])
     with raises("data_invalid", "p.jsonl"):
         read_pairs_file(str(tmp_path / "p.jsonl"))
+
+
+def test_what_a_file_of_pairs_loses_is_noted(tmp_path):
+    row = {"instruction": "Name it.", "response_a": "Name it. Yes", "response_b": "Name it. No", "label": "A"}
+    rows = [row, row | {"instruction": "Q?", "response_a": "", "response_b": "b", "topic": 1}]
+    lines(tmp_path / "p-00001-of-00004.jsonl", [*rows, row | {"seen": 2, "topic": None}])
+    assert read_pairs_file(str(tmp_path / "p-00001-of-00004.jsonl")).notes == {
+        "pairs_with_the_prompt_taken_off_the_responses": 2,
+        "empty_responses": 1,
+        "other_parts_not_read": 3,
+        "columns_passed_through": ["topic", "seen"],
+    }

@@ -15,7 +15,9 @@ from ste_jax.data.comparisons import (
     read_rankings,
     read_scorings,
 )
-from ste_jax.data.sources import read_instructions, read_prompts
+from ste_jax.data.prompts import read_prompts
+from ste_jax.data.sources import read_instructions
+from ste_jax.errors import SteError
 from tests.data.pair_files import BAD, GOOD, HH, PAIR, USER, lines, read, without
 from tests.errors import raises
 
@@ -140,6 +142,14 @@ def test_labels_that_name_no_response_are_refused(tmp_path, label):
         ({"overall_preference": [1]}, ["overall_preference"]),
         ({"overall_preference": None}, ["label"]),
         ({"annotator1": 3}, ["annotator1"]),
+        ({"annotator1": True, "annotator2": 2}, ["annotator1", "True"]),
+        ({"annotator_1": 0.5}, ["annotator_1", "0.5"]),
+        ({"annotator1": "nan"}, ["annotator1"]),
+        *(
+            ({name: value}, [name, str(value)])
+            for name in ("overall_preference", "preference_strength")
+            for value in (7, 4, -100, 0.2, "1.5", True, False, float("inf"), "nan")
+        ),
         ({"preference_strength": 10**400}, ["preference_strength"]),
         ({"chosen": "a"}, ["label"]),
     ],
@@ -169,6 +179,60 @@ def test_rows_that_are_not_of_their_form_are_refused(tmp_path, row):
         read(tmp_path, row)
 
 
+@pytest.mark.parametrize(
+    ("value", "label"), [(-0.0, "tie"), ("-0", "tie"), (-3, "A"), ("2.0", "B"), (" 2 ", "B")]
+)
+def test_whole_numbers_are_labels_however_they_are_written(tmp_path, value, label):
+    rows = [{"overall_preference": value}, {"preference_strength": value}]
+    if label != "A":
+        rows.append({"annotator1": value, "annotator2": value})
+    for row in rows:
+        assert read(tmp_path, without(PAIR, "label") | row)[0].label == label
+
+
+def test_a_scale_that_begins_at_one_is_refused(tmp_path):
+    rows = [without(PAIR, "label") | {"instruction": str(n), "preference_strength": n} for n in (1, 2, 3)]
+    with raises("data_invalid", "p.jsonl, line 1", "preference_strength", "begins at 1"):
+        read(tmp_path, *rows)
+    signed = [*rows, rows[0] | {"instruction": "x", "preference_strength": -1}]
+    assert [pair.label for pair in read(tmp_path, *signed)] == ["B", "B", "B", "A"]
+    assert [pair.label for pair in read(tmp_path, rows[1])] == ["B"]
+
+
+def test_a_label_of_other_white_space_contradicts_too(tmp_path):
+    again = {"instruction": "Name  it ", "response_a": "a  b", "response_b": "x ", "label": "B"}
+    with raises("data_invalid", "p.jsonl, line 2", "p.jsonl, line 1"):
+        read(
+            tmp_path, {"instruction": "name it", "response_a": "A b ", "response_b": "x", "label": "A"}, again
+        )
+    blanks = {"instruction": "Q?", "response_a": "x", "response_b": "x ", "label": "A"}
+    assert len(read(tmp_path, blanks, blanks | {"label": "B"})) == 2
+
+
+@pytest.mark.parametrize("column", ["judge", "annotator", "user_id"])
+def test_one_voter_does_not_contradict_himself(tmp_path, column):
+    votes = [PAIR | {column: "ann"}, PAIR | {column: "bob", "label": "B"}]
+    assert len(read(tmp_path, *votes, votes[0])) == 3
+    with raises("data_invalid", "p.jsonl, line 3", "p.jsonl, line 2"):
+        read(tmp_path, *votes, votes[1] | {"label": "tie"})
+    with raises("data_invalid", "p.jsonl, line 2"):
+        read(tmp_path, PAIR | {column: None}, PAIR | {column: None, "label": "B"})
+
+
+@pytest.mark.parametrize("turn", [1, 1.0, "1"])
+def test_votes_on_the_first_of_two_turns_are_refused(tmp_path, turn):
+    more = {"role": "user", "content": "And?"}
+    vote = {
+        "conversation_a": [USER, GOOD, more, GOOD],
+        "conversation_b": [USER, BAD, more, BAD],
+        "winner": "model_a",
+        "judge": "expert_1",
+    }
+    assert len(read(tmp_path, vote | {"turn": 2})) == 1
+    with raises("data_invalid", "p.jsonl, line 2", "--benchmark=mt_bench"):
+        read(tmp_path, vote | {"turn": 2}, vote | {"turn": turn})
+
+
 def test_one_pair_with_two_labels_is_refused_unless_these_are_votes(tmp_path):
     swapped = {"instruction": "Q?", "response_a": "no", "response_b": "yes"}
     with raises("data_invalid", "p.jsonl, line 3", "p.jsonl, line 1"):
@@ -196,7 +260,7 @@ def test_the_text_of_an_instruction_is_joined_by_all_readers(tmp_path, column):
         list(comparisons_from_rows(load_pairs(path))),
     ):
         assert [record.instruction for record in records] == expected
-    assert read_prompts(path) == expected
+    assert set(read_prompts(path)) == {*expected, "Do 0."}
     with raises("data_invalid", "line 1", column):
         read_instructions(lines(tmp_path / "y.jsonl", rows[0] | {column: 3}))
 
@@ -250,6 +314,29 @@ def test_columns_that_are_not_read_are_logged_once(tmp_path, caplog):
 # ---- columns ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("column", ["label", "response_b", "instruction", "input", "id"])
+@pytest.mark.parametrize("more", [".1", ".12", "_duplicated_0", "...3"])
+def test_a_second_column_of_one_name_is_refused(tmp_path, column, more):
+    with raises("data_invalid", "p.jsonl, line 1", repr(f"{column}{more}"), repr(column)):
+        read(tmp_path, PAIR | {column: "A", f"{column}{more}": "B"})
+    with raises("data_invalid", "s.jsonl", "'response.1'"):
+        read_scorings(lines(tmp_path / "s.jsonl", {"prompt": "Q?", "response": "a", "response.1": "b"}))
+    assert read(tmp_path, PAIR | {"score": 1, "score.1": 2})[0].metadata == {"score": 1, "score.1": 2}
+
+
+def test_errors_about_columns_name_the_place_of_the_column(tmp_path):
+    with raises("data_invalid", "p.jsonl, line 2", "'Label'"):
+        read(tmp_path, PAIR, without(PAIR, "label") | {"Label": "A"})
+    path = tmp_path / "p.csv"
+    path.write_text("instruction,response_a,response_b,Label\nQ?,a,b,A\n")
+    with raises("data_invalid", "p.csv, line 1", "'Label'"):
+        read_comparisons(str(path), labels="required")
+    (tmp_path / "cut.json").write_text('[{"prompt": "Q?"}, {"pro')
+    with pytest.raises(SteError, match="invalid JSON") as caught:
+        read_instructions(str(tmp_path / "cut.json"))
+    assert "rename" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "name", ["p.csv", "p.tsv", "p.jsonl", "p.json", "p.parquet", "p.csv.gz", "p.jsonl.gz"]
 )
@@ -281,9 +368,9 @@ def test_one_check_of_the_columns_serves_all_types(tmp_path, name, columns, plac
 @pytest.mark.parametrize(
     ("name", "content", "places"),
     [
-        ("a.csv", b"instruction;id\nx;1\n", ["line 2", "semicolons"]),
+        ("a.csv", b"instruction;id\nx;1\n", ["line 1", "semicolons"]),
         ("a.csv", b"instruction;id\nx, y;1\n", ["line 2", "';'"]),
-        ("a.csv", b"instruction\tid\nx\t1\n", ["line 2", "tabs"]),
+        ("a.csv", b"instruction\tid\nx\t1\n", ["line 1", "tabs"]),
         ("a.tsv", b"instruction\tinstruction\nx\ty\n", ["line 1", "'instruction'"]),
         ("a.jsonl", b'{"text": "x", "text": "y"}\n', ["line 1", "'text'"]),
         ("a.jsonl", b'{"text": "x", "n": {"a": 1, "a": 2}}\n', ["line 1", "'a'"]),
@@ -291,6 +378,15 @@ def test_one_check_of_the_columns_serves_all_types(tmp_path, name, columns, plac
         ("a.json", b'[{"text": "x"}, 3]', ["a.json, record 2", "int"]),
         ("a.json", b'{"data": [{"text": "x"}]}', ["a.json, record 1", "data"]),
         ("a.json", b'[{"text": "x"}', ["a.json"]),
+        ("a.csv", b"PK\3\4\x14\0\0\0", ["a.csv", "zip"]),
+        ("a.jsonl", b"PK\3\4 no zeros", ["a.jsonl", "zip"]),
+        ("a.csv", b"\n<!DOCTYPE html><title>Sign in</title>", ["a.csv", "HTML"]),
+        ("a.json", b"\xef\xbb\xbf<HTML>\n<body>", ["a.json", "HTML"]),
+        ("a.tsv", b"PAR1\x15\x04", ["a.tsv", "Parquet"]),
+        ("a.csv", gzip.compress(b"text\nx\n", mtime=0), ["a.csv", ".gz"]),
+        ("a.csv", "instruction\nx\n".encode("utf-32"), ["line 1", "UTF-32"]),
+        ("a.csv", "instruction\nx\n".encode("utf-32-be"), ["line 1", "UTF-32"]),
+        ("a.jsonl", '{"text": "x"}'.encode("utf-32-le"), ["line 1", "UTF-32"]),
         ("a.jsonl", b'[\n{"text": "x"}\n]', ["a.jsonl, line 1", ".json"]),
         ("a.csv", "instruction\nx\n".encode("utf-16"), ["line 1", "UTF-16"]),
         ("a.csv", "instruction\nx\n".encode("utf-16-le"), ["line 1", "UTF-16"]),

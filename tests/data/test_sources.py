@@ -96,7 +96,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", b'{"text": "x", "id": {}}', ["a.jsonl, line 1", "id", "dict"]),
         ("a.jsonl", b'{"text": "x", "id": 1}\n\n{"text": "y", "id": "1"}', ["line 3", "'1'", "line 1"]),
         ("a.txt", b"fine\nna\xefve\n", ["a.txt, line 2", "UTF-8"]),
-        ("a.csv", b"id,title\n1,x\n", ["a.csv, line 2", "instruction, prompt"]),
+        ("a.csv", b"id,title\n1,x\n", ["a.csv, line 1", "instruction, prompt"]),
         ("a.csv", b"", ["a.csv"]),
         ("a.csv", b'text\n"open', ["a.csv, line 2"]),
         ("a.csv", b"id,text\n1\n", ["a.csv, line 2", "1 cells", "2 columns"]),

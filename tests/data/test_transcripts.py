@@ -2,7 +2,9 @@
 
 import pytest
 
+from ste_jax.benchmarks.benchmark import read_pairs_file
 from ste_jax.data.comparisons import read_rankings, read_scorings
+from ste_jax.data.overview import overview
 from ste_jax.data.sources import read_instructions
 from ste_jax.data.transcripts import transcript_turns
 from tests.data.pair_files import lines, read
@@ -157,5 +159,31 @@ def test_single_answers_that_quote_the_prompt_stay(tmp_path):
         quoted | {"rejected": "The Po."},
         {"prompt": "Hi", "chosen": "Hi there.", "rejected": "Hi you."},
         {"prompt": "Add 1 and", "chosen": "Add 1 and2", "rejected": "Add 1 and3"},
+        {"prompt": "The sea is", "chosen": "The sea is deep", "rejected": "The sea is not\ndeep"},
+        {"prompt": "Once upon a time", "chosen": "Once upon a time I", "rejected": "Once upon a time we"},
     ):
         assert read(tmp_path, row)[0].chosen == row["chosen"]
+
+
+def test_cut_rows_are_counted_and_warned_about(tmp_path, caplog):
+    whole = {"prompt": ASK, "chosen": f"{ASK} The Nile.", "rejected": f"{ASK} The Po."}
+    path = lines(tmp_path / "p.jsonl", whole, whole, whole | {"prompt": "Another?"})
+    assert overview(path).counts["with the prompt taken off the responses"] == 2
+    (warning, *_) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (path in warning.getMessage(), "2 of 3 rows" in warning.getMessage()) == (True, True)
+    scored = lines(tmp_path / "s.jsonl", {"prompt": ASK, "response": f"{ASK}\nThe Nile."})
+    ranked = lines(tmp_path / "r.jsonl", {"prompt": ASK, "responses": [f"{ASK}\nNile", f"{ASK}\nPo"]})
+    for path in (scored, ranked):
+        assert overview(path).counts["with the prompt taken off the responses"] == 1
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_empty_responses_are_counted(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("prompt,response_a,response_b,label\nQ?,a,,A\nR?, ,b,B\nS?,a,b,A\n")
+    if name == "p.jsonl":
+        rows = [["Q?", "a", "", "A"], ["R?", " ", "b", "B"], ["S?", "a", "b", "A"]]
+        columns = ("prompt", "response_a", "response_b", "label")
+        lines(path, *(dict(zip(columns, row, strict=True)) for row in rows))
+    assert overview(str(path)).counts["empty responses"] == 2
+    assert read_pairs_file(str(path)).notes["empty_responses"] == 2

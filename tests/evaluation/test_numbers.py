@@ -55,6 +55,17 @@ def test_a_planted_judge_gets_its_numbers(tmp_path):
     json.dumps(report)
 
 
+def test_the_terminal_shows_what_was_left_out(tmp_path):
+    notes = {"ties_left_out": 3, "attribute": "helpfulness", "columns_passed_through": ["a", "b"], "none": 0}
+    data = {"source": "planted.jsonl", "hash": "d", "notes": notes, "limit": None}
+    made = result(tmp_path / "r.jsonl", [item(i, "AB"[i % 2]) for i in range(4)], lambda *one: "x", data=data)
+    text = io.StringIO()
+    Console(file=text, width=120).print(tables(numbers(made, WRONG)))
+    lines = text.getvalue().splitlines()
+    assert {"ties left out: 3", "attribute: helpfulness", "columns passed through: a, b"} <= {*lines}
+    assert not any(line.startswith("none") for line in lines)
+
+
 def test_planted_biases_show(tmp_path):
     listed, plain = "- one\n- two\n**done**", "one and two " * 9
 

@@ -13,6 +13,7 @@ from fuzz_reader import ROOT, Reader
 from ste_jax.benchmarks.catalogue import load
 from ste_jax.config import read_config
 from ste_jax.data.comparisons import read_comparisons, read_labelled_pairs, read_rankings, read_scorings
+from ste_jax.data.prompts import read_prompts
 from ste_jax.data.sources import read_instructions
 from ste_jax.judging.prompts import BUILT_IN, load_prompt
 from ste_jax.shipped import read_config_file
@@ -24,6 +25,10 @@ _PAIRS = [
 ]
 _RANKINGS = [{"id": "r", "instruction": "Name a river.", "responses": ["Rhine", "Rose", "Po"]}]
 _SCORINGS = [{"id": "s", "instruction": "Name a river.", "response": "Rhine", "baseline": "Po"}]
+_HELD_OUT = [
+    {"id": "a", "system": "Be kind.", "prompt": "Name a river.", "input": "Of Europe."},
+    {"id": "b", "turns": ["Add 1.", "And 2."], "chosen": ["x"], "rejected": ["y", "z"]},
+]
 _ENCODERS = {"jsonl": as_lines, "csv": as_csv, "parquet": as_parquet}
 
 
@@ -34,9 +39,10 @@ def _data() -> Iterator[Reader]:
         "labelled_pairs": (_PAIRS, read_labelled_pairs),
         "rankings": (_RANKINGS, read_rankings),
         "scorings": (_SCORINGS, read_scorings),
+        "held_out": (_HELD_OUT, read_prompts),
     }
     for (name, (rows, read)), (ending, encode) in itertools.product(kinds.items(), _ENCODERS.items()):
-        if ending != "jsonl" and name in ("rankings", "labelled_pairs", "scorings"):
+        if ending != "jsonl" and name in ("rankings", "labelled_pairs", "scorings", "held_out"):
             continue
         file = f"data.{ending}"
         yield Reader(
