@@ -1,14 +1,16 @@
 """The files that a path names: one file, or the parts of a data set in a folder."""
 
-import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
+from ste_jax.data.decompression import check_table, decompressed
 from ste_jax.errors import SteError
 
 TEXT_ENDINGS = (".jsonl", ".json-lines", ".json", ".csv", ".tsv")
@@ -143,20 +145,29 @@ def read_content(file: epath.Path, name: str) -> bytes:
     """Returns the content of a file, decompressed if it ends in .gz.
 
     Raises:
-      SteError: "file_unreadable", or "data_invalid" for a damaged or stand-in file.
+      SteError: "file_unreadable", or "data_invalid" for a damaged or stand-in file, or one that does not fit
+        in memory or holds far more than its size.
     """
     try:
         content = file.read_bytes()
+        if file.name.lower().endswith(_COMPRESSED):
+            content = _decompressed(content, name)
+        elif ending(file.name) in TABLE_ENDINGS:
+            check_table(content, name, ending(file.name))
     except OSError as error:
         raise SteError("file_unreadable", f"{name}: cannot be read ({error.strerror or error})") from error
-    if file.name.lower().endswith(_COMPRESSED):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise SteError("data_invalid", f"{name}: not a readable gzip file ({error})") from error
+    except MemoryError as error:
+        raise SteError("data_invalid", f"{name}: does not fit in memory; write it in parts") from error
     if content.startswith(_LFS_POINTER):
         raise SteError("data_invalid", f"{name}: a Git LFS pointer, not the file; run `git lfs pull`")
     return content
+
+
+def _decompressed(content: bytes, name: str) -> bytes:
+    try:
+        return decompressed(content, name)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SteError("data_invalid", f"{name}: not a readable gzip file ({error})") from error
 
 
 def decoded(content: bytes, name: str) -> str:
@@ -179,7 +190,7 @@ def decoded(content: bytes, name: str) -> str:
 def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:
     """Returns the files of a folder."""
     if (root / _DICT).is_file():
-        splits = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir()))
+        splits = ", ".join(child.name for child in _children(root) if child.is_dir())
         raise SteError("data_invalid", f"{path}: holds the splits {splits}; give the folder of one of them")
     if (root / _STATE).is_file():
         return _saved(path, root, endings)
@@ -276,12 +287,32 @@ def _saved(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
     return files
 
 
-def _walk(root: epath.Path, prefix: str = "") -> Iterable[str]:
-    for child in root.iterdir():
-        name = f"{prefix}{child.name}"
-        if is_hidden(name):
+def _walk(root: epath.Path) -> Iterator[str]:
+    """Yields the relative paths of the files below a folder; hidden ones are left out.
+
+    Each folder is entered once, under its own path rather than under a link to it, so that links in circles
+    come to an end.
+    """
+    folders, links, seen = deque([(root, "")]), deque(), set()
+    while folders or links:
+        folder, prefix = (folders or links).popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
             continue
-        if child.is_dir():
-            yield from _walk(child, f"{name}/")
-        elif child.is_file():
-            yield name
+        seen.add(real)
+        for child in _children(folder):
+            if is_hidden(prefix + child.name):
+                continue
+            if child.is_dir():
+                (links if os.path.islink(child) else folders).append((child, f"{prefix}{child.name}/"))
+            elif child.is_file():
+                yield prefix + child.name
+
+
+def _children(folder: epath.Path) -> list[epath.Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise SteError(
+            "file_unreadable", f"{folder}: the folder cannot be read ({error.strerror or error})"
+        ) from error
