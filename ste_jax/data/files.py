@@ -1,5 +1,6 @@
 """The files that a path names: one file, or the parts of a data set in a folder."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -87,13 +88,14 @@ def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
       endings: endings that the files may have; text files may also be compressed (.gz).
 
     Raises:
-      SteError: "file_not_found"; or "data_invalid" for a file of another type, or a folder without data,
-        with files of several types or splits, or with a file twice.
+      SteError: "file_not_found"; "file_unreadable"; or "data_invalid" for a file of another type, or a folder
+        without data, with files of several types or splits, or with a file twice.
     """
     root = epath.Path(path).expanduser()
-    if root.is_dir():
-        return _parts(path, root, endings)
-    check_file(path, root, endings)
+    with _reading(path):
+        if root.is_dir():
+            return _parts(path, root, endings)
+        check_file(path, root, endings)
     return [root]
 
 
@@ -120,7 +122,8 @@ def check_file(path: str, file: epath.Path, endings: Sequence[str]) -> None:
 
 def files_in(root: epath.Path, endings: Sequence[str]) -> list[str]:
     """Returns the relative paths of the data files below a folder, sorted; hidden files are left out."""
-    names = sorted(_walk(root))
+    with _reading(str(root)):
+        names = sorted(_walk(root))
     return [n for n in names if ending(n) in endings and n.rsplit("/", 1)[-1] not in _DESCRIPTIONS]
 
 
@@ -190,7 +193,7 @@ def decoded(content: bytes, name: str) -> str:
 def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:
     """Returns the files of a folder."""
     if (root / _DICT).is_file():
-        splits = ", ".join(child.name for child in _children(root) if child.is_dir())
+        splits = ", ".join(child.name for child in sorted(root.iterdir()) if child.is_dir())
         raise SteError("data_invalid", f"{path}: holds the splits {splits}; give the folder of one of them")
     if (root / _STATE).is_file():
         return _saved(path, root, endings)
@@ -300,19 +303,23 @@ def _walk(root: epath.Path) -> Iterator[str]:
         if real in seen:
             continue
         seen.add(real)
-        for child in _children(folder):
+        for child in sorted(folder.iterdir()):
             if is_hidden(prefix + child.name):
                 continue
             if child.is_dir():
                 (links if os.path.islink(child) else folders).append((child, f"{prefix}{child.name}/"))
             elif child.is_file():
                 yield prefix + child.name
+            elif not os.path.islink(child):
+                child.stat()  # says why it is neither, if the folder lists names that may not be looked up
 
 
-def _children(folder: epath.Path) -> list[epath.Path]:
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns an error of the system into one that names the file or folder."""
     try:
-        return sorted(folder.iterdir())
+        yield
     except OSError as error:
         raise SteError(
-            "file_unreadable", f"{folder}: the folder cannot be read ({error.strerror or error})"
+            "file_unreadable", f"{error.filename or path}: cannot be read ({error.strerror or error})"
         ) from error

@@ -109,16 +109,32 @@ def test_a_folder_is_named_by_its_own_path_and_not_by_a_link_to_it(tmp_path):
     assert str(Path("data") / "p.jsonl") in row.where
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes away its rights for a moment")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path):
-    (tmp_path / "closed").mkdir()
-    lines(tmp_path / "closed" / "p.jsonl", {"text": "a"})
-    (tmp_path / "closed").chmod(0)
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    with raises("file_not_found", "aaaa.csv"):
+        read_table(str(tmp_path / ("a" * 300 + ".csv")))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up the rights of root for a moment")
+@pytest.mark.parametrize(
+    ("closed", "mode", "read"),
+    [
+        ("folder", 0, "."),
+        ("folder", 0o444, "."),
+        ("folder", 0, "folder"),
+        ("folder/q.jsonl", 0, "folder"),
+        ("folder/q.jsonl", 0, "folder/q.jsonl"),
+    ],
+)
+def test_what_may_not_be_read_is_named(tmp_path, closed, mode, read):
+    (tmp_path / "folder").mkdir()
+    for name in ("p", "q"):
+        lines(tmp_path / "folder" / f"{name}.jsonl", {"text": name})
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
+    (tmp_path / closed).chmod(mode)
     os.seteuid(65_534)
     try:
-        with raises("file_unreadable", "closed"):
-            read_table(str(tmp_path))
+        with raises("file_unreadable", closed):
+            read_table(str(tmp_path / read))
     finally:
         os.seteuid(0)
