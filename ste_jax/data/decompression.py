@@ -106,6 +106,6 @@ def _size(batch) -> int:
     for column in batch.columns:
         size += column.nbytes
         if types.is_dictionary(column.type) and column.type.value_type in _texts():
-            lengths = compute.binary_length(column.dictionary)
-            size += compute.sum(lengths.take(column.indices)).as_py() or 0
+            lengths = compute.call_function("binary_length", [column.dictionary])
+            size += compute.call_function("sum", [lengths.take(column.indices)]).as_py() or 0
     return size
