@@ -256,7 +256,12 @@ delete() {
   for _ in $(seq 15); do
     if [ -z "$DRY_RUN" ]; then
       look
-      if [ "$STATE" = GONE ] || { [ "$STATE" != UNKNOWN ] && ! is_ours; }; then
+      # Whose the name is now, nobody knows: somebody may have taken it since the last answer.
+      if [ "$STATE" = UNKNOWN ]; then
+        sleep "$POLL_SECONDS"
+        continue
+      fi
+      if [ "$STATE" = GONE ] || ! is_ours; then
         say "$NAME is deleted"
         disown_machines
         return 0

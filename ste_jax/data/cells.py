@@ -21,7 +21,8 @@ _DICT = re.compile(_BEFORE + r"\{")
 # A list or tuple of dicts, lists, tuples or objects.
 _NESTED = re.compile(_BEFORE + r"[\[(]\s*(?:[\w.]{1,40}\(|[\[({])")
 _BYTES = re.compile(r"""\s*b(["']).*\1\s*""", re.DOTALL)
-_QUOTED_ROLE = r"""\\*["'](user|human|prompter|system|assistant|gpt|chatgpt|bot)\\*["']"""
+# From the first backslash only: a long run of them would be looked through from each.
+_QUOTED_ROLE = r"""(?<!\\)\\*+["'](user|human|prompter|system|assistant|gpt|chatgpt|bot)\\*["']"""
 _ROLE = re.compile(_QUOTED_ROLE, re.IGNORECASE)
 _ROLE_KEY = re.compile(rf"{_QUOTED_ROLE}\s*:", re.IGNORECASE)
 _ROLE_FIRST = re.compile(rf"{_NESTED.pattern}\s*{_QUOTED_ROLE}\s*[:,]", re.IGNORECASE)

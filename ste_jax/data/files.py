@@ -1,14 +1,17 @@
 """The files that a path names: one file, or the parts of a data set in a folder."""
 
-import gzip
+import contextlib
 import hashlib
 import json
+import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
+from ste_jax.data.decompression import check_table, decompressed
 from ste_jax.errors import SteError
 
 TEXT_ENDINGS = (".jsonl", ".json-lines", ".json", ".csv", ".tsv")
@@ -97,13 +100,14 @@ def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
       endings: endings that the files may have; text files may also be compressed (.gz).
 
     Raises:
-      SteError: "file_not_found"; or "data_invalid" for a file of another type, or a folder without data,
-        with files of several types or splits, or with a file twice.
+      SteError: "file_not_found"; "file_unreadable"; or "data_invalid" for a file of another type, or a folder
+        without data, with files of several types or splits, or with a file twice.
     """
     root = epath.Path(path).expanduser()
-    if root.is_dir():
-        return _parts(path, root, endings)
-    check_file(path, root, endings)
+    with _reading(path):
+        if root.is_dir():
+            return _parts(path, root, endings)
+        check_file(path, root, endings)
     return [root]
 
 
@@ -130,7 +134,8 @@ def check_file(path: str, file: epath.Path, endings: Sequence[str]) -> None:
 
 def files_in(root: epath.Path, endings: Sequence[str]) -> list[str]:
     """Returns the relative paths of the data files below a folder, sorted; hidden files are left out."""
-    names = sorted(_walk(root))
+    with _reading(str(root)):
+        names = sorted(_walk(root))
     return [n for n in names if ending(n) in endings and n.rsplit("/", 1)[-1] not in _DESCRIPTIONS]
 
 
@@ -155,20 +160,29 @@ def read_content(file: epath.Path, name: str) -> bytes:
     """Returns the content of a file, decompressed if it ends in .gz.
 
     Raises:
-      SteError: "file_unreadable", or "data_invalid" for a damaged or stand-in file.
+      SteError: "file_unreadable", or "data_invalid" for a damaged or stand-in file, or one that does not fit
+        in memory or holds far more than its size.
     """
     try:
         content = file.read_bytes()
+        if file.name.lower().endswith(_COMPRESSED):
+            content = _decompressed(content, name)
+        elif ending(file.name) in TABLE_ENDINGS:
+            check_table(content, name, ending(file.name))
     except OSError as error:
         raise SteError("file_unreadable", f"{name}: cannot be read ({error.strerror or error})") from error
-    if file.name.lower().endswith(_COMPRESSED):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise SteError("data_invalid", f"{name}: not a readable gzip file ({error})") from error
+    except MemoryError as error:
+        raise SteError("data_invalid", f"{name}: does not fit in memory; write it in parts") from error
     if content.startswith(_LFS_POINTER):
         raise SteError("data_invalid", f"{name}: a Git LFS pointer, not the file; run `git lfs pull`")
     return content
+
+
+def _decompressed(content: bytes, name: str) -> bytes:
+    try:
+        return decompressed(content, name)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SteError("data_invalid", f"{name}: not a readable gzip file ({error})") from error
 
 
 def decoded(content: bytes, name: str) -> str:
@@ -207,7 +221,7 @@ def _wide_encoding(content: bytes) -> str:
 def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Path]:
     """Returns the files of a folder."""
     if (root / _DICT).is_file():
-        splits = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir()))
+        splits = ", ".join(child.name for child in sorted(root.iterdir()) if child.is_dir())
         raise SteError("data_invalid", f"{path}: holds the splits {splits}; give the folder of one of them")
     if (root / _STATE).is_file():
         return _saved(path, root, endings)
@@ -312,12 +326,36 @@ def _saved(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
     return files
 
 
-def _walk(root: epath.Path, prefix: str = "") -> Iterable[str]:
-    for child in root.iterdir():
-        name = f"{prefix}{child.name}"
-        if is_hidden(name):
+def _walk(root: epath.Path) -> Iterator[str]:
+    """Yields the relative paths of the files below a folder; hidden ones are left out.
+
+    Each folder is entered once, under its own path rather than under a link to it, so that links in circles
+    come to an end.
+    """
+    folders, links, seen = deque([(root, "")]), deque(), set()
+    while folders or links:
+        folder, prefix = (folders or links).popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
             continue
-        if child.is_dir():
-            yield from _walk(child, f"{name}/")
-        elif child.is_file():
-            yield name
+        seen.add(real)
+        for child in sorted(folder.iterdir()):
+            if is_hidden(prefix + child.name):
+                continue
+            if child.is_dir():
+                (links if os.path.islink(child) else folders).append((child, f"{prefix}{child.name}/"))
+            elif child.is_file():
+                yield prefix + child.name
+            elif not os.path.islink(child):
+                child.stat()  # says why it is neither, if the folder lists names that may not be looked up
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns an error of the system into one that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        raise SteError(
+            "file_unreadable", f"{error.filename or path}: cannot be read ({error.strerror or error})"
+        ) from error

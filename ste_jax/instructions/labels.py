@@ -31,7 +31,7 @@ _NUMBER_WORDS = {"one": "1", "two": "2", "three": "3", "sentences": "sentence", 
 _WORD = re.compile(r"[^\W_]+|[-\u2010-\u2015]")
 _RANGE = re.compile(r"(\d) (?:-|to) (\d)")
 _SHORTEST_PREFIX = 3
-_COMPLEXITY = re.compile(r"\D*(?<![-.\u2212])(\d{1,2})(?:\s*\(?\s*(?:/|(?:out )?of)\s*10)?\D*")
+_COMPLEXITY = re.compile(r"\D*(?<![-.\u2212])(\d{1,2})(?:\s*(?:\(\s*)?(?:/|(?:out )?of)\s*10)?\D*")
 
 _Value = TypeVar("_Value", str, int)
 

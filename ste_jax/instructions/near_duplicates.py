@@ -1,12 +1,14 @@
 """Near duplicates of texts: MinHash finds candidates, the exact similarity of their 5-grams decides."""
 
+from ste_jax.text.folding import visible
+
 _SHINGLE = 5
 _PERMUTATIONS = 128
 
 
 def normal(text: str) -> str:
-    """Returns text in which case and white space do not count."""
-    return " ".join(text.casefold().split())
+    """Returns text in which case, white space and invisible characters do not count."""
+    return " ".join(visible(text).casefold().split())
 
 
 class NearDuplicates:

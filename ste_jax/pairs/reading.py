@@ -32,8 +32,10 @@ _LIKE_A_LIST = re.compile(
     re.M,
 )
 _CLOSERS = r"[\"'”’»)\]*_]*"
-_END = re.compile(rf"[.!?…]+{_CLOSERS}(?=\s|$)")
-_POSSIBLE_END = re.compile(rf"[.!?…]+{_CLOSERS}(?=\s|$|[^\W\d_])|\n+")
+# From the first mark of a run only: a long run would be looked through from each.
+_MARKS = r"(?<![.!?…])[.!?…]+"
+_END = re.compile(rf"{_MARKS}{_CLOSERS}(?=\s|$)")
+_POSSIBLE_END = re.compile(rf"{_MARKS}{_CLOSERS}(?=\s|$|[^\W\d_])|\n+")
 _NESTED = re.compile(r"\"[^\"\n]*(?:\"|$)|“[^”\n]*(?:”|$)|\([^()\n]*(?:\)|$)")
 _ABBREVIATIONS = frozenset(
     re.findall(

@@ -61,7 +61,7 @@ _LONE_WORD = re.compile(rf"{_BEFORE}[^\W\d_]+{_AFTER}")
 _PHRASES = [re.compile(rf"(?={_BEFORE}([^\W\d_]+(?: [^\W\d_]+){{{more}}}){_AFTER})") for more in (1, 2)]
 _FIRST_WORD = re.compile(r"[^\W\d_]+(?=[\s,:]|[.!?](?:\s|\Z)|\Z)")
 _LAST_WORD = re.compile(r"(?<!\S)[^\W\d_]+(?=[.!?]?\Z)")
-_AFTER_MARK = re.compile(r"(?:\A|[^\w\s,'’]\s*|\n\s*|\d\s*)([^\W\d_]+)")
+_AFTER_MARK = re.compile(r"(?:\A|[^\w\s,'’]\s*|\n[^\S\n]*|\d\s*)([^\W\d_]+)")
 
 
 @functools.lru_cache(maxsize=512)

@@ -22,7 +22,7 @@ example question answer
 _STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"\w+")
 _SPACED = re.compile(r"\S+")
-_SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)|\n+")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+[\"'”’)\]*_]*(?=\s|$)|\n+")
 _NO_END = re.compile(r"(?:^|\s)(?:\d+|[A-Za-z]|e\.g|i\.e|etc|vs|mr|mrs|ms|dr|st|prof|no|fig|u\.s)\.$", re.I)
 # Longer than what _NO_END finds, but for long numbers.
 _LONGEST_NO_END = 12

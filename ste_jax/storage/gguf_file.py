@@ -21,6 +21,8 @@ from ste_jax.errors import SteError
 _KEYS = ("general.architecture", "general.alignment", "general.type", "llama.", "tokenizer.", "split.")
 _MOST_BYTES = 2**26  # of a header; that of a model with 256,000 tokens takes 2**24
 _MOST_DIMENSIONS = 4
+# Models have less than a hundred keys, some thousand tensors, and a few hundred thousand tokens and merges.
+_MOST_KEYS, _MOST_TENSORS, _MOST_STRINGS = 10_000, 65_536, 2**21
 _SCALARS = ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", None, None, "<Q", "<q", "<d")
 _STRING, _ARRAY = 8, 9
 _DOWNLOAD = "download or convert it again"
@@ -91,12 +93,14 @@ class _Header:
     """Position in the header of a GGUF file."""
 
     def __init__(self, data: mmap.mmap):
-        self._data, self._at = data, 0
+        self._data, self._at, self._strings = data, 0, 0
         self._end = min(len(data), _MOST_BYTES)
 
     def read(self) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
         self._check_version()
         tensors, count = self._count(24), self._count(13)
+        if tensors > _MOST_TENSORS or count > _MOST_KEYS:
+            raise _damaged(f"{tensors} tensors and {count} keys are announced, more than any model has")
         fields = self._fields(count)
         infos = self._tensor_infos(tensors)
         alignment = fields.get("general.alignment", 32)
@@ -142,6 +146,9 @@ class _Header:
         kind = self._number("<I")
         if kind == _STRING:
             count = self._count(8)
+            self._strings += count
+            if self._strings > _MOST_STRINGS:
+                raise _damaged(f"{where} has {count} texts, more than any vocabulary")
             return [self._value(kind, keep=keep, where=where) for _ in range(count)]
         code = _code(kind, where)
         width = struct.calcsize(code)

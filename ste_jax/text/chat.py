@@ -52,10 +52,13 @@ def encode_chat(
     marked = _render(tokenizer, messages, contents, add_generation_prompt)
     if marked.replace(opening, "").replace(closing, "") != rendered:
         raise tokenizer.refusal("the chat template looks into a message and writes other text for it")
+    spans = list(_spans(marked, opening, closing))
     marks = [character for character in marked if character in (opening, closing)]
-    if marks != [opening, closing] * sum(bool(message.content.strip()) for message in messages):
-        raise tokenizer.refusal("the chat template drops, repeats or cuts the text of a message")
-    return tokenizer.with_bos(tokenizer.encode_spans(_spans(marked, opening, closing)))
+    written = [text for text, is_trusted in spans if not is_trusted]
+    expected = [core for message in messages if (core := message.content.strip())]
+    if marks != [opening, closing] * len(expected) or written != expected:
+        raise tokenizer.refusal("the chat template drops, repeats, cuts or rewrites the text of a message")
+    return tokenizer.with_bos(tokenizer.encode_spans(spans))
 
 
 def _without_system(messages: Sequence[Message]) -> Sequence[Message]:

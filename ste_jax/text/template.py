@@ -42,10 +42,17 @@ _MULTIPLYING = frozenset(
         *("sum", "ljust", "rjust", "zfill", "expandtabs", "translate", "to_bytes"),
     )
 )
+# Functions that may compare every character of their text with every one of an argument. Searches from the
+# left do not.
+_COMPARING = frozenset(("strip", "lstrip", "rstrip", "trim", "rfind", "rindex", "rsplit", "rpartition"))
+_COMPARISONS = 10  # for the work of one character
+# Encodings of linear time: that of internationalised names takes the square of the length.
+_ENCODING = frozenset(("encode", "decode"))
+_ENCODINGS = frozenset(("utf-8", "utf8", "ascii", "latin-1"))
 # Functions whose first text is a format.
 _FORMATTING = frozenset(("format", "format_map", "strftime"))
 # A width that a format takes from a value: %*d, {:{}}.
-_OPEN_WIDTH = re.compile(r"%[^%a-zA-Z]*\*|\{[^{}]*:[^{}]*\{")
+_OPEN_WIDTH = re.compile(r"%[^%a-zA-Z*]*+\*|\{[^{}:]*+:[^{}]*+\{")
 # Filters and functions that draw at random, or take time that grows with the square of their text.
 _LEFT_OUT = ("random", "urlize", "pprint", "lipsum", "wordwrap", "striptags")
 
@@ -171,9 +178,14 @@ def _call(function: Callable, name: str, receiver: Any, args: Sequence[Any], kwa
         work.check_product(len(receiver), [_ITEM])
     if name in _MULTIPLYING:
         work.check_product(work.size(receiver), values)
+    if name in _COMPARING and values:
+        work.left -= work.size(receiver) * work.size(values) / _COMPARISONS
+    if name in _ENCODING and not set(map(str, values)) <= {*_ENCODINGS, "strict", "ignore", "replace"}:
+        raise jinja2.TemplateError(f"{name} with arguments other than {', '.join(sorted(_ENCODINGS))}")
     if name in _FORMATTING:
         formats = [value for value in (receiver, *values) if isinstance(value, str)]
         work.check_format("".join(formats[:1]), values)
+    work.spend(None)
     result = function(*args, **kwargs)
     if isinstance(result, Iterator):
         result = list(result)

@@ -174,10 +174,19 @@ class Tokenizer:
         generation.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _turn_ends(self) -> tuple[int | None, int | None]:
-        """Returns the first and the last control token that the template writes after an assistant turn."""
+        """Returns the first and the last control token that the template writes after an assistant turn.
+
+        Raises:
+          SteError: "chat_invalid" if the template refuses a user's turn, too.
+        """
         words = "assistant-words"
         turns = [{"role": "user", "content": "user-words"}, {"role": "assistant", "content": words}]
-        _, found, rest = self.render(turns, add_generation_prompt=False).rpartition(words)
+        try:
+            _, found, rest = self.render(turns, add_generation_prompt=False).rpartition(words)
+        except SteError:
+            # Prompts of this package end in a user's turn: a template for these is enough.
+            self.render(turns[:1], add_generation_prompt=True)
+            return None, None
         ends = self._encoder.pattern.findall(rest) if found else []
         return (self._control[ends[0]], self._control[ends[-1]]) if ends else (None, None)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ste_jax.data.cells import begins_conversation, begins_texts
 from ste_jax.data.comparisons import load_pairs, read_comparisons, read_rankings, read_scorings
 from ste_jax.data.sources import read_instructions
+from tests.cpu_limit import cpu_limit
 from tests.data.pair_files import read
 from tests.errors import raises
 
@@ -255,3 +257,49 @@ def test_lists_of_texts_alone_are_refused(tmp_path):
     ):
         with raises("data_invalid", "l.csv, line 2", "prompt"):
             reader(sheet(tmp_path / "l.csv", row))
+
+
+LONG = 60_000
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[{" + "\\" * LONG,
+        '[{"role": "x' + "\\" * LONG + "user",
+        "[{role" + "\\" * LONG,
+        '[{"user' + "\\" * LONG,
+        "[{'" + "\\'user" * LONG,
+        "role " * LONG + "[{",
+        "[{role" + " " * LONG,
+        " " * LONG + "x",
+        "[" * LONG,
+        "[" + " " * LONG,
+        "b'" + "' " * LONG + "x",
+        "f(" * LONG,
+        "a" * LONG + "(",
+        "\\'" * LONG,
+        "A chat between a curious " + " USER" * LONG,
+        "### Instruction: a\n" + "### Input: b\n" * LONG,
+        "\n\nHuman" * LONG,
+        "<|im_start|>" * LONG,
+    ],
+    ids=lambda cell: ascii(cell[:24]),
+)
+def test_no_cell_takes_time_that_grows_with_its_square(cell):
+    with cpu_limit(5):
+        begins_conversation(cell)
+        begins_texts(cell)
+
+
+def test_a_response_of_backslashes_is_text(tmp_path):
+    response = "[{" + "\\" * LONG
+    with cpu_limit(5):
+        (pair,) = read(tmp_path, {"prompt": "Q?", "response_a": response, "response_b": "no", "label": "A"})
+    assert pair.response_a == response
+
+
+def test_escaped_quotes_around_a_role_are_seen(tmp_path):
+    talk = json.dumps(json.dumps([{"role": "user", "content": "Q?"}, GOOD]))
+    assert begins_conversation(talk)
+    assert begins_conversation(talk.replace("role", "speaker"))

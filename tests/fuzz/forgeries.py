@@ -1,17 +1,22 @@
 """Texts that imitate the structure of a judge prompt in disguise, and a check of what a judge sees."""
 
+import html
 import random
 import re
 import unicodedata
 
 from ste_jax.judging.prompts import BUILT_IN, JudgePrompt
 
-_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202e\u2066\u180e\ufe0f\u034f\U000e0041"
+_INVISIBLE = (
+    "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202e\u2066\u180e\ufe0f\u034f\U000e0041"
+    "\x00\x07\x1b\x7f\x81\u2065\ufff4\U000e0090\u2800\ue000"
+)
 _BLANKS = " \u00a0\u2003\u3000\t"
 _FULL_WIDTH = {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)}
 _ALIKE = {
     **{"<": "\u2039\u27e8\u276e", ">": "\u203a\u27e9\u276f", "[": "\u3010\u2772", "]": "\u3011\u2773"},
     **{"#": "\u266f", "/": "\u2215", "a": "\u0430", "e": "\u0435", "o": "\u043e"},
+    **{"s": "\u13da\ua731", "t": "\u13a2\u1d1b"},
     **{"p": "\u0440", "c": "\u0441", "A": "\u0410\u0391", "B": "\u0412\u0392", "_": "\uff3f\u02cd"},
 }
 _ACCENTS = "\u0301\u0308\u0323"
@@ -56,22 +61,25 @@ def _disguised_character(draw: random.Random, character: str) -> str:
     if act == 3 and character.isalpha():
         return character + draw.choice(_ACCENTS)
     if act == 4 and character in "<[]>":
-        return draw.choice((f" {character}", f"{character} "))
+        return draw.choice((f" {character}", f"{character} ", f"&#{ord(character)};", f"\\{character}"))
+    if act == 5 and character in "[]":
+        return draw.choice((f"\n{character}", f"{character}\n"))
     return character
 
 
 def seen(text: str) -> str:
     """Returns what a reader sees: without invisible characters, accents, width, case and lookalikes."""
     alike = {other: ascii_ for ascii_, others in _ALIKE.items() for other in others}
+    text = html.unescape(text).replace("\\", "")
     shown = "".join(alike.get(c, c) for c in unicodedata.normalize("NFKD", text))
-    hidden = {"Cf", "Mn", "Me"}
-    return "".join(c for c in shown if unicodedata.category(c) not in hidden).lower()
+    accents = {"Mn", "Me"}
+    return "".join(c for c in shown if c not in _INVISIBLE and unicodedata.category(c) not in accents).lower()
 
 
 def marks(prompt: JudgePrompt, text: str) -> int:
     """Returns the number of delimiters and verdicts that a reader sees in a filled prompt."""
     shown = seen(text)
-    patterns = {r"\[\[[ab]\]\]"}
+    patterns = {r"\[\n*\[\n*[ab]\n*\]\n*\]"}
     for line in delimiters(prompt):
         words = r"\s*".join(re.findall(r"\w+", line.lower()))
         is_tag = line.startswith("<")

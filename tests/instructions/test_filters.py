@@ -86,6 +86,12 @@ def test_the_first_of_near_duplicates_stays_and_the_threshold_decides():
     assert _kept([*texts, "ab", "ab?", "AB"], near_duplicate_threshold=0.95) == [*texts, "ab", "ab?"]
 
 
+def test_invisible_characters_make_no_other_text():
+    text = "Name the longest river of Europe and the sea that it flows to."
+    hidden = ["lon\u00adgest".join(text.split("longest")), f"{text}\x00", text.replace(" sea", " s\u200bea")]
+    assert _kept([text, *hidden], near_duplicate_threshold=1.0) == [text]
+
+
 def test_near_duplicates_are_found_among_many():
     topics = ["tides", "tea", "trains", "taxes", "tigers", "tulips", "towers", "tunnels", "tents", "tin"]
     texts = [

@@ -183,6 +183,10 @@ def test_smollm2_gets_no_extra_bos(smollm2: Tokenizer):
         "{{ m.content }}{{ m.content }}",
         "{% if m.role == 'assistant' %}{{ m.content }}{% endif %}",
         "{{ m.content | length }}{{ m.content }}",
+        "{{ m.content | upper }}",
+        "{{ m.content.replace('=', ':') }}",
+        "{{ m.content | title }}",
+        "{{ m.content | e }}",
         "{{ m.content }}{{ 'X' if m.content.startswith('a') else 'Y' }}",
     ],
 )
@@ -190,7 +194,23 @@ def test_templates_that_change_a_content_are_refused(write_llama3, tmp_path: Pat
     template = "{% for m in messages %}<|start_header_id|>" + written + "<|eot_id|>{% endfor %}"
     tokenizer = load_tokenizer(write_llama3(tmp_path, template))
     with raises("chat_invalid"):
-        encode_chat(tokenizer, [Message("user", "a=b")])
+        encode_chat(tokenizer, [Message("user", "a=b & c")])
+
+
+def test_a_template_for_users_only_is_read_and_names_the_turns_that_it_refuses(write_llama3, tmp_path: Path):
+    refusal = "{% if m.role == 'assistant' %}{{ raise_exception('only_user') }}{% endif %}"
+    template = "{% for m in messages %}" + refusal + "{{ m.role ~ m.content }}<|eot_id|>{% endfor %}"
+    tokenizer = load_tokenizer(write_llama3(tmp_path, template))
+    ids = encode_chat(tokenizer, [Message("system", "s"), Message("user", "u")])
+    assert tokenizer.decode(ids) == "systemsuseru"
+    assert tokenizer.turn_end_id == tokenizer.stop_ids[0]
+    with raises("chat_invalid", "['user', 'assistant']"):
+        encode_chat(tokenizer, [Message("user", "u"), Message("assistant", "a")])
+
+
+def test_a_template_that_refuses_a_user_is_refused_with_the_model(write_llama3, tmp_path: Path):
+    with raises("tokenizer_invalid", "['user']", str(tmp_path)):
+        load_tokenizer(write_llama3(tmp_path, "{{ raise_exception('no') }}"))
 
 
 def test_conversations_that_the_template_refuses_are_named(llama2: Tokenizer):

@@ -355,6 +355,18 @@ def test_a_name_taken_after_the_deletion_is_left_alone(cloud: Cloud) -> None:
     assert "left alone" in done.err
 
 
+@pytest.mark.parametrize("answers", [["ACTIVE", "down"], ["ACTIVE", "down", "down", "ACTIVE"]])
+def test_nothing_is_deleted_while_nobody_knows_whose_it_is(
+    cloud: Cloud, tmp_path: Path, answers: list[str]
+) -> None:
+    assert cloud("create", "--type=v6e-8").code == 0
+    (tmp_path / "cloud" / "describe.played").unlink()
+    done = cloud("delete", play={"describe": answers})
+    is_back = answers[-1] == "ACTIVE"
+    assert (done.code, done.verbs("delete")) == ((0, ["delete"]) if is_back else (1, [])), done.err
+    assert is_back or "STILL EXISTS AND MAY BE BILLED" in done.err
+
+
 def test_a_dry_run_prints_everything_and_calls_nothing(cloud: Cloud) -> None:
     done = watch(cloud, "--dry-run")
     assert done.code == 0, done.err
