@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from ste_jax.instructions.near_duplicates import NearDuplicates, normal
+from ste_jax.text.folding import without_invisible
 
 # Sizes in half words. A run of 13 words that occurs in a prompt of a benchmark is taken from it, as in the
 # report of GPT-3.
@@ -37,7 +38,7 @@ class _Words:
     """
 
     def __init__(self, text: str):
-        text = unicodedata.normalize("NFKC", text).casefold()
+        text = unicodedata.normalize("NFKC", without_invisible(text)).casefold()
         matches = list(_WORD.finditer(text))
         self.words = [match[0] for match in matches]
         self.sizes = [1 if match[1] else 2 for match in matches]

@@ -1,6 +1,6 @@
 """Near duplicates of texts: MinHash finds candidates, the exact similarity of their 5-grams decides."""
 
-from ste_jax.text.folding import visible
+from ste_jax.text.folding import without_invisible
 
 _SHINGLE = 5
 _PERMUTATIONS = 128
@@ -8,7 +8,7 @@ _PERMUTATIONS = 128
 
 def normal(text: str) -> str:
     """Returns text in which case, white space and invisible characters do not count."""
-    return " ".join(visible(text).casefold().split())
+    return " ".join(without_invisible(text).casefold().split())
 
 
 class NearDuplicates:

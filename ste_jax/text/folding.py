@@ -156,7 +156,7 @@ def _alike(character: str) -> str:
     return named[1] if character.isupper() else named[1].lower()
 
 
-def visible(text: str) -> str:
+def without_invisible(text: str) -> str:
     """Returns a text without characters that have no shape of their own, such as soft hyphens."""
     return text if text.isascii() and text.isprintable() else "".join(filter(_has_shape, text))
 

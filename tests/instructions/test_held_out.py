@@ -94,3 +94,12 @@ def test_a_long_prompt_without_blanks_is_found_by_its_runs():
     texts = [f"{around}{piece}{around}", f"{around}{piece[1:]}{around}", f"{around}{piece[:-1]}。{around}"]
     assert overlaps(texts, [prompt], 0.8) == [True, False, False]
     assert contains(texts, [prompt], 0.8) == [False] * 3
+
+
+def test_invisible_characters_hide_no_prompt():
+    prompt = "Explain why the tides follow the moon every day"
+    hidden = "Please do this: " + prompt.replace("plain", "\u00adplain").replace("oo", "o\u200bo") + "."
+    assert contains([hidden], [prompt], 1.0) == [True]
+    assert contains([hidden.replace("tides", "winds")], [prompt], 1.0) == [False]
+    long = " ".join(f"word{n}" for n in range(20))
+    assert overlaps([long.replace("word", "wo\u00adrd")], [long], 1.0) == [True]
