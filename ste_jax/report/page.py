@@ -32,12 +32,12 @@ class SampledJudgment:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A sampled judgment with the responses in the order of the prompt."""
+    """A sampled judgment with the responses in the order of the prompt; `better` is None for a tie."""
 
     sample: SampledJudgment
     excerpt: str
     responses: tuple[tuple[Label, str], tuple[Label, str]]
-    better: Label
+    better: Label | None
 
 
 def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: epath.Path | Path) -> None:
@@ -90,7 +90,7 @@ def _draw(summary: dict[str, Any]) -> dict[str, Markup] | None:
 
 def _show(sample: SampledJudgment) -> _Shown:
     first, second = sample.pair.shown(sample.judgment.order)
-    better = sample.pair.correct_verdict(sample.judgment.order) or "A"
+    better = sample.pair.correct_verdict(sample.judgment.order)
     words = " ".join(sample.pair.instruction.split())
     excerpt = words if len(words) <= _EXCERPT else words[:_EXCERPT].rstrip() + "…"
     return _Shown(sample, excerpt, (("A", first), ("B", second)), better)

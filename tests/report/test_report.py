@@ -57,6 +57,16 @@ def _write(summary, samples, folder):
     return out.read_text("utf-8")
 
 
+def test_pairs_of_all_kinds_can_be_shown(finished_run, tmp_path):
+    """Pairs of certain kinds have no modified instruction, and neutral ones are ties."""
+    summary, (first, *_) = finished_run
+    pair = dataclasses.replace(first.pair, label="tie", metadata={"sources": ["one", "two"]})
+    text = _write(summary, [dataclasses.replace(first, pair=pair)], tmp_path)
+    assert text.count("<small>tie</small>") == 2
+    assert "Modified instruction" not in text
+    assert "Modified instruction" in _write(summary, [first], tmp_path)
+
+
 @pytest.fixture(scope="module")
 def written(finished_run, tmp_path_factory):
     return _write(*finished_run, tmp_path_factory.mktemp("report"))
