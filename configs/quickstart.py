@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.select = ConfigDict()
     c.select.pool = 0
-    c.select.size = 12 if small else 320
+    c.select.size = 12 if small else 280
     # Labels of a model of this size carry almost no information.
     c.select.categories = ()
     c.select.max_tokens = 96
@@ -46,13 +46,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.pairs = ConfigDict()
     trained = {"random_crossed": 3.0, "cut_off": 1.0, "padded": 1.0}
-    tested = {"composite": 1.0, "garbled": 1.0}
+    tested = {"garbled": 2.0, "composite": 1.0}
     # A dozen instructions are too few for most kinds.
     c.pairs.mode = ("padded", "cut_off") if small else ConfigDict(trained)
     c.pairs.test_mode = ("random_crossed",) if small else ConfigDict(tested)
     c.pairs.max_response_tokens = 24 if small else 40
     c.pairs.validation = 2 if small else 30
-    c.pairs.test = 2 if small else 110
+    c.pairs.test = 2 if small else 120
 
     c.annotate = ConfigDict()
     # One sample records the log-odds of the letters, which are all that there is to know.

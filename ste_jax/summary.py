@@ -60,6 +60,7 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "model": chosen.get("model", config.model),
         "seed": config.seed,
         "objective": config.train.objective,
+        "pointwise": context.prompt.is_pointwise,
         "config_hash": digest(dataclasses.asdict(config)),
         "versions": versions(),
         "models": _models(context, splits, yields),

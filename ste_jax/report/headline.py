@@ -1,5 +1,6 @@
 """One-line conclusion of a run from the interval and the significance test."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,19 +39,27 @@ class Measure:
       accuracy: Key of the accuracy in the numbers of a model.
       interval: Key of its interval.
       p_value: Key of the p-value of its test against the seed model.
+      order_matters: False if the judge sees one response at a time, so that there is no order of responses.
     """
 
     accuracy: str
     interval: str
     p_value: str
+    order_matters: bool = True
 
 
 VERDICTS = Measure("accuracy", "interval95", "p_value_vs_seed")
 DECISIONS = Measure("accuracy_pooled", "pooled_interval95", "p_value_pooled_vs_seed")
+GRADES = dataclasses.replace(DECISIONS, order_matters=False)
 
 
 def measure_of(summary: dict[str, Any]) -> Measure:
-    """Returns what a run trains for: pooled decisions if its objective is "pairwise", else verdicts."""
+    """Returns what a run trains for: pooled decisions if its objective is "pairwise", else verdicts.
+
+    Of a pointwise judge only the decisions between two grades can be compared.
+    """
+    if summary.get("pointwise"):
+        return GRADES
     return DECISIONS if summary.get("objective") == "pairwise" else VERDICTS
 
 
@@ -103,7 +112,7 @@ def _caveats(model: dict[str, Any], measure: Measure) -> tuple[str, ...]:
         bounds = interval(model[measure.interval])
         notes.append(f"The 95% interval of the {name} model ({bounds}) includes chance (50%).")
     # None: no pair has a verdict in both orders.
-    if model["flip_rate"] is not None and model["flip_rate"] >= CHANCE:
+    if measure.order_matters and model["flip_rate"] is not None and model["flip_rate"] >= CHANCE:
         flips = percent(model["flip_rate"])
         notes.append(f"The verdict of the {name} model changes with the order in {flips} of the pairs.")
     return tuple(notes)

@@ -3,6 +3,7 @@
 Only numbers of the summary and fixed labels are drawn, so no generated text gets into the markup.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ste_jax.report.formats import NOTHING, interval, model_name, percent
+from ste_jax.report.headline import Measure, measure_of
 from ste_jax.report.svg import ACCENT, BAD, INK, MUTED, PAPER, Plot, render
 
 Rows = list[dict[str, Any]]
@@ -23,16 +25,17 @@ _HEIGHT = 3.0  # inches
 def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
     """Returns the figures by name, without those whose numbers do not exist yet."""
     models, yields, training = summary["models"], summary["yields"], summary["training"]
-    evaluated = [row for row in training if row["evaluations"]]
+    evaluated, measure = [row for row in training if row["evaluations"]], measure_of(summary)
     figures: list[tuple[str, Callable[[Figure, Rows], str], Rows, float]] = [
-        ("accuracy", _accuracy, models, _HEIGHT),
-        ("consistency", _consistency, models, _HEIGHT),
+        ("accuracy", functools.partial(_accuracy, measure=measure), models, _HEIGHT),
+        ("consistency", _consistency, models if measure.order_matters else [], _HEIGHT),
         ("position", _position, models, _HEIGHT),
         ("length", _length, models, _HEIGHT),
         ("yield", _yield, yields, 1.3 + 0.42 * len(yields)),
         ("balance", _balance, yields, 1.0 + 0.78 * len(yields)),
         ("correct", _correct, yields, 0.8 + 1.45 * len(yields)),
         ("loss", _loss, _updated(training, "sft"), _HEIGHT),
+        ("decisions", _decisions, _updated(training, "pairwise"), _HEIGHT),
         ("preference", _preference, _updated(training, "dpo"), _HEIGHT),
         ("validation", _validation, evaluated, _HEIGHT),
     ]
@@ -110,18 +113,23 @@ def _majority_dots(axes: Axes, models: Rows) -> None:
         axes.plot(positions, _floats(votes, "accuracy"), "D", color=MUTED, markersize=4, label=label)
 
 
-def _accuracy(figure: Figure, models: Rows) -> str:
+def _accuracy(figure: Figure, models: Rows, *, measure: Measure) -> str:
     axes = figure.add_subplot()
     positions = _iteration_axis(axes, models)
-    _interval_dots(axes, positions, models, "accuracy", "interval95", "greedy")
+    _interval_dots(axes, positions, models, measure.accuracy, measure.interval, "greedy")
     _majority_dots(axes, models)
-    bounds = [edge for m in models for edge in (*m["interval95"], *(m["majority"] or m)["interval95"])]
+    bounds = [
+        edge
+        for m in models
+        for edge in (*m[measure.interval], *(m["majority"] or {"interval95": []})["interval95"])
+    ]
     axes.axhline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.text(len(models) - 0.52, 0.505, "chance", color=MUTED, ha="right", va="bottom")
     _percent_axis(axes, max(0.0, min(0.45, *bounds) - 0.05), min(1.0, max(0.55, *bounds) + 0.05))
     _legend(axes)
     texts = [
-        f"{model_name(m['iteration'])} {percent(m['accuracy'])} ({interval(m['interval95'])})" for m in models
+        f"{model_name(m['iteration'])} {percent(m[measure.accuracy])} ({interval(m[measure.interval])})"
+        for m in models
     ]
     return f"Accuracy with 95% interval by iteration: {', '.join(texts)}. Chance is 50%."
 
@@ -315,6 +323,10 @@ def _updated(training: Rows, method: str) -> Rows:
 
 def _loss(figure: Figure, training: Rows) -> str:
     return _losses(figure, training, "loss per judgment token", "Training loss")
+
+
+def _decisions(figure: Figure, training: Rows) -> str:
+    return _losses(figure, training, "loss per pair", "Training loss of the decisions")
 
 
 def _preference(figure: Figure, training: Rows) -> str:

@@ -55,7 +55,7 @@ def _cells(model: dict[str, Any], measure: Measure) -> tuple[str, ...]:
     low, high = model[measure.interval]
     accuracy = f"{_points(model[measure.accuracy])} [{_points(low)}–{_points(high)}]"
     counts = [count(model[name]) for name in _COUNTS] if model["iteration"] else []
-    shares = (_points(model[name]) for name in _SHARES)
+    shares = (_points(model[name] if measure.order_matters else None) for name in _SHARES)
     return str(model["iteration"] or "seed"), accuracy, *shares, *counts
 
 

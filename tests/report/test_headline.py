@@ -63,3 +63,12 @@ def test_runs_with_the_pairwise_objective_are_judged_by_their_decisions():
     assert headline([seed, trained]).tone == "flat"
     result = headline([seed, trained], DECISIONS)
     assert result.verdict == "Significant gain over the seed (+28.0 points, p = 0.001)."
+
+
+def test_the_order_means_nothing_to_a_pointwise_judge():
+    measure = measure_of({"objective": "pairwise", "pointwise": True})
+    model = _model(1, 0.5, 1.0, flips=0.9)
+    model |= {"accuracy_pooled": 0.8, "pooled_interval95": [0.7, 0.9], "p_value_pooled_vs_seed": 0.001}
+    seed = _model(0, 0.5) | {"accuracy_pooled": 0.5}
+    assert headline([seed, model], measure).notes == ()
+    assert headline([seed, model], DECISIONS).notes != ()
