@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import os
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -125,16 +126,18 @@ def test_a_name_that_no_file_can_have_is_named(tmp_path):
         ("folder/q.jsonl", 0, "folder/q.jsonl"),
     ],
 )
-def test_what_may_not_be_read_is_named(tmp_path, closed, mode, read):
-    (tmp_path / "folder").mkdir()
-    for name in ("p", "q"):
-        lines(tmp_path / "folder" / f"{name}.jsonl", {"text": name})
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / closed).chmod(mode)
-    os.seteuid(65_534)
-    try:
-        with raises("file_unreadable", closed):
-            read_table(str(tmp_path / read))
-    finally:
-        os.seteuid(0)
+def test_what_may_not_be_read_is_named(closed, mode, read):
+    # Not in `tmp_path`, whose parents are for the user alone who runs the tests.
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        (base / "folder").mkdir()
+        for stem in ("p", "q"):
+            lines(base / "folder" / f"{stem}.jsonl", {"text": stem})
+        (base / closed).chmod(mode)
+        os.seteuid(65_534)
+        try:
+            with raises("file_unreadable", closed):
+                read_table(str(base / read))
+        finally:
+            os.seteuid(0)
