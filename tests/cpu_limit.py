@@ -1,4 +1,4 @@
-"""A limit of CPU time for tests of hostile inputs: what grows with the square of their length takes longer."""
+"""A limit of CPU time for tests of hostile inputs: what grows with the square of their length exceeds it."""
 
 import contextlib
 import time
