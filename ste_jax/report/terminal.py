@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ste_jax.report.formats import NOTHING, count
-from ste_jax.report.headline import Measure, headline, measure_of
+from ste_jax.report.headline import Headline, Measure, headline, measure_of
 from ste_jax.visible import visible_cell
 
 _SHARES = ("accuracy_as_given", "accuracy_swapped", "consistent_accuracy", "flip_rate", "first_preference")
@@ -25,7 +25,7 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
     # Text instead of str: rich interprets square brackets in a str as markup.
     table = Table(
         title=Text(f"{visible_cell(summary['title'])}: held-out pairs, all shares in %"),
-        caption=Text("\n".join([result.verdict, *_unpaired(summary["training"])])),
+        caption=Text("\n".join([result.verdict, *_by_kind(result), *_unpaired(summary["training"])])),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -40,6 +40,19 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
         style = "bold" if result.best is model else ""
         table.add_row(*(Text(cell) for cell in _cells(model, measure)), style=style)
     return table
+
+
+def _by_kind(result: Headline) -> list[str]:
+    """Returns a line with the accuracy of the decisions of seed and best model on each kind of pairs."""
+    if not result.seed or not result.best or not result.best.get("kinds"):
+        return []
+    seed, best = result.seed["kinds"], result.best["kinds"]
+    shares = [
+        f"{visible_cell(kind)} {_points(seed[kind]['accuracy_pooled'])} to {_points(row['accuracy_pooled'])}"
+        for kind, row in best.items()
+        if kind in seed
+    ]
+    return [f"Decisions by kind of pairs: {', '.join(shares)}."]
 
 
 def _unpaired(training: list[dict[str, Any]]) -> list[str]:

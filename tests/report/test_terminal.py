@@ -51,3 +51,20 @@ def test_judgments_without_a_wrong_one_are_counted(summary):
     summary["training"][1]["unbalanced"] = 56
     text = " ".join(_printed(summary).split())
     assert "no wrong judgment to pair with, 56 more were dropped to balance A and B." in text
+
+
+def test_decisions_of_a_pointwise_judge_are_shown_by_kind(summary):
+    summary |= {"objective": "pairwise", "pointwise": True}
+    for model, share in zip(summary["models"], (0.5, 0.6, 0.7, 0.8), strict=True):
+        model |= {
+            "accuracy_pooled": share,
+            "pooled_interval95": [share - 0.1, share + 0.1],
+            "p_value_pooled_vs_seed": 0.001 if model["iteration"] else None,
+            "kinds": {"garbled": {"accuracy_pooled": share}, "composite": {"accuracy_pooled": None}},
+        }
+    text = _printed(summary)
+    seed, *_, last = [line.split() for line in text.splitlines() if "[" in line and "interval" not in line]
+    assert seed == ["seed", "50.0", "[40.0–60.0]", *"–––––"]
+    assert last[:3] == ["3", "80.0", "[70.0–90.0]"]
+    assert "Significant gain over the seed (+30.0 points, p = 0.003)." in text
+    assert "Decisions by kind of pairs: garbled 50.0 to 80.0, composite – to –." in text
