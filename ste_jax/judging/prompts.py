@@ -288,6 +288,11 @@ _REFERENCE_IN_TAGS = """\
 The reference is a correct answer to the instruction. A response may differ from it and still be correct.
 """
 
+_REFERENCE_UNDER_HEADING = """\
+### Correct answer
+{reference}
+"""
+
 _STANDARD = JudgePrompt(
     name="standard",
     reference_section=_REFERENCE_IN_TAGS + "\n",
@@ -340,10 +345,7 @@ if response B is better.""",
 # As few tokens as possible, for judges that only write the verdict.
 _VERDICT_ONLY = JudgePrompt(
     name="verdict",
-    reference_section="""\
-### Correct answer
-{reference}
-""",
+    reference_section=_REFERENCE_UNDER_HEADING,
     system="You compare two responses to an instruction.",
     user="""\
 ### Instruction
@@ -360,10 +362,7 @@ _VERDICT_ONLY = JudgePrompt(
 # One response at a time, for judges that are trained with it.
 _POINTWISE = JudgePrompt(
     name="pointwise",
-    reference_section="""\
-### Correct answer
-{reference}
-""",
+    reference_section=_REFERENCE_UNDER_HEADING,
     system="You grade a response to an instruction.",
     user="""\
 ### Instruction

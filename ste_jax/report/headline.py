@@ -1,7 +1,6 @@
 """One-line conclusion of a run from the interval and the significance test."""
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from ste_jax.report.formats import interval, model_name, p_value, percent, signed
@@ -12,7 +11,7 @@ SIGNIFICANCE = 0.05
 CHANCE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Headline:
     """Conclusion of a run.
 
@@ -31,7 +30,7 @@ class Headline:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Measure:
     """The accuracy that the models of a run are compared by.
 

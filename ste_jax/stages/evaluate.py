@@ -16,7 +16,7 @@ from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, reque
 from ste_jax.metrics.stats import Evaluation, evaluate_judgments
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
-from ste_jax.records import ORDERS, Comparison, Judgment
+from ste_jax.records import ORDERS, Comparison, ComparisonResult, Judgment
 from ste_jax.stages.context import Context
 from ste_jax.stages.shortcuts import probes_of, shortcuts_of, write_card
 from ste_jax.storage.files import digest
@@ -50,9 +50,10 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
             f"labelled_pairs were changed; set them back, or pass --redo={folder.name}/evaluate",
         )
     judgments = read_records(folder / "evaluate", Judgment)
-    result = _evaluation_of(splits.test, judgments, seed).to_json()
+    results = list(results_of(splits.test, judgments, seed=seed))
+    result = evaluate_judgments(results, seed=seed).to_json()
     labelled = _evaluation_of(splits.labelled, judgments, seed).to_json() if splits.labelled else None
-    result["kinds"] = _by_kind(splits.test, judgments, seed)
+    result["kinds"] = _by_kind(results, seed)
     result["benchmarks"] = {"labelled": labelled} if labelled else {}
     result["majority"] = None
     result["shortcuts"] = shortcuts_of(context, iteration, splits)
@@ -105,11 +106,9 @@ def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgme
     return {"k": len(curve), **numbers, "curve": curve}
 
 
-def _by_kind(
-    pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int
-) -> dict[str, dict[str, Any]]:
+def _by_kind(judged: Sequence[ComparisonResult], seed: int) -> dict[str, dict[str, Any]]:
     """Returns the accuracy of the pooled decisions on each kind of pairs; {} if there is one kind only."""
-    results = [one for one in results_of(pairs, judgments, seed=seed) if one.comparison.label != "tie"]
+    results = [one for one in judged if one.comparison.label != "tie"]
     kinds = sorted({one.comparison.subset for one in results})
     found = {}
     for kind in kinds if len(kinds) > 1 else ():
