@@ -26,10 +26,11 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fuzz"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import forgeries  # noqa: E402
 import fuzz  # noqa: E402
+
+from tests.fuzz import forgeries  # noqa: E402
 
 # What is promised, and how it is attacked, by attack.
 PROMISES = {
@@ -175,9 +176,8 @@ def full_disk(seed: int, number: int) -> str | None:
 
 def damage(seed: int, number: int) -> str | None:
     """Flips bits of a record set or an output, finished or not, and reads or continues it."""
-    import fuzz_own
-
     from ste_jax.errors import SteError
+    from tests.fuzz import fuzz_own
 
     draw = random.Random(f"damage/{seed}/{number}")
     start, proceed = draw.choice(
@@ -230,7 +230,7 @@ class Commands:
     """
 
     def __init__(self, folder: Path):
-        import fuzz_models
+        from tests.fuzz import fuzz_models
 
         self._folder = folder
         (folder / "model").mkdir()

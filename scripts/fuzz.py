@@ -108,8 +108,8 @@ def encoded(content: bytes) -> str:
 
 def readers() -> tuple[dict[str, Any], Any]:
     """Returns the readers by name, and the function that lets one of them read a content."""
-    sys.path[:0] = [str(ROOT / "tests" / "fuzz"), str(ROOT)]
-    from fuzz_readers import READERS, check
+    sys.path.insert(0, str(ROOT))
+    from tests.fuzz.fuzz_readers import READERS, check
 
     logging.disable(logging.WARNING)
     return READERS, check

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
-import result_cases
 from pyarrow import parquet
 
 from ste_jax.benchmarks import judgebench, mt_bench, rewardbench, rewardbench2, rm_bench
@@ -20,6 +19,7 @@ from ste_jax.metrics.policy import POLICIES
 from ste_jax.metrics.stats import wilson_interval
 from ste_jax.metrics.subsets import Subsets, scored
 from ste_jax.records import Comparison, ComparisonResult, Label, opposite
+from tests import result_cases
 from tests.errors import raises
 
 WRONG = POLICIES["wrong"]

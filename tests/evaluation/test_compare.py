@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from evaluation_cases import item, result, right, says, wrong
 from rich.console import Console
 from scipy.stats import binom, binomtest, chi2
 
@@ -12,6 +11,7 @@ from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.terminal import comparison_table
 from ste_jax.metrics.policy import POLICIES
 from tests.errors import raises
+from tests.evaluation.evaluation_cases import item, result, right, says, wrong
 
 WRONG, DROPPED = POLICIES["wrong"], POLICIES["dropped"]
 ITEMS = [item(i, "AB"[i % 2]) for i in range(60)]

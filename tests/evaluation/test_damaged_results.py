@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_cases import item, probed_result, result, right
 
 from ste_jax.errors import SteError
 from ste_jax.evaluation.compare import compare
@@ -17,6 +16,7 @@ from ste_jax.evaluation.probes.probe import make_probes
 from ste_jax.evaluation.result import read_result
 from ste_jax.metrics.policy import POLICIES
 from tests.errors import raises
+from tests.evaluation.evaluation_cases import item, probed_result, result, right
 
 FORMAT_1 = Path(__file__).parent / "fixtures" / "result_format_1.jsonl"
 VALUES = (None, True, -1, 1.5, float("nan"), 10**400, "", "A", "\ud800", [], [[3]], {}, {"a": None})

@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from evaluation_cases import item, result, right, says, wrong
 from rich.console import Console
 
 from ste_jax.evaluation.numbers import TIE_RULE, numbers
 from ste_jax.evaluation.terminal import tables
 from ste_jax.metrics.policy import POLICIES
 from ste_jax.metrics.stats import wilson_interval
+from tests.evaluation.evaluation_cases import item, result, right, says, wrong
 
 WRONG, REWARDBENCH, DROPPED = (POLICIES[name] for name in ("wrong", "rewardbench", "dropped"))
 KEYS = (

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_cases import result, right, wrong
 from rich.console import Console
 
 from ste_jax.benchmarks import judgebench, llmbar, rewardbench, rewardbench2, rm_bench
@@ -16,6 +15,7 @@ from ste_jax.evaluation.compare import compare
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.terminal import comparison_table, tables
 from ste_jax.metrics.policy import POLICIES
+from tests.evaluation.evaluation_cases import result, right, wrong
 
 WRONG = POLICIES["wrong"]
 

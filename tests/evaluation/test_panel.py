@@ -7,8 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from evaluation_cases import item, probed_result
-from result_cases import judged as judged_case
 from rich.console import Console
 
 from ste_jax.evaluation.numbers import numbers
@@ -17,6 +15,8 @@ from ste_jax.evaluation.shortcuts import shortcuts
 from ste_jax.evaluation.terminal import tables
 from ste_jax.metrics.policy import WRONG
 from ste_jax.records import Comparison
+from tests.evaluation.evaluation_cases import item, probed_result
+from tests.result_cases import judged as judged_case
 
 NUMBER = re.compile(r"answer is number (\d+)")
 TAIL = " It has been so for a long time, and it will be so in the years to come."

@@ -3,12 +3,12 @@
 import dataclasses
 
 import pytest
-from evaluation_cases import item
 
 from ste_jax.evaluation.probes.biases import BIASES, Texts
 from ste_jax.evaluation.probes.probe import PROBE_KINDS, make_probes
 from ste_jax.metrics.traits import traits
 from tests.errors import raises
+from tests.evaluation.evaluation_cases import item
 
 BETTER = "The Loire is the longest river of France. It flows into the Atlantic."
 WORSE = "A rose is a flower. It is often red, and it smells sweet."

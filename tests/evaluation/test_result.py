@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation_cases import item, result, right, run_of
 
 from ste_jax.data.comparisons import comparison_from_row
 from ste_jax.evaluation.result import SCHEMA, read_result, to_record
@@ -12,6 +11,7 @@ from ste_jax.metrics.traits import surface_of
 from ste_jax.records import ORDERS, ComparisonResult
 from ste_jax.storage.jsonl_output import JsonlOutput
 from tests.errors import raises
+from tests.evaluation.evaluation_cases import item, result, right, run_of
 
 ITEMS = [item(i, "AB"[i % 2], response_a="- one\n- two") for i in range(4)]
 # Written by the version before schema versions, from the same comparisons and planted judgments.

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_cases import item, result, right
+
+from tests.evaluation.evaluation_cases import item, result, right
 
 NASTY = "riv\x1b[2Jers [/b]\x07\x9b1m\ud800"
 

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fuzz_inputs import as_csv, as_json, as_lines, as_parquet, damaged
-from fuzz_reader import ROOT, Reader
-
 from ste_jax.benchmarks.catalogue import load
 from ste_jax.config import read_config
 from ste_jax.data.comparisons import read_comparisons, read_labelled_pairs, read_rankings, read_scorings
@@ -17,6 +14,8 @@ from ste_jax.data.prompts import read_prompts
 from ste_jax.data.sources import read_instructions
 from ste_jax.judging.prompts import BUILT_IN, load_prompt
 from ste_jax.shipped import read_config_file
+from tests.fuzz.fuzz_inputs import as_csv, as_json, as_lines, as_parquet, damaged
+from tests.fuzz.fuzz_reader import ROOT, Reader
 
 _INSTRUCTIONS = [{"id": "a", "instruction": "Name a river."}, {"id": "b", "instruction": "Add 1 and 2."}]
 _PAIRS = [

@@ -11,8 +11,6 @@ import gguf
 import numpy as np
 import pytest
 import tokenizers
-from fuzz_inputs import as_json, changed_bytes, damaged
-from fuzz_reader import Reader
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_safetensors
 
@@ -25,6 +23,8 @@ from ste_jax.judging.prompts import BUILT_IN
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.text.chat import Message, encode_chat
 from ste_jax.text.tokenizer import load_tokenizer
+from tests.fuzz.fuzz_inputs import as_json, changed_bytes, damaged
+from tests.fuzz.fuzz_reader import Reader
 
 _HF_CONFIG = {
     "model_type": "llama",

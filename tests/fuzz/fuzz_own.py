@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from etils import epath
-from fuzz_inputs import as_json, as_lines, changed_bytes, damaged
-from fuzz_reader import ROOT, Reader
 
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.result import read_result, to_record
@@ -20,6 +18,8 @@ from ste_jax.storage.jsonl_output import JsonlOutput
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet, read_work
 from ste_jax.training.metrics import read_metrics
+from tests.fuzz.fuzz_inputs import as_json, as_lines, changed_bytes, damaged
+from tests.fuzz.fuzz_reader import ROOT, Reader
 
 _FIXTURES = ROOT / "tests" / "evaluation" / "fixtures"
 

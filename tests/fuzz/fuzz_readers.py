@@ -2,10 +2,8 @@
 
 import itertools
 
-import fuzz_data
-import fuzz_models
-import fuzz_own
-from fuzz_reader import Reader, check
+from tests.fuzz import fuzz_data, fuzz_models, fuzz_own
+from tests.fuzz.fuzz_reader import Reader, check
 
 __all__ = ["READERS", "check"]
 

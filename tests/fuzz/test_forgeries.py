@@ -2,9 +2,8 @@
 
 import random
 
-from forgeries import attack, forgery, marks
-
 from ste_jax.judging.prompts import BUILT_IN
+from tests.fuzz.forgeries import attack, forgery, marks
 
 
 def test_no_forgery_is_seen() -> None:

@@ -4,8 +4,9 @@
 """
 
 import pytest
-from fuzz_readers import READERS, check
 from hypothesis import HealthCheck, given, settings
+
+from tests.fuzz.fuzz_readers import READERS, check
 
 EXAMPLES = 200
 

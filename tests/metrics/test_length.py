@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import result_cases
 
 from ste_jax.metrics.length import balanced_difference, by_length_ratio, length_balance, length_calibration
 from ste_jax.metrics.policy import POLICIES, WRONG
+from tests import result_cases
 
 AGREES = {"A": ("A", "B"), "B": ("B", "A")}
 

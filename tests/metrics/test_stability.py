@@ -1,9 +1,9 @@
 """Flips with the order and changes of decisions, counted by hand."""
 
 import pytest
-import result_cases
 
 from ste_jax.metrics.stability import changed_decisions, order_flips, share_of
+from tests import result_cases
 
 
 def decided(i, label, log_odds):

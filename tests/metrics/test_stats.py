@@ -3,7 +3,6 @@ import json
 
 import numpy as np
 import pytest
-import result_cases
 from scipy.stats import binom
 
 from ste_jax.metrics.agreement import agreement
@@ -14,6 +13,7 @@ from ste_jax.metrics.stats import (
     paired_test,
     wilson_interval,
 )
+from tests import result_cases
 from tests.errors import raises
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from beartype.door import is_bearable
 from jaxtyping import jaxtyped
-from training_cases import TINY, examples, one_device, settings
 
 from ste_jax.sharding import TRAIN
 from ste_jax.training.batch import Batches
 from ste_jax.training.step import abstract_state
+from tests.training.training_cases import TINY, examples, one_device, settings
 
 
 def ill_typed(value) -> list[str]:

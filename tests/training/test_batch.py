@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from training_cases import examples, settings
 
 from ste_jax.records import TrainingExample
 from ste_jax.training.batch import Batches, best_fit
 from tests.errors import raises
+from tests.training.training_cases import examples, settings
 
 
 def example(name: str, prompt: int, target: int) -> TrainingExample:

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import TINY, examples, one_device, settings, tiny_model
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.distributed import monitor
@@ -18,6 +17,7 @@ from ste_jax.training.lora import adapter_table, add_lora
 from ste_jax.training.metrics import MetricsLog, read_metrics
 from ste_jax.training.step import abstract_state
 from tests.errors import raises
+from tests.training.training_cases import TINY, examples, one_device, settings, tiny_model
 
 
 @dataclasses.dataclass

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import TINY, examples, settings, tiny_model
 
 from ste_jax.decode.resharding import reshard_model
 from ste_jax.models.adapters import Adapters
@@ -14,6 +13,7 @@ from ste_jax.training.batch import Batches
 from ste_jax.training.lora import adapter_table, add_lora, trainable
 from ste_jax.training.loss import target_losses
 from ste_jax.training.step import init_state, make_optimizer, put_batch, train_step
+from tests.training.training_cases import TINY, examples, settings, tiny_model
 
 LORA = settings(
     lora_rank=3, lora_alpha=6.0, warmup_steps=0, clip_norm=1e9, learning_rate=1e-3, optimizer="sgd", b1=0.0

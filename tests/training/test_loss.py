@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import TINY, examples, one_device, settings, tiny_model
 
 from ste_jax.models.llama import hidden_states
 from ste_jax.sharding import TRAIN, make_mesh
 from ste_jax.training.batch import Batches
 from ste_jax.training.loss import target_losses, total_loss
 from ste_jax.training.step import put_batch
+from tests.training.training_cases import TINY, examples, one_device, settings, tiny_model
 
 
 def hidden_of(model, batch):

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import TINY, one_device, settings, tiny_model, update_once
 
 from ste_jax.models.llama import hidden_states
 from ste_jax.records import PairwiseExample
 from ste_jax.training.pairwise import PairwiseBatches, decisions, pairwise_loss
 from tests.errors import raises
+from tests.training.training_cases import TINY, one_device, settings, tiny_model, update_once
 
 PLAIN = settings(
     objective="pairwise",

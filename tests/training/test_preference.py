@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import TINY, one_device, settings, tiny_model, update_once
 
 from ste_jax.models.llama import hidden_states
 from ste_jax.records import PreferenceExample
 from ste_jax.sharding import TRAIN
 from ste_jax.training.preference import PreferenceBatches, preference_loss
 from ste_jax.training.step import init_state, make_optimizer, put_batch, reference_log_probs, train_step
+from tests.training.training_cases import TINY, one_device, settings, tiny_model, update_once
 
 DPO = settings(objective="dpo", warmup_steps=0, learning_rate=1e-3, clip_norm=1e9)
 

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
-from training_cases import examples, one_device, settings, tiny_model
 
 from ste_jax.models.presets import PRESETS
 from ste_jax.sharding import MESH_AXES, TRAIN, make_mesh
@@ -23,6 +22,7 @@ from ste_jax.training.step import (
     train_step,
 )
 from tests.errors import raises
+from tests.training.training_cases import examples, one_device, settings, tiny_model
 
 TOTAL = 10
 

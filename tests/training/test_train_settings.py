@@ -1,7 +1,7 @@
 import pytest
-from training_cases import settings
 
 from tests.errors import raises
+from tests.training.training_cases import settings
 
 
 @pytest.mark.parametrize(

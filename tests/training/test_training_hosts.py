@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from training_cases import TINY, examples, settings, tiny_model
 
 from ste_jax.checkpoint.orbax import TrainCheckpoints, on_mesh
 from ste_jax.sharding import TRAIN, make_mesh
@@ -18,6 +17,7 @@ from ste_jax.training.loop import TrainResult, train
 from ste_jax.training.metrics import MetricsLog, read_metrics
 from ste_jax.training.step import abstract_state
 from tests.pods import Ended, Pod, python, same
+from tests.training.training_cases import TINY, examples, settings, tiny_model
 
 pytestmark = pytest.mark.pods
 SETTINGS = settings(epochs=4, checkpoint_every=5)
