@@ -6,7 +6,9 @@ patterns of its files), RECORD (the columns that are judged, by which two record
 (computes the benchmark's own scores from judged pairs). SPLIT is the benchmark's split, if its data set has
 several. Where the paths of files name subsets, `subset_of` returns that of a file; SUBSET is the field of a
 record that names one. ARE_VOTES is True if records are votes, so that two of a file may be equal;
-ARE_PAIRS if each record is one labelled pair, so that two may not contradict each other.
+ARE_PAIRS if each record is one labelled pair, so that two may not contradict each other, and count once if
+only the order of their responses differs. RECORDS is the published number of records, where the number of
+comparisons by subset is not known.
 """
 
 import importlib
@@ -21,7 +23,7 @@ from ste_jax.data.contradictions import refuse_contradictions
 from ste_jax.data.files import other_parts
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
-from ste_jax.records import ComparisonResult
+from ste_jax.records import Comparison, ComparisonResult
 
 
 def load(name: str, path: str = "") -> Benchmark:
@@ -42,11 +44,15 @@ def load(name: str, path: str = "") -> Benchmark:
     files = read_folder(path, choose) if path else read_hub(module.HUB, module.PATTERNS, choose)
     rows = _rows(module, files)
     items, notes = module.items(rows)
+    swapped = 0
     if getattr(module, "ARE_PAIRS", False):
         refuse_contradictions(items, [row.where for row in rows], [item.subset for item in items])
-    changes = {"repeated_records_left_out": len(files.rows) - len(rows)}
+        swapped = len(items) - len(items := _without_swapped(items))
+    changes: dict[str, Any] = {"repeated_records_left_out": len(files.rows) - len(rows) + swapped}
     changes["other_parts_not_read"] = other_parts(path) if path else 0
-    notes = notes | {name: count for name, count in changes.items() if count}
+    if len(files.rows) != (published := getattr(module, "RECORDS", len(files.rows))):
+        changes["records_of_the_published_files"] = f"{len(files.rows)} of {published}"
+    notes = notes | {name: change for name, change in changes.items() if change}
     if not items:
         raise SteError("data_invalid", f"{files.source}: contains no comparison of {name}; check --path")
     seen: set[str] = set()
@@ -65,6 +71,17 @@ def load(name: str, path: str = "") -> Benchmark:
         content=files.content,
         notes=notes,
     )
+
+
+def _without_swapped(items: Sequence[Comparison]) -> list[Comparison]:
+    """Returns the comparisons without those of an earlier pair in the other order of its responses."""
+    first: dict[Any, str] = {}
+    kept = []
+    for item in items:
+        pair = (item.subset, item.category, item.instruction, frozenset((item.response_a, item.response_b)))
+        if first.setdefault(pair, item.response_a) == item.response_a:
+            kept.append(item)
+    return kept
 
 
 def _rows(module: ModuleType, files: Files) -> list[Row]:

@@ -20,6 +20,7 @@ HUB = "nvidia/HelpSteer2"
 PATTERNS = ("validation.jsonl.gz",)
 RECORD = ("prompt", "response")
 SPLIT = "validation"
+RECORDS = 1_038
 ATTRIBUTE = "helpfulness"
 # Separates the turns of a conversation in a prompt.
 _TURN = re.compile(r"\s*<extra_id_1>(\w+)\n")

@@ -21,6 +21,7 @@ HUB = "lmsys/mt_bench_human_judgments"
 PATTERNS = ("data/human-*.parquet",)
 RECORD = ("turn", "winner", "judge", "conversation_a", "conversation_b")
 SPLIT = "human"
+RECORDS = 3_355
 ARE_VOTES = True
 TURNS = ("turn1", "turn2")
 # Ten questions per category, numbered from 81.

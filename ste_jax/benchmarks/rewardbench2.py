@@ -26,7 +26,9 @@ HUB = "allenai/reward-bench-2"
 PATTERNS = ("data/test-*.parquet",)
 RECORD = ("subset", "prompt", "chosen", "rejected")
 SPLIT, SUBSET = "test", "subset"
-SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
+# Prompts by subset, 1,865 in all.
+COUNTS = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
+SUBSETS = tuple(COUNTS)
 CHANCE = 0.125
 
 
@@ -94,6 +96,8 @@ def aggregate(pairs: Sequence[ComparisonResult], policy: Policy, seed: int) -> d
         },
         "chance_best_of_4": CHANCE,
         "missing_subsets": subsets.missing(SUBSETS),
+        "short_subsets": subsets.short(COUNTS),
+        "surplus_subsets": subsets.surplus(COUNTS),
         "incomplete_prompts": sum(len(groups[name]) - len(whole[name]) for name in whole),
     }
 

@@ -27,6 +27,9 @@ _ROLE = re.compile(_QUOTED_ROLE, re.IGNORECASE)
 _ROLE_KEY = re.compile(rf"{_QUOTED_ROLE}\s*:", re.IGNORECASE)
 _ROLE_FIRST = re.compile(rf"{_NESTED.pattern}\s*{_QUOTED_ROLE}\s*[:,]", re.IGNORECASE)
 
+# Texts without commas between them, as arrays of numpy are written.
+_NUMPY = re.compile(r"""\s*\[(?:\s*(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")){2,}\s*\]\s*""", re.DOTALL)
+
 
 def _keys(*names: str) -> re.Pattern[str]:
     """Returns a pattern for any of the keys, as JSON, Python or calls write them."""
@@ -152,6 +155,37 @@ def refuse_conversations(rows: Sequence[Row], columns: Sequence[str]) -> None:
                 f"{where}: the column {name} holds conversations, expected the text of one response; write "
                 "the prompt and the response to columns of their own",
             )
+
+
+def refuse_written_lists(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Refuses columns of one response each that hold lists of several responses, written as text.
+
+    A response may be a list itself. So the columns are refused only if every cell is a list: of as many
+    texts in all rows of a column, and more than one in one of them; or in the form of numpy.
+
+    Raises:
+      SteError: "data_invalid" with the first row and column.
+    """
+    sizes = [{_written_size(row.fields.get(name)) for row in rows} for name in columns]
+    is_table = len(rows) > 1 and all(len(column) == 1 and None not in column for column in sizes)
+    if is_table and any(column != {1} for column in sizes):
+        raise SteError(
+            "data_invalid",
+            f"{rows[0].where}: the columns {' and '.join(columns)} hold lists of responses, written as text; "
+            "write one response a row, or give the files of RewardBench 2 and RM-Bench as --benchmark",
+        )
+
+
+def _written_size(cell: Any) -> int | None:
+    """Returns the number of texts in a written list, or 0 in the form of numpy; None for another cell."""
+    if not isinstance(cell, str) or not begins_texts(cell):
+        return None
+    if _NUMPY.fullmatch(cell):
+        return 0
+    try:
+        return len(written_list(cell, ""))
+    except SteError:
+        return None
 
 
 def as_prompt(turns: Sequence[Turn]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ste_jax.data.cells import refuse_conversations, with_conversations
+from ste_jax.data.cells import refuse_conversations, refuse_written_lists, with_conversations
 from ste_jax.data.contradictions import refuse_contradictions
 from ste_jax.data.fields import (
     extra_columns,
@@ -230,6 +230,8 @@ def pairs_in(table: Table, *, labels: Labels, reference_column: str | None = Non
     refuse_unsigned(((row.where, row.fields) for row in table.rows), shape.label)
     table = with_one_prompt(table, shape.prompt)
     shape = with_forms(shape, table)
+    if shape.by_choice and not shape.has_turns:
+        refuse_written_lists(table.rows, shape.responses)
     if shape.prompt and not shape.has_turns:
         table = with_conversations(table, [shape.prompt])
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]

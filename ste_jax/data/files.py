@@ -42,6 +42,7 @@ _OTHER_KINDS = (
     ((b"<!doctype html", b"<html", b"<?xml"), "an HTML or XML page, not the data; download the file again"),
 )
 _UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
+TOO_LARGE = "does not fit in memory; write it in parts"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -172,7 +173,7 @@ def read_content(file: epath.Path, name: str) -> bytes:
     except OSError as error:
         raise SteError("file_unreadable", f"{name}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
-        raise SteError("data_invalid", f"{name}: does not fit in memory; write it in parts") from error
+        raise SteError("data_invalid", f"{name}: {TOO_LARGE}") from error
     if content.startswith(_LFS_POINTER):
         raise SteError("data_invalid", f"{name}: a Git LFS pointer, not the file; run `git lfs pull`")
     return content

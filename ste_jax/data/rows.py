@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from ste_jax.data.files import ENDINGS, LINES_ENDING, data_files, decoded, ending, read_content
+from ste_jax.data.files import ENDINGS, LINES_ENDING, TOO_LARGE, data_files, decoded, ending, read_content
 from ste_jax.errors import SteError
 
 
@@ -89,9 +89,15 @@ def iterate_rows(file: epath.Path, name: str) -> Iterator[Row]:
     Args:
       file: the file, whose ending tells its type.
       name: the file as errors name it.
+
+    Raises:
+      SteError: as `read_table`.
     """
     kind = ending(file.name)
-    yield from _READERS[kind](read_content(file, name), name)
+    try:
+        yield from _READERS[kind](read_content(file, name), name)
+    except MemoryError as error:
+        raise SteError("data_invalid", f"{name}: {TOO_LARGE}") from error
 
 
 def _jsonl(content: bytes, name: str) -> Iterator[Row]:

@@ -187,7 +187,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         lines.append(f"prompts not wholly judged, in no own score: {own['incomplete_prompts']}")
     if own.get("surplus_subsets"):
         surplus = ", ".join(f"{name} {counts}" for name, counts in own["surplus_subsets"].items())
-        lines.append(f"subsets with more pairs than they have: {surplus}")
+        lines.append(f"subsets with more records than were published: {surplus}")
     if own.get("short_subsets"):
         lines.append(f"subsets not whole: {', '.join(f'{k} {v}' for k, v in own['short_subsets'].items())}")
     if calibrated := report["length_calibration"]:

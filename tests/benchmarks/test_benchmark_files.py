@@ -116,7 +116,7 @@ def test_mt_bench_counts_people_only(tmp_path):
     )
     mixed = load("mt_bench", str(tmp_path / "all.jsonl"))
     assert [item.votes for item in mixed.items] == [{"A": 1}]
-    assert mixed.notes == {"votes_of_authors_left_out": 1, "votes_of_models_left_out": 2}
+    assert mixed.notes.items() >= {"votes_of_authors_left_out": 1, "votes_of_models_left_out": 2}.items()
 
 
 @pytest.mark.parametrize("copy", ["filtered (1).jsonl", "other/filtered.jsonl", "validation copy.jsonl"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ste_jax.benchmarks import judgebench, rm_bench
+from ste_jax.benchmarks import judgebench, rewardbench2, rm_bench
 from ste_jax.benchmarks.catalogue import load
 from ste_jax.metrics.policy import POLICIES
 from tests.errors import raises
@@ -155,5 +155,25 @@ def test_the_numbers_of_pairs_are_compared_where_they_are_certain():
     model, wrong = "gpt-4o-2024-05-13", POLICIES["wrong"]
     own = judgebench.aggregate(wins(351, subset="math", category=model), wrong, 0)
     assert (own["surplus_subsets"], own["short_subsets"]) == ({model: "351 of 350"}, {})
+    prompts = [
+        judged(f"Math/{i}/0-0-of-1x1", "A", ("A", "A"), prompt_id=str(i), subset="Math") for i in range(184)
+    ]
+    own = rewardbench2.aggregate(prompts, wrong, 0)
+    assert (own["surplus_subsets"], own["short_subsets"]) == ({"Math": "184 of 183"}, {})
     own = rm_bench.aggregate(wins(9, subset="chat", category="easy"), wrong, 0)
     assert (own["surplus_subsets"], own["short_subsets"]) == ({}, {"chat": "9 of 1161"})
+
+
+@pytest.mark.parametrize(("name", "published"), [("mt_bench", 3355), ("helpsteer2", 1038)])
+def test_the_number_of_records_is_compared_where_that_of_pairs_is_not_known(tmp_path, name, published):
+    lines(tmp_path / "data.jsonl", record(name, 1), record(name, 2))
+    found = load(name, str(tmp_path / "data.jsonl"))
+    assert found.notes["records_of_the_published_files"] == f"2 of {published}"
+
+
+def test_a_pair_that_is_repeated_in_the_other_order_counts_once(tmp_path):
+    swapped = record("judgebench", 1, pair_id="x", response_A="b", response_B="a", label="B>A")
+    lines(tmp_path / "x.jsonl", record("judgebench", 1), swapped)
+    found = load("judgebench", str(tmp_path))
+    assert [item.id for item in found.items] == ["1"]
+    assert found.notes == {"repeated_records_left_out": 1}

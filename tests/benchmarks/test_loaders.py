@@ -311,7 +311,7 @@ def test_mt_bench_counts_every_vote_as_fastchat_does(tmp_path):
     table(tmp_path / "gpt4_pair-00000-of-00001.parquet", rows)
     benchmark = load("mt_bench", str(tmp_path))
     first, second = benchmark.items
-    assert benchmark.notes == {"votes_of_authors_left_out": 1}
+    assert benchmark.notes["votes_of_authors_left_out"] == 1
     assert (first.id, first.label, first.votes) == ("q111/alpha/zeta/turn1", "B", {"B": 2, "tie": 1})
     assert (first.instruction, first.response_a, first.category) == (
         "Name a river.",
@@ -361,7 +361,8 @@ def test_helpsteer2_pairs_by_helpfulness_without_ties(tmp_path):
     assert [better(item) for item in benchmark.items] == ["good", "better"]
     assert benchmark.items[1].instruction == "Hi\n\nAssistant:\nHello\n\nUser:\nWhy?"
     assert benchmark.items[0].category == "helpfulness differs by 3"
-    assert benchmark.notes == {"attribute": "helpfulness", "ties_left_out": 1, "prompts_with_one_response": 1}
+    left_out = {"ties_left_out": 1, "prompts_with_one_response": 1}
+    assert benchmark.notes.items() >= ({"attribute": "helpfulness"} | left_out).items()
 
 
 def test_judgebench_scores_as_its_authors(tmp_path):

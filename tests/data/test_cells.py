@@ -259,6 +259,26 @@ def test_lists_of_texts_alone_are_refused(tmp_path):
             reader(sheet(tmp_path / "l.csv", row))
 
 
+@pytest.mark.parametrize("written", [json.dumps, str, lambda texts: " ".join(str(texts).split(", "))])
+def test_lists_of_chosen_and_rejected_responses_in_texts_are_refused(tmp_path, written):
+    row = {"chosen": written(["it's", "b", "c"]), "rejected": written(["d", "e", "f"])}
+    rows = [{"prompt": "Which river?"} | row, {"prompt": "Which sea?"} | row]
+    with raises("data_invalid", "p.jsonl, line 1", "chosen and rejected", "--benchmark"):
+        read(tmp_path, *rows)
+    # One answer may be a list.
+    assert read(tmp_path, rows[0])[0].chosen == row["chosen"]
+
+
+def test_answers_that_are_lists_stay_texts(tmp_path):
+    rows = [
+        {"prompt": f"Name {n} rivers.", "chosen": json.dumps(["Po"] * n), "rejected": '["Rhine"]'}
+        for n in (1, 2)
+    ]
+    assert [pair.chosen for pair in read(tmp_path, *rows)] == ['["Po"]', '["Po", "Po"]']
+    ones = [row | {"chosen": '["Po"]'} for row in rows]
+    assert [pair.rejected for pair in read(tmp_path, *ones)] == ['["Rhine"]'] * 2
+
+
 LONG = 60_000
 
 

@@ -14,7 +14,16 @@ from ste_jax.data.prompts import read_prompts
 from ste_jax.data.sources import read_instructions
 from ste_jax.judging.prompts import BUILT_IN, load_prompt
 from ste_jax.shipped import read_config_file
-from tests.fuzz.fuzz_inputs import as_csv, as_json, as_lines, as_parquet, damaged
+from tests.fuzz.fuzz_inputs import (
+    as_arrow,
+    as_csv,
+    as_gzip,
+    as_json,
+    as_lines,
+    as_parquet,
+    as_tsv,
+    damaged,
+)
 from tests.fuzz.fuzz_reader import ROOT, Reader
 
 _INSTRUCTIONS = [{"id": "a", "instruction": "Name a river."}, {"id": "b", "instruction": "Add 1 and 2."}]
@@ -29,6 +38,8 @@ _HELD_OUT = [
     {"id": "b", "turns": ["Add 1.", "And 2."], "chosen": ["x"], "rejected": ["y", "z"]},
 ]
 _ENCODERS = {"jsonl": as_lines, "csv": as_csv, "parquet": as_parquet}
+# Types of files that are read by the same code afterwards: tried with one kind of rows.
+_OTHER_ENCODERS = {"tsv": as_tsv, "arrow": as_arrow, "json": as_json, "jsonl.gz": as_gzip}
 
 
 def _data() -> Iterator[Reader]:
@@ -50,6 +61,29 @@ def _data() -> Iterator[Reader]:
             damaged(rows, encode),
             lambda folder, read=read, file=file: read(str(folder / file)),
         )
+
+    read = kinds["comparisons"][1]
+    for ending, encode in _OTHER_ENCODERS.items():
+        file = f"data.{ending}"
+        yield Reader(
+            f"comparisons_{ending}",
+            file,
+            damaged(_PAIRS, encode),
+            lambda folder, file=file: read(str(folder / file)),
+        )
+    yield Reader(
+        "comparisons_folder",
+        "data/test-00001-of-00002.jsonl",
+        damaged(_PAIRS[1:], as_lines),
+        lambda folder: read(str(folder / "data")),
+        lambda folder: (folder / "data/test-00000-of-00002.jsonl").write_bytes(as_lines(_PAIRS[:1])),
+    )
+    yield Reader(
+        "instructions_txt",
+        "data.txt",
+        damaged(_INSTRUCTIONS, as_lines),
+        lambda folder: read_instructions(str(folder / "data.txt")),
+    )
 
 
 def _turns(text: str) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Damaged inputs for readers: valid documents in which values, keys or bytes were changed at random."""
 
 import copy
+import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import pyarrow
 from hypothesis import strategies as st
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 
 # Values of any type and size in place of the right one.
 ODD_VALUES: tuple[Any, ...] = (
@@ -99,12 +100,23 @@ def as_lines(rows: Any) -> bytes:
     return b"".join(as_json(row) + b"\n" for row in (rows if isinstance(rows, list) else [rows]))
 
 
-def as_csv(rows: Any) -> bytes:
+def as_csv(rows: Any, delimiter: str = ",") -> bytes:
     """Returns a CSV file of rows; values that are no text are written as JSON."""
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [names, *([row.get(name, "") for name in names] for row in rows)]
-    return "".join(",".join(map(_cell, line)) + "\r\n" for line in lines).encode("utf-8", "surrogatepass")
+    text = "".join(delimiter.join(map(_cell, line)) + "\r\n" for line in lines)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def as_tsv(rows: Any) -> bytes:
+    """Returns a table of rows with tabs between its columns."""
+    return as_csv(rows, "\t")
+
+
+def as_gzip(rows: Any) -> bytes:
+    """Returns the compressed lines of `as_lines`."""
+    return gzip.compress(as_lines(rows), mtime=0)
 
 
 def _cell(value: Any) -> str:
@@ -114,13 +126,25 @@ def _cell(value: Any) -> str:
 
 def as_parquet(rows: Any) -> bytes:
     """Returns a Parquet file of rows, with each column as text if its values have no common type."""
+    stream = io.BytesIO()
+    parquet.write_table(_table(rows), stream)
+    return stream.getvalue()
+
+
+def as_arrow(rows: Any) -> bytes:
+    """Returns an Arrow file of rows; see `as_parquet`."""
+    table, stream = _table(rows), io.BytesIO()
+    with ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()
+
+
+def _table(rows: Any) -> pyarrow.Table:
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     columns: dict[str, pyarrow.Array] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         columns[name.encode(errors="replace").decode()] = _column([row.get(name) for row in rows])
-    stream = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), stream)
-    return stream.getvalue()
+    return pyarrow.table(columns)
 
 
 def _column(values: Sequence[Any]) -> pyarrow.Array:
