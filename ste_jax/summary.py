@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ste_jax.metrics.stats import Evaluation, paired_test
+from ste_jax.metrics.stats import Metrics, paired_test
 from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
@@ -106,7 +106,7 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
     return models
 
 
-def _tests(draws: int, seed: Evaluation | None, trained: Evaluation | None) -> dict[str, float | None]:
+def _tests(draws: int, seed: Metrics | None, trained: Metrics | None) -> dict[str, float | None]:
     """Returns the p-values of verdicts and pooled decisions of a trained model; None without one."""
     tests = {"p_value_vs_seed": False, "p_value_pooled_vs_seed": True}
     if seed is None or trained is None:

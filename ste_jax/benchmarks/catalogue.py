@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from ste_jax.benchmarks.benchmark import Benchmark
-from ste_jax.benchmarks.source import Files, Row, read_folder, read_hub, refuse_versions, without_repeated
+from ste_jax.benchmarks.source import Files, Record, read_folder, read_hub, refuse_versions, without_repeated
 from ste_jax.benchmarks.splits import refuse_several_splits
 from ste_jax.data.contradictions import refuse_contradictions
 from ste_jax.data.files import other_parts
@@ -84,7 +84,7 @@ def _without_swapped(items: Sequence[Comparison]) -> list[Comparison]:
     return kept
 
 
-def _rows(module: ModuleType, files: Files) -> list[Row]:
+def _rows(module: ModuleType, files: Files) -> list[Record]:
     """Returns the records that count, of files that are one benchmark."""
     subset_of = getattr(module, "subset_of", lambda file: None)
     once = without_repeated(files.rows, module.RECORD, subset_of)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Record
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
@@ -31,7 +31,7 @@ def choose(files: Sequence[str]) -> list[str]:
     return without_splits(files, ("train", "test", "preference", "disagreements"), (SPLIT,))
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the pairs that differ in helpfulness, and counts of what was left out."""
     for row in rows:
         if "preference_strength" in row.fields:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Record
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
@@ -38,7 +38,7 @@ def choose(files: Sequence[str]) -> list[str]:
     return [file for file in without_splits(files, ("outputs",)) if ",judge_name=" not in file]
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons; their category is the model that responded."""
     made = []
     for row in rows:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import prompt_key
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Record
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.subsets import Subsets, scored
@@ -40,7 +40,7 @@ def subset_of(file: str) -> str | None:
     return match[1] if match else None
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons in the order of the files."""
     made = []
     for row in rows:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from ste_jax.benchmarks.pairing import assistant_text, user_text
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Record
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.agreement import agreement
@@ -33,7 +33,7 @@ def choose(files: Sequence[str]) -> list[str]:
     return without_splits(files, ("gpt4", "gpt", "model_judgment"), (SPLIT,))
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns a comparison with its votes for every question, pair of models and turn."""
     votes: dict[tuple[int, str, str, int], Counter[str]] = {}
     shown: dict[tuple[int, str, str, int], tuple[str, str, str]] = {}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
-from ste_jax.benchmarks.source import Row, refuse_unknown
+from ste_jax.benchmarks.source import Record, refuse_unknown
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.data.files import path_parts, says
 from ste_jax.data.messages import joined_turns
@@ -73,7 +73,7 @@ def subset_of(file: str) -> str | None:
     return next((name for part in path_parts(file) for name in PRIOR_SETS if says(part, name)), None)
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns the comparisons; each record has a chosen and a rejected response."""
     made, seen = [], Counter()
     for row in rows:

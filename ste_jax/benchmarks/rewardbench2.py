@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected
-from ste_jax.benchmarks.source import Row, refuse_unknown
+from ste_jax.benchmarks.source import Record, refuse_unknown
 from ste_jax.benchmarks.splits import without_splits
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
@@ -37,7 +37,7 @@ def choose(files: Sequence[str]) -> list[str]:
     return without_splits(files, ("train", "validation"), (SPLIT,))
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns each correct response against each wrong one; in Ties also neighbouring correct responses."""
     refuse_unknown(rows, SUBSET, SUBSETS)
     made = []

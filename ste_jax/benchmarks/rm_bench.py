@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ste_jax.benchmarks.pairing import chosen_and_rejected, prompt_key
-from ste_jax.benchmarks.source import Row
+from ste_jax.benchmarks.source import Record
 from ste_jax.errors import SteError
 from ste_jax.metrics.policy import Policy
 from ste_jax.metrics.subsets import Subsets, scored
@@ -45,7 +45,7 @@ def subset_of(file: str) -> str | None:
     return match[1] if match else None
 
 
-def items(rows: Sequence[Row]) -> tuple[list[Comparison], dict[str, Any]]:
+def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
     """Returns nine comparisons per prompt."""
     made: list[Comparison] = []
     for row in rows:

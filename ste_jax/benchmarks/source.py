@@ -23,7 +23,7 @@ _ENDINGS = (".parquet", ".jsonl", ".json")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Record:
     """A record of a file.
 
     Attributes:
@@ -100,7 +100,7 @@ class Files:
       content: sha256 of all files.
     """
 
-    rows: list[Row]
+    rows: list[Record]
     source: str
     revision: str | None
     content: str
@@ -147,8 +147,8 @@ def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:
 
 
 def without_repeated(
-    rows: Sequence[Row], columns: Sequence[str], subset_of: Callable[[str], str | None]
-) -> list[Row]:
+    rows: Sequence[Record], columns: Sequence[str], subset_of: Callable[[str], str | None]
+) -> list[Record]:
     """Returns the records without those that occur again in the same file.
 
     Args:
@@ -161,7 +161,7 @@ def without_repeated(
     Raises:
       SteError: "data_invalid" with both records, if one occurs again in another file: that is a copy.
     """
-    seen: dict[tuple[str | None, bytes], Row] = {}
+    seen: dict[tuple[str | None, bytes], Record] = {}
     kept = []
     for row in rows:
         first = seen.setdefault((subset_of(row.file), _content(row, columns)), row)
@@ -174,7 +174,7 @@ def without_repeated(
     return kept
 
 
-def refuse_versions(rows: Sequence[Row], subset_of: Callable[[Row], str]) -> None:
+def refuse_versions(rows: Sequence[Record], subset_of: Callable[[Record], str]) -> None:
     """Refuses files that hold the same subset and are not the numbered parts of one data set.
 
     Args:
@@ -196,7 +196,7 @@ def refuse_versions(rows: Sequence[Row], subset_of: Callable[[Row], str]) -> Non
             )
 
 
-def refuse_unknown(rows: Sequence[Row], field: str, known: Collection[str]) -> None:
+def refuse_unknown(rows: Sequence[Record], field: str, known: Collection[str]) -> None:
     """Raises SteError "data_invalid" with the first record that has an unknown name in a field."""
     for row in rows:
         if (name := row.text(field)) not in known:
@@ -207,7 +207,7 @@ def refuse_unknown(rows: Sequence[Row], field: str, known: Collection[str]) -> N
             )
 
 
-def _content(row: Row, columns: Sequence[str]) -> bytes:
+def _content(row: Record, columns: Sequence[str]) -> bytes:
     """Returns a hash of some columns of a record."""
     try:
         text = json.dumps([_comparable(row.fields.get(name)) for name in columns], sort_keys=True)
@@ -251,6 +251,6 @@ def _read(root: epath.Path, choose: Choose, source: str, revision: str | None) -
     )
 
 
-def _rows(name: str, path: epath.Path) -> list[Row]:
+def _rows(name: str, path: epath.Path) -> list[Record]:
     rows = iterate_rows(path, str(path))
-    return [Row(name, path, i, dict(row.fields)) for i, row in enumerate(rows, 1)]
+    return [Record(name, path, i, dict(row.fields)) for i, row in enumerate(rows, 1)]

@@ -120,7 +120,7 @@ class Group:
     error: Exception | None = None
 
 
-class Limits(Protocol):
+class RequestLimits(Protocol):
     """An object that knows which requests can be served; it need not have a model."""
 
     def refusal(self, prompt_length: int, max_new_tokens: int) -> str | None:
@@ -128,7 +128,7 @@ class Limits(Protocol):
         ...
 
 
-class Backend(Limits, Protocol):
+class Backend(RequestLimits, Protocol):
     """A local engine or a remote server that samples from a model.
 
     Attributes:

@@ -75,7 +75,7 @@ class DecodeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EngineLimits:
-    """Limits of what an engine serves (see `protocol.Limits`).
+    """Limits of what an engine serves (see `protocol.RequestLimits`).
 
     Attributes:
       buckets: Prompt lengths that programs are compiled for.

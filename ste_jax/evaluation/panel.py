@@ -46,7 +46,7 @@ _NOT_FOR = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
+class PanelLine:
     """A line of the panel.
 
     Attributes:
@@ -93,12 +93,12 @@ def _below(row: dict[str, Any], bound: float) -> bool:
     return row["interval95"] is not None and row["interval95"][1] < bound
 
 
-def _line(name: str, row: dict[str, Any], text: str, warning: str | None) -> Line:
+def _line(name: str, row: dict[str, Any], text: str, warning: str | None) -> PanelLine:
     bounds = row["interval95"] and list(row["interval95"])
-    return Line(name=name, share=row["share"], interval95=bounds, text=text, warning=warning)
+    return PanelLine(name=name, share=row["share"], interval95=bounds, text=text, warning=warning)
 
 
-def _of_judgments(numbers: dict[str, Any]) -> Iterator[Line]:
+def _of_judgments(numbers: dict[str, Any]) -> Iterator[PanelLine]:
     """Yields the lines that need no probes."""
     accuracy, flips = numbers["accuracy"], numbers["order_flips"]
     text = f"Both orders pooled, it is right on {percent(accuracy['share'])} of {accuracy['n']} pairs."
@@ -120,7 +120,7 @@ def _of_judgments(numbers: dict[str, Any]) -> Iterator[Line]:
         yield _line("changed decisions", changed, text, None)
 
 
-def _length(numbers: dict[str, Any]) -> Line:
+def _length(numbers: dict[str, Any]) -> PanelLine:
     row, accuracy = numbers["length_balance"]["pooled"], numbers["accuracy"]["share"]
     longer, shorter = (percent(row[name]["accuracy"]) for name in ("longer", "shorter"))
     preferred = _preferred_length(row)
@@ -129,7 +129,7 @@ def _length(numbers: dict[str, Any]) -> Line:
         f"{begin}{'length' if begin else 'Length'}-balanced accuracy {percent(row['accuracy'])} (accuracy "
         f"{percent(accuracy)}), {longer} where the better response is longer, {shorter} where it is shorter."
     )
-    return Line(
+    return PanelLine(
         name="length-balanced accuracy",
         share=row["accuracy"],
         interval95=row["interval95"],
@@ -150,7 +150,7 @@ def _prefers_position(first: dict[str, Any]) -> bool:
     return _above(first, CHANCE + LEAST_PREFERENCE / 2) or _below(first, CHANCE - LEAST_PREFERENCE / 2)
 
 
-def _of_probes(probes: dict[str, Any]) -> Iterator[Line]:
+def _of_probes(probes: dict[str, Any]) -> Iterator[PanelLine]:
     yield from _blind_lines(probes)
     for kind, bias in BIASES.items():
         yield _moved_line(kind, probes["biases"][kind], bias.does)
@@ -169,7 +169,7 @@ def _of_probes(probes: dict[str, Any]) -> Iterator[Line]:
         yield _line(name, row, text.format(percent(row["share"])), warning)
 
 
-def _blind_lines(probes: dict[str, Any]) -> Iterator[Line]:
+def _blind_lines(probes: dict[str, Any]) -> Iterator[PanelLine]:
     warning = None if _reads_instruction(probes) else "instruction"
     for kind, begin in _BLIND.items():
         row = probes["blind"][kind]
@@ -193,7 +193,7 @@ def _reads_instruction(probes: dict[str, Any]) -> bool:
     return any(_above(probes["blind"][kind]["fall"], 0.0) for kind in _BLIND)
 
 
-def _moved_line(name: str, row: dict[str, Any], does: str) -> Line:
+def _moved_line(name: str, row: dict[str, Any], does: str) -> PanelLine:
     fall = row["fall"]
     is_moved = _above(fall, 0.0) and fall["share"] >= LEAST_FALL
     text = f"{does} moves {percent(row['share'])} of the right decisions to it"

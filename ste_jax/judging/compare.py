@@ -8,7 +8,7 @@ from ste_jax.checkpoint.source import ModelSource
 from ste_jax.checks import as_list, check_whole
 from ste_jax.data.comparisons import comparisons_from_rows
 from ste_jax.data.fields import check_unique
-from ste_jax.decode.protocol import GREEDY, Limits, Sampling
+from ste_jax.decode.protocol import GREEDY, RequestLimits, Sampling
 from ste_jax.errors import SteError
 from ste_jax.judging.decision import DecisionRule, decide, order_result, undecided
 from ste_jax.judging.protocol import JudgeSettings, JudgingProtocol
@@ -77,7 +77,7 @@ def result_of(found: Mapping[Order, Judged], rule: DecisionRule, prompt_digest: 
 
 
 def identical_result(
-    comparison: Comparison, protocol: JudgingProtocol, limits: Limits, orders: Sequence[Order]
+    comparison: Comparison, protocol: JudgingProtocol, limits: RequestLimits, orders: Sequence[Order]
 ) -> ComparisonResult:
     """Returns the result of identical responses, which are not judged: "too_long", else a tie."""
     prompt_digest = protocol.settings.prompt.digest(with_reference=comparison.reference is not None)

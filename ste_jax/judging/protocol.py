@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from ste_jax.checkpoint.source import CARD, ModelSource
-from ste_jax.decode.protocol import Completion, ForcedSuffix, Limits
+from ste_jax.decode.protocol import Completion, ForcedSuffix, RequestLimits
 from ste_jax.errors import SteError
 from ste_jax.judging.prompts import JudgePrompt
 from ste_jax.judging.verdict import (
@@ -192,7 +192,7 @@ class JudgingProtocol:
             )
 
     def prompts(
-        self, comparison: Comparison, limits: Limits, orders: Sequence[Order] = ORDERS
+        self, comparison: Comparison, limits: RequestLimits, orders: Sequence[Order] = ORDERS
     ) -> dict[Order, tuple[int, ...]] | None:
         """Returns the prompt ids by order, or None if one of them does not fit with its judgment.
 

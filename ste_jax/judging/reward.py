@@ -9,29 +9,13 @@ import hashlib
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ste_jax.checks import check_number
 from ste_jax.data.messages import flatten_messages
 from ste_jax.errors import SteError
-
-
-class Result(Protocol):
-    """Result of a comparison, as far as rewards need it."""
-
-    @property
-    def probability_a(self) -> float | None:
-        """Probability that response A is better, None if the judge abstained without numbers."""
-        ...
-
-
-class Comparer(Protocol):
-    """A judge, as far as rewards need it."""
-
-    def compare_many(self, pairs: Iterable[Mapping[str, Any]], **options: Any) -> Iterable[Result]:
-        """Yields the result of each pair, in order."""
-        ...
+from ste_jax.judging.batches import Comparer
 
 
 class RewardFunction:

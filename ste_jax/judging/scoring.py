@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from ste_jax.data.comparisons import Scoring
-from ste_jax.decode.protocol import GREEDY, Backend, Completion, ForcedSuffix, Limits, Request
+from ste_jax.decode.protocol import GREEDY, Backend, Completion, ForcedSuffix, Request, RequestLimits
 from ste_jax.errors import SteError
 from ste_jax.randomness import sample_keys
 from ste_jax.records import ComparisonResult
@@ -207,7 +207,7 @@ def score_on_scale(scorer: ScaleScorer, backend: Backend, rows: Sequence[Scoring
 
 
 def _requests(
-    scorer: ScaleScorer, limits: Limits, rows: Sequence[Scoring]
+    scorer: ScaleScorer, limits: RequestLimits, rows: Sequence[Scoring]
 ) -> tuple[list[Request], dict[int, ScoreResult]]:
     requests: list[Request] = []
     results: dict[int, ScoreResult] = {}

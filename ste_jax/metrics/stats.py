@@ -35,7 +35,7 @@ def pooled_score(result: ComparisonResult, policy: Policy) -> float:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Metrics:
     """Metrics of one judge on one set of comparisons. A share over no judgments is None.
 
     Attributes:
@@ -86,9 +86,7 @@ class Evaluation:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
 
 
-def evaluate_judgments(
-    results: Sequence[ComparisonResult], *, seed: int, policy: Policy = WRONG
-) -> Evaluation:
+def evaluate_judgments(results: Sequence[ComparisonResult], *, seed: int, policy: Policy = WRONG) -> Metrics:
     """Returns the metrics of one judge.
 
     Args:
@@ -115,7 +113,7 @@ def evaluate_judgments(
     agreed = [result.agreed for result in labelled if result.agreed]
     longer_preferred, longer_right = _length_bias(labelled)
     unparsed = Counter(order.status for order in orders if order.verdict is None)
-    return Evaluation(
+    return Metrics(
         n=len(labelled),
         ties=ties,
         accuracy_as_given=mean(score[:, 0]),
@@ -244,7 +242,7 @@ class PairedTest:
         return dataclasses.asdict(self)
 
 
-def paired_test(first: Evaluation, second: Evaluation, *, seed: int, pooled: bool = False) -> PairedTest:
+def paired_test(first: Metrics, second: Metrics, *, seed: int, pooled: bool = False) -> PairedTest:
     """Tests whether two judges differ in accuracy.
 
     Args:

@@ -32,7 +32,7 @@ _GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class SweepCandidate:
     """One way to train: mesh sizes, rows per step, rows per micro-batch and recomputation."""
 
     topology: str
@@ -51,7 +51,7 @@ class Candidate:
 
 
 @dataclasses.dataclass
-class Row:
+class SweepResult:
     """Result for a candidate.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
       tokens_per_unit: Tokens trained on per unit of money.
     """
 
-    candidate: Candidate
+    candidate: SweepCandidate
     verdict: str
     min_bytes: float = 0.0
     tokens_per_s_per_chip: float = 0.0
@@ -81,7 +81,7 @@ class Row:
 
 def candidates(
     cfg: LlamaConfig, topology: Topology, batch_rows: Sequence[int], remats: Sequence[Remat]
-) -> Iterator[Candidate]:
+) -> Iterator[SweepCandidate]:
     """Yields all divisions of devices between mesh axes, with each micro-batch that divides a step."""
     devices = topology.devices // topology.slices
     for tensor in range(1, cfg.num_kv_heads + 1):
@@ -92,7 +92,7 @@ def candidates(
         for rows, remat in itertools.product(batch_rows, remats):
             for micro in range(shards, rows + 1, shards):
                 if rows % micro == 0:
-                    yield Candidate(topology.name, mesh, rows, micro, remat)
+                    yield SweepCandidate(topology.name, mesh, rows, micro, remat)
 
 
 def min_bytes(cfg: LlamaConfig, config: RunConfig) -> float:
@@ -115,8 +115,8 @@ def min_bytes(cfg: LlamaConfig, config: RunConfig) -> float:
 
 
 def judge(
-    config: RunConfig, cfg: LlamaConfig, topology: Topology, candidate: Candidate, targets: float
-) -> Row:
+    config: RunConfig, cfg: LlamaConfig, topology: Topology, candidate: SweepCandidate, targets: float
+) -> SweepResult:
     """Returns the result of counting; the verdict is "" if the candidate has to be compiled."""
     config = candidate.apply(config)
     mesh = phase_mesh(config.train.objective, config, topology)
@@ -124,10 +124,10 @@ def judge(
         check_divisible(cfg, TRAIN, mesh.shape)
         check_rows(config.train, TRAIN, mesh.shape)
     except ValueError as error:
-        return Row(candidate, f"not divisible: {error}")
+        return SweepResult(candidate, f"not divisible: {error}")
     cost = train_cost(cfg, topology, dict(mesh.shape), config.train, targets)
     least = min_bytes(cfg, config)
-    return Row(
+    return SweepResult(
         candidate,
         "OOM by counting" if least > topology.chip.hbm else "",
         min_bytes=least,
@@ -149,7 +149,7 @@ def sweep(
     exhaustive: bool,
     folder: Path,
     on_compile: Callable[[str], None],
-) -> list[Row]:
+) -> list[SweepResult]:
     """Counts all candidates, and compiles those that may be the fastest (see the module docstring).
 
     Args:
@@ -184,7 +184,7 @@ def sweep(
 
 
 def _compile(
-    row: Row,
+    row: SweepResult,
     config: RunConfig,
     cfg: LlamaConfig,
     lengths: Lengths,
@@ -228,20 +228,20 @@ class _Cache:
         return bool(text) and not text.endswith(b"\n")
 
 
-def set_prices(rows: Sequence[Row], prices: dict[str, float]) -> None:
+def set_prices(rows: Sequence[SweepResult], prices: dict[str, float]) -> None:
     """Sets `tokens_per_unit` of the rows from the prices of a chip-hour by topology."""
     for row in rows:
         if unit := prices.get(row.candidate.topology):
             row.tokens_per_unit = row.tokens_per_s_per_chip * 3600 / unit
 
 
-def best(rows: Sequence[Row], field: str) -> Row | None:
+def best(rows: Sequence[SweepResult], field: str) -> SweepResult | None:
     """Returns the row with the highest value of a field among those that fit, or None."""
     fitting = [row for row in rows if row.verdict == FITS and getattr(row, field) is not None]
     return max(fitting, key=lambda row: getattr(row, field), default=None)
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_csv(rows: Sequence[SweepResult], path: Path) -> None:
     """Writes one line per candidate, in the order of the sweep."""
     lines = []
     for row in rows:
@@ -255,7 +255,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(lines)
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[SweepResult], path: Path) -> None:
     """Plots expected speed over memory, with one color per topology; candidates that fit are filled."""
     with needs("report"):
         from matplotlib.figure import Figure
@@ -279,8 +279,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _by_topology(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    grouped: dict[str, list[Row]] = {}
+def _by_topology(rows: Sequence[SweepResult]) -> dict[str, list[SweepResult]]:
+    grouped: dict[str, list[SweepResult]] = {}
     for row in rows:
         grouped.setdefault(row.candidate.topology, []).append(row)
     return grouped

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ste_jax.plan.sweep import FITS, OOM, Row, best
+from ste_jax.plan.sweep import FITS, OOM, SweepResult, best
 
 _GIB = 2**30
 
@@ -83,7 +83,7 @@ def _stages(report: dict[str, Any]) -> Table:
     return table
 
 
-def render_sweep(console: Console, rows: Sequence[Row]) -> None:
+def render_sweep(console: Console, rows: Sequence[SweepResult]) -> None:
     """Prints the compiled candidates and the best of them, per chip and per unit of money."""
     table = Table("topology", "mesh", "rows", "remat", "verdict", "peak GiB", "tokens/s/chip", "bound by")
     for row in rows:

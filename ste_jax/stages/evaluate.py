@@ -13,7 +13,7 @@ from ste_jax.errors import SteError
 from ste_jax.judging.decision import results_of, votes_by_example
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
-from ste_jax.metrics.stats import Evaluation, evaluate_judgments
+from ste_jax.metrics.stats import Metrics, evaluate_judgments
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import ORDERS, Comparison, ComparisonResult, Judgment
@@ -64,7 +64,7 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
     return result
 
 
-def greedy_evaluation(context: Context, iteration: int, splits: Splits) -> Evaluation:
+def greedy_evaluation(context: Context, iteration: int, splits: Splits) -> Metrics:
     """Returns the finished greedy evaluation on the test pairs, for paired tests."""
     judgments = read_records(context.iteration(iteration) / "evaluate", Judgment)
     return _evaluation_of(splits.test, judgments, context.config.seed)
@@ -121,6 +121,6 @@ def _by_kind(judged: Sequence[ComparisonResult], seed: int) -> dict[str, dict[st
     return found
 
 
-def _evaluation_of(pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int) -> Evaluation:
+def _evaluation_of(pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int) -> Metrics:
     """Returns the numbers of one judgment a pair and order; pairs without judgments are not counted."""
     return evaluate_judgments(list(results_of(pairs, judgments, seed=seed)), seed=seed)

@@ -12,8 +12,8 @@ from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.compile import in_child
 from ste_jax.plan.sweep import (
     FITS,
-    Candidate,
-    Row,
+    SweepCandidate,
+    SweepResult,
     best,
     candidates,
     judge,
@@ -40,15 +40,17 @@ def test_candidates_lie_on_all_devices():
 def test_counting_leaves_out_what_cannot_fit():
     topology = parse_topology("v5p-32")
     verdicts = {
-        remat: judge(CONFIG, CFG, topology, Candidate("v5p-32", (1, 16, 1), 64, 16, remat), 0.3).verdict
+        remat: judge(CONFIG, CFG, topology, SweepCandidate("v5p-32", (1, 16, 1), 64, 16, remat), 0.3).verdict
         for remat in ("full", "none")
     }
     assert verdicts == {"full": "", "none": "OOM by counting"}
     # 988 GB of state on 8 chips of 96 GB.
-    small = judge(CONFIG, CFG, parse_topology("v5p-16"), Candidate("v5p-16", (1, 8, 1), 64, 8, "full"), 0.3)
+    small = judge(
+        CONFIG, CFG, parse_topology("v5p-16"), SweepCandidate("v5p-16", (1, 8, 1), 64, 8, "full"), 0.3
+    )
     assert small.verdict == "OOM by counting"
     odd = dataclasses.replace(CFG, intermediate_size=28673)
-    way = Candidate("v6e-64", (1, 8, 8), 64, 8, "full")
+    way = SweepCandidate("v6e-64", (1, 8, 8), 64, 8, "full")
     assert "'mlp'" in judge(CONFIG, odd, parse_topology("v6e-64"), way, 0.3).verdict
 
 
@@ -104,7 +106,7 @@ def test_a_sweep_compiles_the_best_that_fits_once(tmp_path):
 
 
 def test_nothing_that_fits_is_no_best():
-    row = Row(Candidate("v6e-4", (1, 4, 1), 4, 4, "full"), "OOM")
+    row = SweepResult(SweepCandidate("v6e-4", (1, 4, 1), 4, 4, "full"), "OOM")
     assert best([row], "tokens_per_s_per_chip") is None
 
 
