@@ -185,6 +185,7 @@ def damage(seed: int, number: int) -> str | None:
             (fuzz_own.start_set, fuzz_own.continue_set),
             (fuzz_own.finish_set, fuzz_own.read_set),
             (_half, _whole),
+            (_whole, _whole),
         ]
     )
     with _folder() as name, _folder() as other:

@@ -4,6 +4,7 @@ While results are made they are appended to a journal in the hidden folder `.NAM
 The file itself appears at once, complete: a header line, then one line per record.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -37,13 +38,17 @@ R = TypeVar("R")
 _log = logging.getLogger(__name__)
 _STARTED = "STARTED.json"
 _HEADER_BEGINS = b'{"schema":'
+_KEYS = {"schema", "schema_version", "settings", "records", "sha256"}
+_HASH, _NO_HASH = "sha256", "0" * 64
+_FIELD = f'"{_HASH}":"{_NO_HASH}"'.encode()
 
 
 class JsonlOutput(JournaledSink):
     """A sink that becomes one file of JSON lines. All processes open and finish it together.
 
-    The first line is an object with the keys `schema`, `schema_version`, `settings` and `records`, the number
-    of records. Use it as a context manager, or call `close`: it holds a lock while it is open.
+    The first line is an object with the keys `schema`, `schema_version`, `settings`, `records`, the number of
+    records, and `sha256`, the hash of the file with zeros in place of this hash. Use it as a context manager,
+    or call `close`: it holds a lock while it is open.
 
     Args:
       path: the file. A finished file with equal settings is read, an interrupted one is continued.
@@ -136,10 +141,14 @@ class JsonlOutput(JournaledSink):
 
     def _write(self, request_ids: Iterable[str]) -> None:
         located = self._journal.locate(request_ids)
-        header = {**self._header, "records": sum(entry.records for _, entry in located)}
+        header = {**self._header, "records": sum(entry.records for _, entry in located), _HASH: _NO_HASH}
+        first = self._to_text(header).encode() + b"\n"
+        hasher = hashlib.sha256(first)
+        for line in self._journal.stream(located):
+            hasher.update(line + b"\n")
         temporary = temporary_name(self.path)
         with temporary.open("wb") as file:
-            file.write(self._to_text(header).encode() + b"\n")
+            file.write(_with_hash(first, hasher.hexdigest()))
             for line in self._journal.stream(located):
                 file.write(line + b"\n")
             sync_file(file)
@@ -211,8 +220,8 @@ def read_header(path: epath.Path) -> dict[str, Any]:
     """Returns the header of a finished output file.
 
     Raises:
-      SteError: "file_not_found"; "data_damaged" if the file ends within its header; "output_mismatch" if it
-        is no such output; or "schema_newer".
+      SteError: "file_not_found"; "data_damaged" if the file ends within its header, or the header has an
+        unknown field; "output_mismatch" if it is no such output; or "schema_newer".
     """
     if not path.exists():
         raise SteError("file_not_found", f"{path}: no such file; if its run was interrupted, run it again")
@@ -229,6 +238,11 @@ def read_header(path: epath.Path) -> dict[str, Any]:
     if not {"schema", "settings"} <= header.keys():
         raise SteError("output_mismatch", f"{path}, line 1: no header of an output; write to another file")
     check_version(header, path)
+    if unknown := header.keys() - _KEYS:
+        raise SteError(
+            "data_damaged",
+            f"{path}, line 1: unknown field {min(unknown)!r}; delete the file and make it again",
+        )
     return header
 
 
@@ -236,19 +250,31 @@ def iter_output(path: epath.Path) -> Iterator[dict[str, Any]]:
     """Yields the records of a finished output file, in order.
 
     Raises:
-      SteError: as `read_header`; "data_invalid" if a line is broken, "data_damaged" if lines are missing.
+      SteError: as `read_header`; "data_invalid" if a line is broken. After the last record "data_damaged" if
+        lines are missing or the file was changed; files of earlier versions have no hash.
     """
     header, found = read_header(path), 0
     with path.open("rb") as file:
-        file.readline()
+        expected = str(header.get(_HASH, ""))
+        hasher = hashlib.sha256(file.readline().replace(_with_hash(_FIELD, expected), _FIELD))
         for number, line in enumerate(file, 2):
             found += 1
+            hasher.update(line)
             yield parse_object(line, f"{path}, line {number}", "delete the file and make it again")
     if found != header.get("records", found):
         raise SteError(
             "data_damaged",
             f"{path}: {found} records, the header says {header['records']}; delete it and make it again",
         )
+    if _HASH in header and hasher.hexdigest() != expected:
+        raise SteError(
+            "data_damaged", f"{path}: was changed after it was written; delete it and make it again"
+        )
+
+
+def _with_hash(header: bytes, sha256: str) -> bytes:
+    """Returns the bytes of a header with a hash in place of the zeros."""
+    return header.replace(_FIELD, f'"{_HASH}":"{sha256}"'.encode())
 
 
 def _exists(path: epath.Path) -> bool:

@@ -20,6 +20,7 @@ def planted(tmp_path: Path) -> Callable[..., Path]:
         items = [item(i, "AB"[i % 2], subset="rivers") for i in range(4)]
         path = result(tmp_path / "r.jsonl", items, lambda one, order, _: right(one, order)).path
         rows = [json.loads(line) for line in path.read_text().splitlines()]
+        del rows[0]["sha256"]  # as in files of earlier versions
         for row in rows:
             change(row)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,8 +1,10 @@
 """Output files: continued after kills, refused with other settings, written by one process at a time."""
 
+import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +57,9 @@ def test_records_are_in_input_order_after_a_header(tmp_path: Path) -> None:
         "schema_version": 2,
         "settings": SETTINGS,
         "records": 20,
+        "sha256": hashlib.sha256(
+            re.sub(rb'(?<="sha256":")[0-9a-f]+', b"0" * 64, path.read_bytes(), count=1)
+        ).hexdigest(),
     }
     # The fields stand in the order that the caller gave them.
     assert list(json.loads(lines[0])) == ["id", "text", "winner", "a"]
@@ -166,6 +171,23 @@ def test_broken_and_missing_lines_are_named(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines[:3], ""]), "utf-8")
     with raises("data_damaged", "out.jsonl"):
         list(iter_output(epath.Path(path)))
+
+
+def test_no_changed_bit_of_a_finished_file_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    make(path, IDS[:3])
+    whole = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(whole)), 300):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(changed)
+        with pytest.raises(SteError, match=re.escape(str(path))):
+            list(iter_output(epath.Path(path)))
+    header, *lines = whole.split(b"\n")
+    # Without its hash, as earlier versions wrote it, a file is read.
+    header = json.dumps({k: v for k, v in json.loads(header).items() if k != "sha256"}).encode()
+    path.write_bytes(b"\n".join([header, *lines]))
+    assert [found["id"] for found in iter_output(epath.Path(path))] == IDS[:3]
 
 
 def test_results_are_built_of_the_rows_and_their_records(tmp_path: Path) -> None:
