@@ -25,12 +25,14 @@ def main(argv: list[str]) -> None:
 
 def report(path: str, found: "Overview") -> str:
     """Returns the overview of a file as lines of printable characters."""
+    from ste_jax.data.header import shown
+
     counts = ", ".join(f"{name} {count}" for name, count in found.counts.items() if count)
     lines = [
         f"{path}: {found.kind}",
         f"counts: {counts}",
         f"columns that are used: {', '.join(found.used)}",
-        f"columns that are {found.fate}: {', '.join(found.others) or '(none)'}",
+        f"columns that are {found.fate}: {shown(found.others) or '(none)'}",
     ]
     for number, record in enumerate(found.first, 1):
         lines.append(f"record {number}")

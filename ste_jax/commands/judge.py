@@ -53,7 +53,10 @@ _MAX_COMPARISONS = flags.DEFINE_integer(
     "max_comparisons", None, "Largest number of comparisons per ranking.", lower_bound=0
 )
 _SCALE = flags.DEFINE_list(
-    "scale", ["1", "5"], "Lowest and highest level for the rows of `ste judge score` without a baseline."
+    "scale",
+    None,
+    "Lowest and highest level for the rows of `ste judge score` without a baseline. Default: 1,5; a pointwise "
+    "judge grades each response by itself.",
 )
 _QUESTION = flags.DEFINE_string(
     "question",
@@ -62,6 +65,18 @@ _QUESTION = flags.DEFINE_string(
 )
 _ROW = flags.DEFINE_integer("row", 0, "Row of the file to show, from 0.", lower_bound=0)
 
+# The actions that flags belong to; the other flags belong to all.
+_ACTIONS = {
+    "out": ("compare", "rank", "score"),
+    "votes": ("compare", "rank", "score"),
+    "orders": ("compare",),
+    "on_flip": ("compare",),
+    "method": ("rank",),
+    "max_comparisons": ("rank",),
+    "scale": ("score",),
+    "question": ("score",),
+    "row": ("show",),
+}
 USAGE = "expected: ste judge compare|rank|score|show --model=MODEL --data=FILE [--out=FILE]"
 
 
@@ -72,6 +87,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(USAGE)
     if not _DATA.value:
         raise app.UsageError("--data is needed")
+    for name, used_by in _ACTIONS.items():
+        if flags.FLAGS[name].present and argv[2] not in used_by:
+            raise app.UsageError(f"--{name} is a flag of ste judge {' and '.join(used_by)}")
     actions[argv[2]]()
 
 
@@ -113,15 +131,18 @@ def _rank() -> None:
 
 def _score() -> None:
     out, rows = _out(), read_scorings(_DATA.value or "", reference_column=_REFERENCE.value)
-    try:
-        low, high = map(int, _SCALE.value)
-    except ValueError as error:
-        raise app.UsageError("--scale is the lowest and the highest level, such as 1,5") from error
+    scale = None
+    if _SCALE.value is not None:
+        try:
+            low, high = map(int, _SCALE.value)
+        except ValueError as error:
+            raise app.UsageError("--scale is the lowest and the highest level, such as 1,5") from error
+        scale = low, high
     rubric = score_rubric(_QUESTION.value, RUBRIC.value)
     _write(
         out,
         lambda judge: judge.score_many(
-            rows, out=out, scale=(low, high), rubric=rubric, votes=_VOTES.value, progress=True
+            rows, out=out, scale=scale, rubric=rubric, votes=_VOTES.value, progress=True
         ),
         score_summary,
     )
@@ -134,7 +155,9 @@ def _out() -> Path:
 
 
 def _write(
-    out: Path, judge_all: Callable[["Judge"], Sequence[R]], summarize: Callable[[Sequence[R], float], str]
+    out: Path,
+    judge_all: Callable[["Judge"], Sequence[R]],
+    summarize: Callable[[Sequence[R], float, bool], str],
 ) -> None:
     """Judges a file and prints the summary of the results and the seconds to stderr."""
     from ste_jax.distributed.rendezvous import session
@@ -143,18 +166,19 @@ def _write(
     with session(out.parent, {"data": _DATA.value or ""}):
         preemption.install_handler()
         known, started = is_finished(out), time.monotonic()
-        results = judge_all(load_judge())
+        judge = load_judge()
+        results = judge_all(judge)
         if process.is_process_zero():
-            line = summarize(results, time.monotonic() - started)
+            line = summarize(results, time.monotonic() - started, judge.is_pointwise)
             done = "made earlier, nothing was judged" if known else "written"
             print(line, f"{done}: {visible(str(out))}", sep="\n", file=sys.stderr)
 
 
-def rank_summary(results: Sequence["RankResult"], seconds: float) -> str:
+def rank_summary(results: Sequence["RankResult"], seconds: float, pointwise: bool) -> str:
     """Returns one line about rankings: comparisons, flips, abstentions, cycles, tokens and seconds."""
+    flips = "" if pointwise else f"{sum(r.flips for r in results)} flipped with the order, "
     return (
-        f"{len(results)} rankings: {sum(r.comparisons for r in results)} comparisons, "
-        f"{sum(r.flips for r in results)} flipped with the order, "
+        f"{len(results)} rankings: {sum(r.comparisons for r in results)} comparisons, {flips}"
         f"{sum(r.abstained for r in results)} abstained, {sum(len(r.cycles) for r in results)} cycles; "
         f"{sum(r.usage.get('total_tokens', 0) for r in results)} tokens; {seconds:.1f} s"
     )
@@ -171,29 +195,40 @@ def score_rubric(question: str, rubric: str) -> str | None:
     return question or rubric or None
 
 
-def score_summary(results: Sequence["ScoreResult"], seconds: float) -> str:
+_METHODS = {
+    "baseline": "against a baseline",
+    "pointwise": "by grading the response",
+    "scale": "on a scale",
+}
+
+
+def score_summary(results: Sequence["ScoreResult"], seconds: float, pointwise: bool) -> str:
     """Returns one line about scores: methods, abstentions by reason, tokens and seconds."""
     methods = Counter(result.method for result in results)
+    counts = ", ".join(f"{methods[name]} {text}" for name, text in _METHODS.items() if methods[name])
     abstained = Counter(result.abstained for result in results if result.abstained)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(abstained.items()))
     return (
-        f"{len(results)} scores: {methods['baseline']} against a baseline, {methods['scale']} on a scale, "
-        f"abstained {abstained.total()}{f' ({reasons})' if reasons else ''}; "
-        f"{sum(r.usage.get('total_tokens', 0) for r in results)} tokens; {seconds:.1f} s"
+        f"{len(results)} scores: {counts or 'none'}, abstained {abstained.total()}"
+        f"{f' ({reasons})' if reasons else ''}; {sum(r.usage.get('total_tokens', 0) for r in results)} tokens; "
+        f"{seconds:.1f} s"
     )
 
 
-def summary(results: Sequence[ComparisonResult], seconds: float) -> str:
-    """Returns one line about results: decisions, flips, abstentions by reason, tokens and seconds."""
+def summary(results: Sequence[ComparisonResult], seconds: float, pointwise: bool) -> str:
+    """Returns one line about results: decisions, flips, abstentions by reason, tokens and seconds.
+
+    A pointwise judge shows one response at a time, so that its decisions have no order to flip with.
+    """
     winners = Counter(result.winner for result in results)
     abstained = Counter(result.abstained for result in results if result.abstained)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(abstained.items()))
     tokens = sum(result.usage.get("total_tokens", 0) for result in results)
     flips = sum(result.consistent is False for result in results)
+    flipped = "" if pointwise else f"{flips} flipped with the order; "
     return (
         f"{len(results)} comparisons: A {winners['A']}, B {winners['B']}, abstained {abstained.total()}"
-        f"{f' ({reasons})' if reasons else ''}; {flips} flipped with the order; {tokens} tokens; "
-        f"{seconds:.1f} s"
+        f"{f' ({reasons})' if reasons else ''}; {flipped}{tokens} tokens; {seconds:.1f} s"
     )
 
 
@@ -210,15 +245,18 @@ def _show() -> None:
 def show(judge: "Judge", comparison: Comparison) -> str:
     """Returns the exact prompts that a judge reads for a comparison, their tokens, and its answers."""
     (result,) = judge.compare_many([comparison], votes=1)
-    protocol, decode = judge.protocol(), judge.model.source.tokenizer.decode
+    protocol, tokenizer = judge.protocol(), judge.model.source.tokenizer
+    names, what = ORDERS, "first"
+    if judge.is_pointwise:
+        names, what = ("response A", "response B"), "good"
     lines = []
-    for order in ORDERS:
+    for order, name in zip(ORDERS, names, strict=True):
         ids = protocol.prompt_ids(comparison, order)
-        lines += [f"===== {order}: {len(ids)} tokens =====", decode(ids)]
+        lines += [f"===== {name}: {len(ids)} tokens =====", tokenizer.decode(ids, control=True)]
         answers = [found for found in result.orders if found.order == order]
         for found in answers:
             lines += [
-                f"----- answer: verdict {found.verdict}, P(first) {_number(found.probability_first)} -----",
+                f"----- answer: verdict {found.verdict}, P({what}) {_number(found.probability_first)} -----",
                 found.text.strip(),
             ]
     probability = _number(result.probability_a)

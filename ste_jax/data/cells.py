@@ -11,7 +11,7 @@ from typing import Any
 from ste_jax.data.fields import written_list
 from ste_jax.data.messages import Turn, flat_turns, known_role
 from ste_jax.data.rows import Row, Table
-from ste_jax.data.transcripts import transcript_turns
+from ste_jax.data.transcripts import is_of_unknown_template, transcript_turns
 from ste_jax.errors import SteError
 
 # What may stand before the brackets: a call, such as array( or OrderedDict(, or quotes, of bytes or of JSON
@@ -45,7 +45,7 @@ _OTHER_NAMES = (
 
 def begins_conversation(text: str) -> bool:
     """Returns True for a text that is a conversation or begins like one, whether it can be read or not."""
-    return _begins_written(text) or transcript_turns(text) is not None
+    return _begins_written(text) or transcript_turns(text) is not None or is_of_unknown_template(text)
 
 
 def hold_conversations(cells: Iterable[Any]) -> bool:
@@ -63,7 +63,8 @@ def read_conversation(value: Any, where: str, *, by_line: bool = True) -> list[T
       by_line: see `transcript_turns`.
 
     Raises:
-      SteError: "data_invalid", if the value is or begins like a list of messages and cannot be read as one.
+      SteError: "data_invalid", if the value is or begins like a list of messages and cannot be read as one,
+        or is a transcript of an unknown chat template.
     """
     if isinstance(value, list | tuple):
         return flat_turns(value, where)
@@ -71,6 +72,11 @@ def read_conversation(value: Any, where: str, *, by_line: bool = True) -> list[T
         return None
     if _begins_written(value):
         return flat_turns(written_list(value, where), where)
+    if is_of_unknown_template(value):
+        raise SteError(
+            "data_invalid",
+            f"{where}: a transcript of an unknown chat template; write messages with role and content",
+        )
     return transcript_turns(value, by_line=by_line)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ste_jax.data.cells import refuse_conversations, refuse_written_lists, with_conversations
 from ste_jax.data.contradictions import refuse_contradictions
+from ste_jax.data.end_tokens import without_end_tokens
 from ste_jax.data.fields import (
     extra_columns,
     optional_group,
@@ -22,7 +23,7 @@ from ste_jax.data.fields import (
 )
 from ste_jax.data.files import stem
 from ste_jax.data.header import check_header, shown
-from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
+from ste_jax.data.instruction_text import JOINED_COLUMNS, check_instruction, instruction_text
 from ste_jax.data.labels import EXPECTED, label_of, refuse_unsigned
 from ste_jax.data.pair_shapes import OPTIONAL_COLUMNS, Labels, native_row, pair_shape, with_forms
 from ste_jax.data.prompt_columns import PROMPT_COLUMNS, prompt_column, with_one_prompt
@@ -235,6 +236,7 @@ def pairs_in(table: Table, *, labels: Labels, reference_column: str | None = Non
     if shape.prompt and not shape.has_turns:
         table = with_conversations(table, [shape.prompt])
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
+    rows = without_end_tokens(table.path, rows, ("response_a", "response_b"))
     rows, cut = without_prompts(table.path, rows, ("response_a", "response_b"))
     read = list(_comparisons(rows, stem(table.path), labels, reference_column))
     if labels == "required":
@@ -350,6 +352,7 @@ def _read(
     rows = [row._replace(fields=_renamed(row, prompt)) for row in table.rows]
     responses = (response, "baseline")
     refuse_conversations(rows, responses)
+    rows = without_end_tokens(table.path, rows, responses)
     rows, cut = without_prompts(table.path, rows, responses)
     seen, records = {}, []
     for row in rows:
@@ -363,6 +366,7 @@ def _renamed(row: Row, prompt: str) -> dict[str, Any]:
     fields = {name: value for name, value in row.fields.items() if name != prompt}
     if isinstance(fields.get("responses"), str):
         fields["responses"] = text_list(fields, "responses", row.where)
+    check_instruction(row.fields, prompt, row.where)
     return {**fields, "instruction": row.fields.get(prompt)}
 
 

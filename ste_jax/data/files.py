@@ -42,6 +42,7 @@ _OTHER_KINDS = (
     ((b"<!doctype html", b"<html", b"<?xml"), "an HTML or XML page, not the data; download the file again"),
 )
 _UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
+_NO_FILE = "a pipe, socket or device; write its content to a file first"
 TOO_LARGE = "does not fit in memory; write it in parts"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -125,6 +126,8 @@ def check_file(path: str, file: epath.Path, endings: Sequence[str]) -> None:
     """
     if not file.exists():
         raise SteError("file_not_found", f"{path}: no such file or folder")
+    if _is_special(file):
+        raise SteError("data_invalid", f"{path}: {_NO_FILE}")
     if ending(file.name) not in endings:
         raise SteError(
             "data_invalid",
@@ -197,6 +200,8 @@ def decoded(content: bytes, name: str) -> str:
     for marks, kind in _OTHER_KINDS:
         if content.startswith(marks) or beginning.startswith(marks):
             raise SteError("data_invalid", f"{name}: {kind}")
+    if content[257:262] == b"ustar":
+        raise SteError("data_invalid", f"{name}: a tar archive; extract it")
     if encoding := _wide_encoding(content):
         raise SteError(
             "data_invalid", f"{name}, line 1: {encoding} text, not UTF-8 text; save the file as UTF-8"
@@ -245,8 +250,16 @@ def _parts(path: str, root: epath.Path, endings: Sequence[str]) -> list[epath.Pa
             )
     refuse_missing_shards(path, names)
     if len(names) > 1:
-        refuse_copies((f"{path}/{name}", (root / name).read_bytes()) for name in names)
+        refuse_copies((f"{path}/{name}", _compared(root / name, f"{path}/{name}")) for name in names)
     return [root / name for name in names]
+
+
+def _compared(file: epath.Path, name: str) -> bytes:
+    """Returns the content of a part without its compression, byte order mark and kind of line ends."""
+    content = read_content(file, name)
+    if ending(file.name) in TABLE_ENDINGS:
+        return content
+    return content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
 
 
 def _splits_of(names: Sequence[str]) -> set[str]:
@@ -345,10 +358,19 @@ def _walk(root: epath.Path) -> Iterator[str]:
                 continue
             if child.is_dir():
                 (links if os.path.islink(child) else folders).append((child, f"{prefix}{child.name}/"))
+            elif _is_special(child):
+                raise SteError("data_invalid", f"{child}: {_NO_FILE}")
             elif child.is_file():
                 yield prefix + child.name
             elif not os.path.islink(child):
                 child.stat()  # says why it is neither, if the folder lists names that may not be looked up
+            elif ending(child.name) in (*ENDINGS, LINES_ENDING):
+                raise SteError("file_not_found", f"{child}: a link to a file that is not there")
+
+
+def _is_special(file: epath.Path) -> bool:
+    """Returns True for a local pipe, socket or device, which epath takes for files."""
+    return os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,15 @@ def instruction_text(fields: Mapping[str, Any], column: str, where: str, *, answ
     return joined_turns(instruction_turns(fields, column, where, answered=answered)).strip()
 
 
+def check_instruction(fields: Mapping[str, Any], column: str, where: str) -> None:
+    """Checks a column that is about to become the instruction, so that errors name it as the file does.
+
+    Raises:
+      SteError: as `instruction_text`.
+    """
+    instruction_turns({column: fields.get(column)}, column, where)
+
+
 def instruction_turns(
     fields: Mapping[str, Any], column: str, where: str, *, answered: bool = False
 ) -> list[Turn]:

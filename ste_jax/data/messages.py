@@ -8,10 +8,16 @@ from ste_jax.errors import SteError
 Turn = tuple[str, str]
 # Names that data sets give to the roles of chat templates.
 _ROLES = {
-    "system": "system",
+    **dict.fromkeys(("system", "system_prompt"), "system"),
     **dict.fromkeys(("user", "human", "prompter", "instruction", "inst"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai", "response", "/inst"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "chatbot", "bot", "model", "ai"), "assistant"),
+    **dict.fromkeys(("response", "/inst"), "assistant"),
 }
+# Fields of messages that hold what a model says or sees besides the text of the content.
+_UNREAD = (
+    *("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal"),
+    *("audio", "image", "images", "video", "videos"),
+)
 ROLE_NAMES = tuple(name for name in _ROLES if name.isalpha())
 
 
@@ -24,12 +30,13 @@ def flatten_messages(messages: Sequence[Any], where: str = "messages") -> str:
 
     Args:
       messages: dicts with the text fields "role" and "content", or "from" and "value" as in ShareGPT; other
-        fields are ignored. The content may also be a list of parts {"type": "text", "text": ...}, which are
-        concatenated.
+        fields are ignored, unless they hold another part of the turn, such as `tool_calls`. The content may
+        also be a list of parts {"type": "text", "text": ...}, which are concatenated.
       where: the file and line or the argument to name in errors.
 
     Raises:
-      SteError: "data_invalid", if there is no message, or one has no role or no text content.
+      SteError: "data_invalid", if there is no message, or one has no role or no text content, or says more
+        than its text.
     """
     return joined_turns(flat_turns(messages, where))
 
@@ -81,6 +88,11 @@ def _turn(message: Any, where: str) -> Turn:
     if not isinstance(role, str):
         raise SteError(
             "data_invalid", f'{where}: expected a dict with "role" and "content", or "from" and "value"'
+        )
+    if unread := next((name for name in _UNREAD if message.get(name)), None):
+        raise SteError(
+            "data_invalid",
+            f"{where}: {unread} is part of the turn and is not read; write it into the content, or remove it",
         )
     content = message.get(names[1])
     if isinstance(content, list | tuple):

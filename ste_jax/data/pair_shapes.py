@@ -20,7 +20,7 @@ from ste_jax.data.cells import (
 )
 from ste_jax.data.fields import is_absent, required_text
 from ste_jax.data.header import check_header, likely_columns, shown
-from ste_jax.data.instruction_text import JOINED_COLUMNS
+from ste_jax.data.instruction_text import JOINED_COLUMNS, check_instruction
 from ste_jax.data.labels import LABEL_COLUMNS, ONE_HOT_COLUMNS, vote_columns
 from ste_jax.data.meant_columns import meant_responses
 from ste_jax.data.messages import Turn, divided, flat_turns, joined_turns
@@ -202,6 +202,7 @@ def _answered(row: Fields, shape: PairShape, sides: Sequence[Any], where: str) -
             f"responses to a column {', '.join(WHOLE_COLUMNS)}; found the columns: {shown(row)}",
         )
     a, b = (joined_turns(side) if isinstance(side, list) else side for side in sides)
+    check_instruction(row, shape.prompt, where)
     return row.get(shape.prompt), a, b
 
 

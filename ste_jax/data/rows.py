@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,6 +13,9 @@ from etils import epath
 
 from ste_jax.data.files import ENDINGS, LINES_ENDING, TOO_LARGE, data_files, decoded, ending, read_content
 from ste_jax.errors import SteError
+
+# A cell as it is read from `a, "b"`.
+_BLANK_AND_QUOTE = re.compile(r'[ \t]+"')
 
 
 class Row(NamedTuple):
@@ -169,24 +173,39 @@ def _csv(content: bytes, name: str, delimiter: str = ",") -> Iterator[Row]:
     lines = io.StringIO(decoded(content, name), newline="")
     reader = csv.reader(lines, strict=True, delimiter=delimiter)
     try:
-        columns = next(reader, [])
-        header = f"{name}, line 1"
+        columns = next((cells for cells in reader if any(map(str.strip, cells))), [])
+        header = f"{name}, line {reader.line_num}"
         _refuse_repeated(columns, header)
         number = reader.line_num + 1
         for cells in reader:
             if cells:
                 where = f"{name}, line {number}"
-                if len(cells) != len(columns):
-                    separator = "tabs" if delimiter == "\t" else "commas"
-                    raise SteError(
-                        "data_invalid",
-                        f"{where}: {len(cells)} cells in a table of {len(columns)} columns; put cells that "
-                        f"contain {separator} in quotes{_separated(columns, delimiter)}",
-                    )
+                _check_cells(cells, columns, delimiter, where)
                 yield Row(number, where, dict(zip(columns, cells, strict=True)), header)
             number = reader.line_num + 1
     except csv.Error as error:
         raise SteError("data_invalid", f"{name}, line {reader.line_num}: invalid CSV ({error})") from error
+
+
+def _check_cells(cells: Sequence[str], columns: Sequence[str], delimiter: str, where: str) -> None:
+    """Refuses a row with another number of cells than columns, or with a blank before a quoted cell."""
+    quoted = next((cell for cell in cells if _BLANK_AND_QUOTE.match(cell)), None)
+    if len(cells) != len(columns):
+        separator = "tabs" if delimiter == "\t" else "commas"
+        remedy = f"put cells that contain {separator} in quotes{_separated(columns, delimiter)}"
+        if quoted:
+            remedy = f"remove the blanks before the quotes of {quoted.strip()[:20]}"
+        elif len(columns) == 1 and not _separated(columns, delimiter):
+            remedy = f"the first line, {columns[0][:40]!r}, must hold the names of the columns"
+        raise SteError(
+            "data_invalid", f"{where}: {len(cells)} cells in a table of {len(columns)} columns; {remedy}"
+        )
+    if quoted and quoted.rstrip().endswith('"') and quoted.count('"') == 2:
+        raise SteError(
+            "data_invalid",
+            f"{where}: the quotes of {quoted.strip()[:20]} would be part of the text; remove the blanks "
+            "before them",
+        )
 
 
 def _tsv(content: bytes, name: str) -> Iterator[Row]:

@@ -102,9 +102,9 @@ class Tokenizer:
             return ids
         return [self.bos_id, *ids]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of `ids` without the control tokens."""
-        dropped = set(self._control.values())
+    def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
+        """Returns the text of `ids`, with or without the control tokens."""
+        dropped = set() if control else set(self._control.values())
         return self._backend.decode([int(i) for i in ids if int(i) not in dropped], skip_special_tokens=False)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:

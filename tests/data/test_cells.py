@@ -11,7 +11,7 @@ from ste_jax.data.cells import begins_conversation, begins_texts
 from ste_jax.data.comparisons import load_pairs, read_comparisons, read_rankings, read_scorings
 from ste_jax.data.sources import read_instructions
 from tests.cpu_limit import cpu_limit
-from tests.data.pair_files import read
+from tests.data.pair_files import lines, read
 from tests.errors import raises
 
 GOOD = {"role": "assistant", "content": "yes"}
@@ -277,6 +277,41 @@ def test_answers_that_are_lists_stay_texts(tmp_path):
     assert [pair.chosen for pair in read(tmp_path, *rows)] == ['["Po"]', '["Po", "Po"]']
     ones = [row | {"chosen": '["Po"]'} for row in rows]
     assert [pair.rejected for pair in read(tmp_path, *ones)] == ['["Rhine"]'] * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tool_calls", [{"id": "1", "type": "function", "function": {"name": "w", "arguments": "{}"}}]),
+        ("function_call", {"name": "w"}),
+        ("reasoning_content", "Rivers differ."),
+        ("refusal", "I cannot say."),
+    ],
+)
+def test_parts_of_turns_besides_their_text_are_refused_by_name(tmp_path, field, value):
+    said = {"role": "assistant", "content": "", field: value}
+    for row in (
+        {"prompt": "Which river?", "chosen": [said], "rejected": [GOOD]},
+        {"chosen": [*ASK, said], "rejected": [*ASK, GOOD]},
+    ):
+        with raises("data_invalid", "p.jsonl, line 1", "chosen", field):
+            read(tmp_path, row)
+    path = lines(tmp_path / "i.jsonl", {"messages": [*ASK, said, *ASK]})
+    with raises("data_invalid", "i.jsonl, line 1", field):
+        read_instructions(path)
+    # Chat logs have these fields empty on every message.
+    said = GOOD | {field: None}
+    assert read(tmp_path, {"prompt": "Which?", "chosen": [said], "rejected": "x"})[0].chosen == "yes"
+
+
+@pytest.mark.parametrize("prompt", [{"role": "user"}, float("nan"), 3, ["2+2?"], " "])
+@pytest.mark.parametrize("name", ["prompt", "question"])
+def test_errors_name_the_prompt_as_the_file_does(tmp_path, prompt, name):
+    row = {name: prompt, "response_a": "x", "response_b": "y", "label": "A"}
+    with raises("data_invalid", "p.jsonl, line 1", f"column {name}"):
+        read(tmp_path, row)
+    with raises("data_invalid", "s.jsonl, line 1", f"column {name}"):
+        read_scorings(lines(tmp_path / "s.jsonl", {name: prompt, "response": "x"}))
 
 
 LONG = 60_000

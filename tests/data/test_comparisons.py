@@ -312,3 +312,32 @@ def test_results_repeat_the_columns_that_the_input_sets(tmp_path):
     stored = Comparison.from_json(with_all.to_json())
     assert (stored, stored.columns) == (with_all, None)
     assert ComparisonResult(comparison=stored).to_dict() == ComparisonResult(comparison=with_all).to_dict()
+
+
+HEADER = "prompt,chosen,rejected"
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n", ",,\n"])
+def test_blank_lines_before_the_header_of_a_table_are_skipped(tmp_path, blank):
+    (tmp_path / "b.csv").write_text(f"{blank}{HEADER}\nHi you,a,b\n", newline="")
+    assert read_comparisons(str(tmp_path / "b.csv"), labels="required")[0].chosen == "a"
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        (f"# exported\n{HEADER}\nHi you,a,b\n", ("line 2", "# exported")),
+        (f'{HEADER}\nHi you, "a","b"\n', ("line 2", "remove the blanks")),
+        (f'{HEADER}\nHi you, "a, c","b"\n', ("line 2", "remove the blanks")),
+    ],
+)
+def test_errors_of_tables_name_what_is_wrong(tmp_path, content, places):
+    (tmp_path / "t.csv").write_text(content)
+    with raises("data_invalid", "t.csv", *places):
+        read_comparisons(str(tmp_path / "t.csv"), labels="required")
+
+
+def test_a_cell_may_begin_with_a_blank_and_hold_quotes(tmp_path):
+    (tmp_path / "t.csv").write_text(f'{HEADER}\nHi you," ""a"" and ""b""", said "so"\n')
+    (pair,) = read_comparisons(str(tmp_path / "t.csv"), labels="required")
+    assert (pair.chosen, pair.rejected) == (' "a" and "b"', ' said "so"')

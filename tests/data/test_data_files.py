@@ -90,6 +90,30 @@ def test_links_in_circles_come_to_an_end(tmp_path):
         assert [row.fields["text"] for row in read_table(str(tmp_path)).rows] == ["a"]
 
 
+def test_links_to_missing_files_are_refused(tmp_path):
+    lines(tmp_path / "a.jsonl", {"text": "a"})
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "missing")
+    with raises("file_not_found", "b.jsonl"):
+        read_table(str(tmp_path))
+
+
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_pipes_are_refused_without_waiting(tmp_path, given):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with cpu_limit(5), raises("data_invalid", "p.jsonl"):
+        read_table(str(tmp_path / "p.jsonl" if given == "file" else tmp_path))
+
+
+@pytest.mark.parametrize("copy", ["a.jsonl.gz", "a (1).jsonl", "a_windows.jsonl"])
+def test_copies_in_another_form_are_refused(tmp_path, copy):
+    content = b'{"text": "a"}\n{"text": "b"}\n'
+    (tmp_path / "a.jsonl").write_bytes(content)
+    forms = {"a.jsonl.gz": gzip.compress(content), "a (1).jsonl": content.rstrip()}
+    (tmp_path / copy).write_bytes(forms.get(copy, b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n")))
+    with raises("data_invalid", "a.jsonl", copy):
+        read_table(str(tmp_path))
+
+
 def test_links_that_double_at_every_step_come_to_an_end(tmp_path):
     chain = [tmp_path / f"set{n}" for n in range(40)]
     for folder in chain:

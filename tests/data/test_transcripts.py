@@ -30,6 +30,30 @@ FORMS = {
     "guanaco": (f"### Human: {ASK}### Assistant: ", ""),
     "vicuna": (f"USER: {ASK} ASSISTANT: ", "</s>"),
     "lines": (f"User: {ASK}\nAssistant: ", ""),
+    "markdown": (f"**User:** {ASK}\n**Assistant:** ", ""),
+    "koala": (f"BEGINNING OF CONVERSATION: USER: {ASK} GPT: ", ""),
+    "openchat": (
+        f"GPT4 Correct User: {ASK}<|end_of_turn|>GPT4 Correct Assistant: ",
+        "<|end_of_turn|>",
+    ),
+    "phi4": (f"<|im_start|>user<|im_sep|>{ASK}<|im_end|><|im_start|>assistant<|im_sep|>", "<|im_end|>"),
+    "llama4": (
+        f"<|begin_of_text|><|header_start|>user<|header_end|>\n\n{ASK}<|eot|>"
+        "<|header_start|>assistant<|header_end|>\n\n",
+        "<|eot|>",
+    ),
+    "granite": (
+        f"<|start_of_role|>user<|end_of_role|>{ASK}<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
+        "<|end_of_text|>",
+    ),
+    "command_r": (
+        f"<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>{ASK}<|END_OF_TURN_TOKEN|>"
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ),
+    "deepseek": (f"<｜begin▁of▁sentence｜><｜User｜>{ASK}<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
+    "glm": (f"[gMASK]<sop><|user|>\n{ASK}<|assistant|>\n", ""),
+    "metharme": (f"<|user|>{ASK}<|model|>", ""),
     "windows": (f"\r\n\r\nHuman: {ASK}\r\n\r\nAssistant: ", ""),
     "anthropic": (f"\n\nHuman: {ASK}\n\nAssistant: ", ""),
 }
@@ -47,7 +71,7 @@ def test_transcripts_lose_the_common_prompt(tmp_path, name, prompt, names):
     assert pair.instruction.replace("User:\n", "") == ASK
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if name != "lines"])
+@pytest.mark.parametrize("name", [name for name in FORMS if name not in ("lines", "markdown")])
 @pytest.mark.parametrize("column", ["instruction", "prompt", "text"])
 def test_a_transcript_as_prompt_is_read_by_all_readers(tmp_path, name, column):
     start, end = FORMS[name]
@@ -187,3 +211,50 @@ def test_empty_responses_are_counted(tmp_path, name):
         lines(path, *(dict(zip(columns, row, strict=True)) for row in rows))
     assert overview(str(path)).counts["empty responses"] == 2
     assert read_pairs_file(str(path)).notes["empty_responses"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "turns"),
+    [
+        (
+            f"<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n{ASK} [/INST] The Nile.</s>",
+            [("system", "Be brief."), ("user", f"{ASK} "), ("assistant", "The Nile.")],
+        ),
+        (
+            f"<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]{ASK}[/INST]The Nile.</s>",
+            [("system", "Be brief."), ("user", ASK), ("assistant", "The Nile.")],
+        ),
+    ],
+)
+def test_system_messages_of_llama_2_and_mistral_are_turns(text, turns):
+    assert transcript_turns(text) == turns
+
+
+def test_transcripts_of_unknown_templates_are_refused(tmp_path):
+    harmony = f"<|start|>user<|message|>{ASK}<|end|><|start|>assistant<|channel|>final<|message|>The Nile."
+    for row in ({"text": harmony}, {"instruction": harmony}):
+        with raises("data_invalid", "i.jsonl, line 1"):
+            read_instructions(lines(tmp_path / "i.jsonl", row))
+    with raises("data_invalid", "p.jsonl, line 1", "prompt"):
+        read(tmp_path, {"prompt": harmony, "chosen": "x", "rejected": "y"})
+    token = "<|endoftext|> is which token?"
+    assert read_instructions(lines(tmp_path / "i.jsonl", {"text": token}))[0].text == token
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|eot_id|>\n", "</s>"])
+def test_end_tokens_of_most_responses_are_taken_off(tmp_path, end):
+    prompt = f"<|im_start|>user\n{ASK}<|im_end|>\n<|im_start|>assistant\n"
+    rows = [{"prompt": prompt, "chosen": f"The Nile {n}.{end}", "rejected": f"The Po.{end}"} for n in "12"]
+    pairs = read(tmp_path, *rows, rows[0] | {"prompt": "Plain?", "chosen": "The Nile."})
+    assert [pair.chosen for pair in pairs] == ["The Nile 1.", "The Nile 2.", "The Nile."]
+    assert {pair.rejected for pair in pairs} == {"The Po."}
+    row = {"instruction": ASK, "response": f"The Nile.{end}"}
+    assert read_scorings(lines(tmp_path / "s.jsonl", row))[0].response == "The Nile."
+    row = {"instruction": ASK, "responses": [f"The Nile.{end}", "The Po."]}
+    assert read_rankings(lines(tmp_path / "r.jsonl", row))[0].responses == ("The Nile.", "The Po.")
+
+
+def test_an_answer_about_an_end_token_keeps_it(tmp_path):
+    rows = [{"prompt": ASK, "chosen": f"The Nile {n}.", "rejected": "The Po."} for n in range(3)]
+    about = {"prompt": "How does ChatML end a turn?", "chosen": "With <|im_end|>", "rejected": "With a dot"}
+    assert read(tmp_path, *rows, about)[-1].chosen == "With <|im_end|>"

@@ -1,0 +1,51 @@
+"""Responses that end with a token of a chat template, as logs of models have them: the token is taken off."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ste_jax.data.rows import Row
+from ste_jax.data.transcripts import end_token
+
+_log = logging.getLogger(__name__)
+
+
+def without_end_tokens(path: str, rows: list[Row], columns: Sequence[str]) -> list[Row]:
+    """Returns rows whose responses do not end with a token that ends turns, such as <|im_end|>.
+
+    It is taken off where at least half of the responses end with one. Where fewer do, they may be about it.
+
+    Args:
+      path: the source, for the warning about changed rows.
+      rows: the rows.
+      columns: columns of the responses: texts or lists of them.
+    """
+    cells = [row.fields.get(name) for row in rows for name in columns]
+    texts = [text for cell in cells for text in _texts(cell)]
+    changed = sum(bool(end_token(text)) for text in texts)
+    if not changed or 2 * changed < len(texts):
+        return rows
+    _log.warning(
+        "%s: the token of a chat template is taken off the end of %d of %d responses",
+        *(path, changed, len(texts)),
+    )
+    return [row._replace(fields={**row.fields, **_changed(row, columns)}) for row in rows]
+
+
+def _changed(row: Row, columns: Sequence[str]) -> dict[str, Any]:
+    found = {name: row.fields[name] for name in columns if name in row.fields}
+    return {
+        name: _without(cell) if isinstance(cell, str) else [_without(text) for text in cell]
+        for name, cell in found.items()
+        if _texts(cell)
+    }
+
+
+def _without(text: str) -> str:
+    token = end_token(text)
+    return text.rstrip().removesuffix(token).rstrip("\n") if token else text
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return list(values) if all(isinstance(text, str) for text in values) else []
