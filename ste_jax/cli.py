@@ -10,6 +10,8 @@ import errno
 import importlib
 import logging
 import os
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -90,6 +92,7 @@ error: its traceback, in ste-logs/ of the current folder; the line on the termin
 On several hosts each host runs the same command; except on TPUs, set STE_COORDINATOR=HOST:PORT of worker 0,
 STE_WORKERS, and STE_WORKER (from 0). docs/TPU.md describes what happens when a host is lost.
 """
+_NO_MAPPING = re.compile(r"--config\.([\w.]+)=.*: Failed to parse '(.*)' as a ConfigDict")
 _HELP = frozenset({"-h", "--help"})
 _COMMANDS = "ste_jax.commands"
 # The text by which Orbax, which does not write with Python's files, reports a full disk.
@@ -110,10 +113,19 @@ def main() -> None:
     preemption.exit_on_signal()
     try:
         _dispatch()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_of_pipe()
     except KeyboardInterrupt:
         _fail(f"interrupted; what was finished is safe, {_again()} goes on from there")
     finally:
         preemption.ignore_signal()
+
+
+def _end_of_pipe() -> NoReturn:
+    """Ends the process as SIGPIPE does: the reader of the output, such as `head`, has read enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _dispatch() -> None:
@@ -153,6 +165,8 @@ def _guarded(argv: list[str]) -> None:
     logs.start()
     try:
         importlib.import_module(MODULES[sys.argv[1]]).main(argv)
+    except BrokenPipeError:
+        _end_of_pipe()
     except StopRequested:
         print(f"ste: stopped; what was finished is safe, {_again()} goes on from there", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
@@ -210,23 +224,34 @@ def _parse_flags(argv: list[str]) -> list[str]:
         # line; the KeyError of an unknown section is raised as it is.
         text = " ".join(str(getattr(error.args[0], "args", error.args)[0]).split())
         _fail(f"--config has no field {text}: docs/CONFIG.md lists the fields")
-    except FileNotFoundError as error:
-        if error.filename != (flag_value(argv, "config") or "").partition(":")[0]:
-            _fail(str(error).strip().splitlines()[-1].strip())
-        _fail(f"{error.filename}: no such file; shipped: {', '.join(config_names())}")
     except (flags.Error, OSError) as error:
+        _refuse_missing_config(argv)
+        _refuse_renamed(argv)
+        if match := _NO_MAPPING.search(str(error)):
+            field, value = match.groups()
+            _fail(f"--config.{field}: expected a mapping, such as {{{value!r}: 1.0}}, not {value!r}")
         # Above the last line ml_collections puts where it looked, or the traceback of the file.
         _fail(str(error).strip().splitlines()[-1].strip())
 
 
+def _refuse_missing_config(argv: list[str]) -> None:
+    """Ends the program if --config names neither a file nor a shipped configuration."""
+    name = (flag_value(argv, "config") or "").partition(":")[0]
+    if name and not Path(name).exists() and name not in config_names():
+        _fail(f"{name}: no such file; shipped: {', '.join(config_names())}")
+
+
 def _refuse_renamed(argv: list[str]) -> None:
-    """Ends the program if an argument `--config.FIELD` is the old name of a renamed field."""
-    from ste_jax.config_renames import renamed_field
+    """Ends the program if an argument `--config.FIELD=VALUE` has the old name of a field or a value."""
+    from ste_jax.config_renames import renamed_field, renamed_value
 
     for argument in argv:
         if not argument.startswith(("--config.", "-config.")):
             continue
-        names = argument.lstrip("-").partition("=")[0].split(".")[1:]
+        name, _, value = argument.lstrip("-").partition("=")
+        names = name.split(".")[1:]
+        if new := renamed_value(".".join(names), value):
+            _fail(f"the value {value!r} of --config.{'.'.join(names)} is now {new!r}")
         for end in range(1, len(names) + 1):  # a renamed section, too
             field = ".".join(names[:end])
             if new := renamed_field(field):

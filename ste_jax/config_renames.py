@@ -36,8 +36,8 @@ def check_renamed(value: dict[str, Any], prefix: str = "") -> None:
         name = prefix + field
         if new := renamed_field(name):
             raise SteError("config_renamed", f"config: {name} is now {new}")
-        for old in inner if isinstance(inner, tuple) else (inner,):
-            if isinstance(old, str) and (new := RENAMED_VALUES.get((_as_train(name), old))):
+        for old in inner if isinstance(inner, tuple | dict) else (inner,):
+            if isinstance(old, str) and (new := renamed_value(name, old)):
                 raise SteError("config_renamed", f"config: the value {old!r} of {name} is now {new!r}")
         if isinstance(inner, dict):
             check_renamed(inner, f"{name}.")
@@ -48,6 +48,11 @@ def renamed_field(name: str) -> str | None:
     section = name.partition(".")[0]
     new = RENAMED.get(name) or RENAMED.get(_as_train(name))
     return new and (f"{section}{new.removeprefix('train')}" if section == "prefer" else new)
+
+
+def renamed_value(name: str, value: str) -> str | None:
+    """Returns the new form of a value of a field, or None if it was not renamed."""
+    return RENAMED_VALUES.get((_as_train(name), value))
 
 
 def _as_train(name: str) -> str:

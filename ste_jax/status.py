@@ -13,8 +13,9 @@ def render_status(workdir: epath.Path, folders: list[str]) -> Table:
     """Returns the table of `ste status`: a row for each stage and for each set of model calls inside it."""
     # Text, not str: rich would read square brackets as markup.
     table = Table(title=Text(visible_cell(str(workdir))), title_justify="left")
-    table.add_column("stage")
-    table.add_column("state")
+    # Names stay whole on narrow terminals; the numbers wrap.
+    table.add_column("stage", no_wrap=True, overflow="fold", min_width=max(map(len, folders), default=0) + 4)
+    table.add_column("state", no_wrap=True)
     for name in ("done", "left", "seconds", "prompt tokens", "new tokens", "new tokens/s"):
         table.add_column(name, justify="right")
     for name in folders:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from ste_jax.benchmarks.benchmark import Benchmark
+from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.benchmarks.source import Files, Record, read_folder, read_hub, refuse_versions, without_repeated
 from ste_jax.benchmarks.splits import refuse_several_splits
 from ste_jax.data.contradictions import refuse_contradictions
@@ -106,4 +107,6 @@ def aggregates(
 
 
 def _module(name: str) -> ModuleType:
+    if name not in BENCHMARKS:
+        raise SteError("argument_invalid", f"benchmark {name!r}: expected {', '.join(BENCHMARKS)}")
     return importlib.import_module(f"ste_jax.benchmarks.{name}")

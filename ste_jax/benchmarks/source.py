@@ -10,7 +10,7 @@ import huggingface_hub
 from etils import epath
 
 from ste_jax.data.fields import valid_unicode
-from ste_jax.data.files import check_file, family, files_in, refuse_missing_shards
+from ste_jax.data.files import check_file, data_path, family, files_in, refuse_missing_shards
 from ste_jax.data.header import shown
 from ste_jax.data.messages import flat_turns
 from ste_jax.data.rows import iterate_rows
@@ -118,7 +118,7 @@ def read_folder(path: str, choose: Choose) -> Files:
     Raises:
       SteError: "file_not_found", or "data_invalid" if there is no data file or one is malformed.
     """
-    return _read(epath.Path(path).expanduser(), choose, path, None)
+    return _read(data_path(path), choose, path, None)
 
 
 def read_hub(name: str, patterns: Sequence[str], choose: Choose) -> Files:

@@ -164,15 +164,27 @@ class ModelSource:
           dtype: Dtype of the computation.
 
         Raises:
-          SteError: The mesh does not divide the parameters, or the files are damaged.
+          SteError: The mesh does not divide the parameters, the files are damaged, or weights are not finite
+            ("model_damaged").
         """
         check_divisible(self.architecture, rules, mesh.shape)
         arrays = {
             name: self.read(name, rules, mesh, param_dtype) for name in parameter_table(self.architecture)
         }
+        _refuse_not_finite(self.path, arrays)
         if self.card is not None and all(array.dtype == self.dtypes[name] for name, array in arrays.items()):
             self.verify({name: parameter_hash(array) for name, array in arrays.items()})
         return Llama(self.architecture, rules, dtype, arrays)
+
+
+def _refuse_not_finite(path: Path, arrays: Mapping[str, jax.Array]) -> None:
+    """Refuses weights of a training that diverged: one step makes all of them NaN.
+
+    The vectors are looked at, which takes no time whatever the size of the model.
+    """
+    for name, array in arrays.items():
+        if array.ndim == 1 and not np.isfinite(np.asarray(array.addressable_data(0), np.float32)).all():
+            raise SteError("model_damaged", f"{path}: {name} has values that are not finite; train again")
 
 
 def open_model(source: str | Path, chat: ChatSettings | None = None) -> ModelSource:
@@ -205,6 +217,8 @@ def _open(source: str | Path) -> ModelSource:
         _refuse_hub_on_many_hosts(str(source))
         path = download(str(source))
     if path.is_file():
+        if path.suffix in (".safetensors", ".json", ".bin"):
+            raise SteError("model_not_found", f"{path}: a file of a model; give the folder {path.parent}")
         _refuse_pointers([path])
         return _open_foreign(GgufWeights(path), path.stem, None)
     if (path / "config.json").is_file():

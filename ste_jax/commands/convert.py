@@ -27,9 +27,10 @@ def main(argv: list[str]) -> None:
     # Imported here: the help of a command must not wait for JAX.
     from ste_jax.checkpoint.source import open_model
     from ste_jax.distributed.rendezvous import session
-    from ste_jax.paths import local_path
+    from ste_jax.paths import check_folder, local_path
 
     folder = local_path(argv[3], "target folder")
+    check_folder(folder, "target folder")
     with session(folder.parent, {"source": argv[2]}):
         written = _convert(open_model(_local(argv[2], folder)), folder)
     print(f"{visible(str(folder))}: {'written' if written else 'exists already'}")

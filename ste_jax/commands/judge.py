@@ -55,8 +55,8 @@ _MAX_COMPARISONS = flags.DEFINE_integer(
 _SCALE = flags.DEFINE_list(
     "scale",
     None,
-    "Lowest and highest level for the rows of `ste judge score` without a baseline. Default: 1,5; a pointwise "
-    "judge grades each response by itself.",
+    "Lowest and highest level for the rows of `ste judge score` without a baseline. Default: 1,5, or the "
+    "grade of a pointwise judge.",
 )
 _QUESTION = flags.DEFINE_string(
     "question",
@@ -208,10 +208,10 @@ def score_summary(results: Sequence["ScoreResult"], seconds: float, pointwise: b
     counts = ", ".join(f"{methods[name]} {text}" for name, text in _METHODS.items() if methods[name])
     abstained = Counter(result.abstained for result in results if result.abstained)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(abstained.items()))
+    tokens = sum(result.usage.get("total_tokens", 0) for result in results)
     return (
         f"{len(results)} scores: {counts or 'none'}, abstained {abstained.total()}"
-        f"{f' ({reasons})' if reasons else ''}; {sum(r.usage.get('total_tokens', 0) for r in results)} tokens; "
-        f"{seconds:.1f} s"
+        f"{f' ({reasons})' if reasons else ''}; {tokens} tokens; {seconds:.1f} s"
     )
 
 

@@ -18,7 +18,8 @@ MODEL = flags.DEFINE_string(
 _PROMPT = flags.DEFINE_string(
     "prompt",
     "",
-    "Judge prompt: short, standard, verdict or a template file. Default: the prompt of the judge's training.",
+    "Judge prompt: short, standard, verdict, pointwise or a template file. Default: that of the judge's "
+    "training.",
 )
 RUBRIC = flags.DEFINE_string(
     "rubric",

@@ -1,8 +1,10 @@
 """Finds pairs that are labelled twice, with different labels.
 
-Neither case nor white space makes another pair: copies of a file often differ in both.
+Neither case, white space nor the composition of characters makes another pair: copies of a file often differ
+in them.
 """
 
+import unicodedata
 from collections.abc import Hashable, Sequence
 
 from ste_jax.errors import SteError
@@ -48,4 +50,4 @@ def refuse_contradictions(
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

@@ -44,6 +44,7 @@ _OTHER_KINDS = (
 _UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _NO_FILE = "a pipe, socket or device; write its content to a file first"
 TOO_LARGE = "does not fit in memory; write it in parts"
+_BUCKETS = ("gs", "s3")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -105,12 +106,33 @@ def data_files(path: str, endings: Sequence[str] = ENDINGS) -> list[epath.Path]:
       SteError: "file_not_found"; "file_unreadable"; or "data_invalid" for a file of another type, or a folder
         without data, with files of several types or splits, or with a file twice.
     """
-    root = epath.Path(path).expanduser()
+    root = data_path(path)
     with _reading(path):
         if root.is_dir():
             return _parts(path, root, endings)
         check_file(path, root, endings)
     return [root]
+
+
+def data_path(path: str) -> epath.Path:
+    """Returns the path that a user gave for data: a local one, or that of a bucket.
+
+    Raises:
+      SteError: "file_not_found" if it is empty or another URL, "file_unreadable" if a package for buckets of
+        its kind is missing.
+    """
+    scheme, mark, _ = path.partition("://")
+    if not path.strip() or (mark and scheme not in _BUCKETS):
+        what = "a URL; download the file, and give its path" if mark else "the path is empty"
+        raise SteError("file_not_found", f"{path}: {what}")
+    root = epath.Path(path).expanduser()
+    try:
+        root.exists()
+    except ImportError as error:
+        raise SteError("file_unreadable", f"{path}: {error}") from error
+    except OSError:
+        pass  # the reader says why
+    return root
 
 
 def check_file(path: str, file: epath.Path, endings: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from ste_jax.errors import SteError
 from ste_jax.evaluation.probes.probe import PROBE_KINDS, Probe
 from ste_jax.judging.verdict import PARSER
 from ste_jax.metrics.traits import Surface, from_stored, without_texts
-from ste_jax.records import SURFACE_KEY, Comparison, Judgment
+from ste_jax.records import ORDERS, SURFACE_KEY, Comparison, Judgment
 from ste_jax.storage.jsonl_output import iter_output, read_header
 from ste_jax.typed_json import Check, accepts, check_types
 
@@ -149,10 +149,14 @@ def _check_fields(value: Any, checks: dict[str, Check], name: str) -> None:
 def _read_into(result: Result, rows: Iterator[dict[str, Any]]) -> None:
     """Adds what the lines of a file hold to a result."""
     seen: set[str] = set()
+    samples = result.run["samples"]
+    expected = {(order, sample) for order in ORDERS for sample in range(samples)}
     for number, row in enumerate(rows, 2):
         where = f"{result.path}, line {number}"
         try:
             comparison, made = _parsed(row)
+            if made is not None and {(j.order, j.sample) for j in made} != expected:
+                raise ValueError(f"the judgments are not {samples} of each order")
             probe = _probe_of(row, comparison)
         except (SteError, ValueError) as error:
             raise SteError("result_invalid", f"{where}: not a line of a result file ({error})") from error

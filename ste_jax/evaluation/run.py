@@ -12,6 +12,7 @@ import jax
 
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.catalogue import load
+from ste_jax.checks import check_whole
 from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.probes.probe import RETEST, Probe, make_probes
@@ -75,12 +76,11 @@ def evaluate(
       SteError: the benchmark cannot be read, `out` belongs to another evaluation, no comparison fits the
         model, or all are ties.
     """
-    if isinstance(benchmark, str):
-        benchmark = load(benchmark, path)
     for name, number in (("limit", limit), ("probes", probes)):
-        if number < 0:
-            raise SteError("argument_invalid", f"{name} must be 0 or more, not {number}")
+        check_whole(name, number, least=0)
     settings = CompareSettings(votes=votes)
+    if not isinstance(benchmark, Benchmark):
+        benchmark = load(benchmark, path)
     items = benchmark.limited(limit, judge.settings.seed)
     if all(item.label not in ("A", "B") for item in items):
         raise SteError(

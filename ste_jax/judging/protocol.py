@@ -79,11 +79,16 @@ def check_prompt(source: ModelSource, prompt: JudgePrompt) -> None:
     """
     card, trained = source.card, trained_prompt(source)
     if card is not None and trained is not None and not is_trained_with(source, prompt):
+        if card.parser != PARSER:
+            differs = f"the parser {card.parser}, not {PARSER}"
+        elif prompt.is_same_template(dataclasses.replace(trained, rubric=prompt.rubric)):
+            differs = f"another rubric of the prompt {trained.name}"
+        else:
+            differs = f"the prompt {trained.name}, not {prompt.name}"
         raise SteError(
             "untrained_prompt",
-            f"{source.path}: this judge was trained with prompt {trained.name} and parser "
-            f"{card.parser}, not with {prompt.name} and {PARSER}; set judge_prompt and rubric (--prompt and "
-            "--rubric) to those of its training, or, outside of runs, allow_untrained_prompt",
+            f"{source.path}: this judge was trained with {differs}; set judge_prompt and rubric (--prompt "
+            "and --rubric) to those of its training, or, outside of runs, allow_untrained_prompt",
         )
 
 

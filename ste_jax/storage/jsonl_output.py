@@ -17,6 +17,7 @@ from etils import epath
 
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
+from ste_jax.paths import check_folder
 from ste_jax.storage.files import (
     canonical_json,
     differences,
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 _STARTED = "STARTED.json"
 _HEADER_BEGINS = b'{"schema":'
 _KEYS = {"schema", "schema_version", "settings", "records", "sha256"}
+_OTHER_FILE = "not the header of a file that ste wrote; give another file"
 _HASH, _NO_HASH = "sha256", "0" * 64
 _FIELD = f'"{_HASH}":"{_NO_HASH}"'.encode()
 
@@ -202,9 +204,11 @@ def check_output(path: str | os.PathLike[str]) -> None:
     """Checks, before a model is opened, that an output can be written to a path or is there.
 
     Raises:
-      SteError: "path_is_folder", "output_mismatch" if another file is there, or "schema_newer".
+      SteError: "path_is_folder", "path_is_file" if a folder above it is a file, "output_mismatch" if another
+        file is there, or "schema_newer".
     """
     file = epath.Path(path)
+    check_folder(Path(file).parent, "the folder of the output")
     if file.is_dir():
         raise SteError("path_is_folder", f"{file} is a folder; give the name of a file in it")
     if _exists(file):
@@ -232,11 +236,11 @@ def read_header(path: epath.Path) -> dict[str, Any]:
     with path.open("rb") as file:
         line = file.readline()
     try:
-        header = parse_object(line, f"{path}, line 1", "write to another file, or delete this one")
+        header = parse_object(line, f"{path}, line 1", _OTHER_FILE)
     except SteError as error:
         raise SteError("output_mismatch", str(error)) from error
     if not {"schema", "settings"} <= header.keys():
-        raise SteError("output_mismatch", f"{path}, line 1: no header of an output; write to another file")
+        raise SteError("output_mismatch", f"{path}, line 1: {_OTHER_FILE}")
     check_version(header, path)
     if unknown := header.keys() - _KEYS:
         raise SteError(

@@ -80,19 +80,31 @@ class ChatSettings:
         return self != ChatSettings()
 
     def read(self) -> str:
-        """Returns the text of the template file.
+        """Returns the text of the template file: Jinja, or JSON with a field `chat_template`.
 
         Raises:
           SteError: "file_not_found" or "chat_invalid".
         """
         try:
-            return local_path(self.template, "chat_template").read_text("utf-8")
+            text = local_path(self.template, "chat_template").read_text("utf-8-sig")
         except FileNotFoundError as error:
             raise SteError("file_not_found", f"chat_template {self.template}: no such file") from error
         except (OSError, ValueError) as error:
             raise SteError(
                 "chat_invalid", f"chat_template {self.template}: not a text file ({error})"
             ) from error
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        template = value.get("chat_template") if isinstance(value, dict) else None
+        if not isinstance(template, str):
+            raise SteError(
+                "chat_invalid",
+                f"chat_template {self.template}: JSON without a text in the field chat_template; write the "
+                "template itself to a file",
+            )
+        return template
 
 
 class _TooMuchWork(Exception):
