@@ -21,6 +21,12 @@ def check_number(name: str, value: Any) -> None:
         raise SteError("argument_invalid", f"{name} must be a number, not {value!r}")
 
 
+def check_bool(name: str, value: Any) -> None:
+    """Raises SteError "argument_invalid" unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise SteError("argument_invalid", f"{name} must be True or False, not {value!r}")
+
+
 def check_text(name: str, value: Any) -> None:
     """Raises SteError "argument_invalid" unless a value is text."""
     if not isinstance(value, str):

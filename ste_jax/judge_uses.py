@@ -12,11 +12,9 @@ from ste_jax.data.fields import check_unique, unique_id
 from ste_jax.errors import SteError
 from ste_jax.judging.batches import (
     CHUNK,
-    Opponents,
     chunks,
     rank_rows,
     record_of,
-    score_against,
     score_rows,
 )
 from ste_jax.judging.protocol import JudgeSettings
@@ -154,21 +152,19 @@ class JudgeUses:
         """
         if sum(x is not None for x in (baseline, anchors, scale)) > 1:
             raise SteError("argument_invalid", "score: give one of baseline, anchors and scale")
-        row = {"instruction": instruction, "response": response, "baseline": baseline, "reference": reference}
+        if anchors is not None:
+            anchors = as_list("score: anchors", anchors)
+            if not anchors or not all(isinstance(anchor, str) for anchor in anchors):
+                raise SteError("argument_invalid", "score: anchors must be a list of at least one text")
+        row = {
+            "instruction": instruction,
+            "response": response,
+            "baseline": baseline,
+            "anchors": anchors,
+            "reference": reference,
+        }
         scoring = scoring_from_row(row, "score", default_id="score")
-        if anchors is None:
-            (result,) = self.score_many([scoring], scale=scale, rubric=rubric, votes=votes)
-            return result
-        if not (opponents := as_list("score: anchors", anchors)) or not all(
-            isinstance(anchor, str) for anchor in opponents
-        ):
-            raise SteError("argument_invalid", "score: anchors must be a list of at least one text")
-        self.check_reference(scoring.reference)
-        self.check_call(rubric, votes)
-        items = [Opponents(scoring, "anchors", tuple(opponents))]
-        (result,) = score_against(
-            self, items, trained=self.is_trained_with(rubric), rubric=rubric, votes=votes
-        )
+        (result,) = self.score_many([scoring], scale=scale, rubric=rubric, votes=votes)
         return result
 
     def rank_many(
@@ -229,8 +225,9 @@ class JudgeUses:
         """Returns the scores of many rows, in input order. All rows are checked before the first is judged.
 
         Args:
-          rows: dicts with "instruction", "response" and optionally "baseline", "id", "reference" and further
-            columns. A row with a baseline is compared with it, the others are scored as by `score`.
+          rows: dicts with "instruction", "response" and optionally "baseline" or "anchors", "id", "reference"
+            and further columns. A row with opponents is compared with them, the others are scored as by
+            `score`.
           out: file of JSON lines to write the results to, see `compare_many`.
           scale, rubric, votes: see `score`.
           progress: show a progress bar on stderr.
@@ -244,7 +241,7 @@ class JudgeUses:
         graded = scale is None and self.is_pointwise
         levels_of(scale := scale or SCALE)
         alone: Callable[[Sequence[Scoring]], list[ScoreResult]] | None = None
-        judged = [row for row in scorings if graded or row.baseline is not None]
+        judged = [row for row in scorings if graded or row.opponents]
         for row in judged:
             self.check_reference(row.reference)
         # On a scale, any rubric will do; only judgments are bound to the judge's own.

@@ -186,4 +186,8 @@ class Model:
 def _messages(prompt: str | Sequence[dict[str, Any]], where: str) -> list[Message]:
     if isinstance(prompt, str):
         return [Message("user", prompt)]
+    if not isinstance(prompt, list | tuple):
+        raise SteError(
+            "argument_invalid", f"{where} must be text or a list of messages, not {type(prompt).__name__}"
+        )
     return [Message(cast(Role, role), content) for role, content in flat_turns(prompt, where)]

@@ -126,10 +126,26 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
             f"--config={written(folder / 'odd.py', CRASHING)}",
             f"--workdir={folder}/untouched",
         ],
-        "crash_in_judge": [
+        "out_below_a_file": [
             *("judge", "compare", f"--model={model}", f"--out={gguf}/verdicts.jsonl"),
             f"--data={pairs}",
         ],
+        "target_is_a_file": ["convert", str(model), str(gguf)],
+        "url": ["judge", "compare", f"--model={model}", "--out=r.jsonl", "--data=https://x.y/p.jsonl"],
+        "shipped_name": ["run", "--config=quikstart", f"--workdir={folder}/run"],
+        "old_value": ["run", base[1], f"--workdir={folder}/run", "--config.pairs.mode=hotter"],
+        "no_mapping": [
+            "run",
+            "--config=quickstart",
+            f"--workdir={folder}/run",
+            "--config.pairs.mode=degraded",
+        ],
+        "weights_file": ["convert", f"{folder}/bare/config.json", f"{folder}/other"],
+        "json_template": [
+            *("judge", "show", f"--model={model}", f"--data={pairs}"),
+            f"--chat_template={written(folder / 'template.json', '[]')}",
+        ],
+        "other_action": ["judge", "compare", "--method=swiss", f"--model={model}", f"--data={pairs}"],
         "crash_in_workdir": ["status", base[1], f"--workdir={crashing_workdir(folder)}"],
         "unknown_command": ["runn", *base[1:]],
         "short_mesh": [
@@ -186,6 +202,14 @@ EXPECTED = {
     "too_early": "select",
     "mesh": "mesh",
     "other_benchmark": "flag --benchmark=llmbars",
+    "out_below_a_file": "cut.gguf is a file, not a folder",
+    "target_is_a_file": "cut.gguf is a file, not a folder",
+    "url": "https://x.y/p.jsonl: a URL",
+    "shipped_name": "quikstart: no such file; shipped: company_data",
+    "old_value": "the value 'hotter' of --config.pairs.mode is now 'high_temperature'",
+    "no_mapping": "--config.pairs.mode: expected a mapping",
+    "weights_file": "give the folder",
+    "json_template": "template.json: JSON without a text",
     "old_flag": "--kept is now --acceptance_rate",
 }
 
@@ -229,7 +253,6 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
     ("name", "kind", "folder"),
     [
         ("crash", "LookupError: the first line", "ste-logs"),
-        ("crash_in_judge", "NotADirectoryError: ", "ste-logs"),
         ("crash_in_workdir", "NotADirectoryError: ", "odd/logs"),
     ],
 )
@@ -259,6 +282,7 @@ def test_an_unexpected_error_is_one_line_and_a_log_file(
         ("odd_mesh", "ste: --mesh takes three whole numbers, such as 1,-1,8, not 1,one,8"),
         ("no_workdir", "ste: --config and --workdir are required"),
         ("hyphens", "ste: --price_per_chip_hour takes numbers: could not convert string to float: 'dear'"),
+        ("other_action", "ste: --method is a flag of ste judge rank"),
         ("no_benchmark", "ste: evaluate needs either --benchmark or --data"),
         ("both_kinds", "ste: evaluate needs either --benchmark or --data"),
         ("no_out", "ste: evaluate needs --model and --out (or --config and --workdir)"),

@@ -261,7 +261,12 @@ delete() {
         sleep "$POLL_SECONDS"
         continue
       fi
-      if [ "$STATE" = GONE ] || ! is_ours; then
+      if [ "$STATE" != GONE ] && ! is_ours; then
+        say "$NAME is somebody else's and left alone"
+        disown_machines
+        return 0
+      fi
+      if [ "$STATE" = GONE ]; then
         say "$NAME is deleted"
         disown_machines
         return 0

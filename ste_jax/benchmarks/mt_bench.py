@@ -46,7 +46,7 @@ def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
         models += not judge.startswith(("author", "expert"))
         if not judge.startswith("expert"):
             continue
-        question, turn = int(row.number("question_id")), int(row.number("turn"))
+        question, turn = (_whole(row, name) for name in ("question_id", "turn"))
         if turn not in (1, 2):
             raise SteError("data_invalid", f"{row.where}: the turn is {turn}, not 1 or 2")
         a, b = row.text("model_a"), row.text("model_b")
@@ -58,10 +58,25 @@ def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
             raise SteError("data_invalid", f"{row.where}: the winner is {winner!r}; download the files again")
         votes.setdefault(key, Counter())[outcomes.get(winner, "tie")] += 1
         talk_a, talk_b = (row.turns(f"conversation_{side}")[: 2 * turn] for side in (side_a, side_b))
-        shown[key] = (user_text(talk_a), assistant_text(talk_a), assistant_text(talk_b))
+        if min(len(talk_a), len(talk_b)) < 2 * turn:
+            raise SteError("data_invalid", f"{row.where}: the conversations have fewer than {turn} turns")
+        texts = (user_text(talk_a), assistant_text(talk_a), assistant_text(talk_b))
+        if shown.setdefault(key, texts) != texts:
+            raise SteError(
+                "data_invalid",
+                f"{row.where}: an earlier vote on question {question}, {a} and {b} has other conversations; "
+                "download the files again",
+            )
     made = [_item(key, shown[key], votes[key]) for key in sorted(votes)]
     left_out = {"votes_of_authors_left_out": authors, "votes_of_models_left_out": models}
     return made, {name: count for name, count in left_out.items() if count}
+
+
+def _whole(row: Record, name: str) -> int:
+    value = row.number(name)
+    if value != int(value):
+        raise SteError("data_invalid", f"{row.where}: the {name} is {value}, expected a whole number")
+    return int(value)
 
 
 def _item(key: tuple[int, str, str, int], shown: tuple[str, str, str], votes: Counter[str]) -> Comparison:

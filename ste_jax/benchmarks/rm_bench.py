@@ -53,6 +53,10 @@ def items(rows: Sequence[Record]) -> tuple[list[Comparison], dict[str, Any]]:
         # By content, since ids may be missing or repeated in another file.
         content = json.dumps([row.text("prompt"), chosen, rejected])
         domain = row.text("domain") if "domain" in row.fields else subset_of(row.file) or row.text("domain")
+        if (named := subset_of(row.file)) and named != domain:
+            raise SteError(
+                "data_invalid", f"{row.where}: the domain is {domain!r}, the file that of {named}; rename it"
+            )
         if domain not in SUBSETS:
             raise SteError(
                 "data_invalid", f"{row.where}: the domain is {domain!r}, expected {', '.join(SUBSETS)}"

@@ -197,6 +197,7 @@ def score_rubric(question: str, rubric: str) -> str | None:
 
 _METHODS = {
     "baseline": "against a baseline",
+    "anchors": "against anchors",
     "pointwise": "by grading the response",
     "scale": "on a scale",
 }

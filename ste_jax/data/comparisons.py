@@ -14,6 +14,7 @@ from ste_jax.data.contradictions import refuse_contradictions
 from ste_jax.data.end_tokens import without_end_tokens
 from ste_jax.data.fields import (
     extra_columns,
+    is_absent,
     optional_group,
     optional_name,
     optional_text,
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 _COMPARISON = frozenset(("id", "instruction", "response_a", "response_b", *OPTIONAL_COLUMNS, *JOINED_COLUMNS))
 _RANKING = frozenset(("id", "instruction", "responses", "reference", *JOINED_COLUMNS))
-_SCORING = frozenset(("id", "instruction", "response", "baseline", "reference", *JOINED_COLUMNS))
+_SCORING = frozenset(("id", "instruction", "response", "baseline", "anchors", "reference", *JOINED_COLUMNS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class Scoring:
       instruction: the text that the response answers.
       response: the response to score.
       baseline: the opponent that it is compared with, if there is one.
+      anchors: the opponents that it is compared with, if there are several.
       reference: a correct answer shown to the judge, if there is one.
       extra: the other columns of the row, as JSON values.
     """
@@ -77,8 +79,14 @@ class Scoring:
     instruction: str
     response: str
     baseline: str | None = None
+    anchors: tuple[str, ...] = ()
     reference: str | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def opponents(self) -> tuple[str, ...]:
+        """The responses that it is compared with."""
+        return self.anchors if self.baseline is None else (self.baseline,)
 
 
 def comparison_from_row(
@@ -148,17 +156,21 @@ def ranking_from_row(
 def scoring_from_row(
     row: Fields, where: str, *, default_id: str = "", reference_column: str | None = None
 ) -> Scoring:
-    """Returns the scoring that a row describes: `instruction`, `response`, optionally `id`, `baseline`,
-    `reference`.
+    """Returns the scoring that a row describes: `instruction`, `response`, optionally `id`, `reference`, and
+    `baseline` (a text) or `anchors` (a list of texts).
 
     An empty `baseline` is an empty response. See `comparison_from_row`.
     """
     _require_mapping(row, where)
+    anchors = () if is_absent(row.get("anchors")) else tuple(text_list(row, "anchors", where))
+    if anchors and not is_absent(row.get("baseline")):
+        raise SteError("data_invalid", f"{where}: both baseline and anchors; leave one of them out")
     return Scoring(
         id=optional_name(row, "id", where) or default_id,
         instruction=instruction_text(row, "instruction", where),
         response=required_text(row, "response", where),
         baseline=optional_text(row, "baseline", where),
+        anchors=anchors,
         reference=_reference(row, where, reference_column),
         extra=extra_columns(row, _known(_SCORING, reference_column), where),
     )

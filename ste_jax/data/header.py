@@ -9,6 +9,13 @@ from ste_jax.errors import SteError
 
 # What pandas, polars and readr add to the name of a column that occurs again.
 _COPY = re.compile(r"(\.+|_duplicated_)\d+$")
+# Columns of responses, and the command that reads them.
+_COMMANDS = {
+    ("responses",): "ste judge rank",
+    ("response_a", "response_b"): "ste judge compare",
+    ("chosen", "rejected"): "ste judge compare",
+    ("response",): "ste judge score",
+}
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
 
 
@@ -43,6 +50,7 @@ def check_header(
     hints += [f"{one!r} and {other!r} are almost the same: rename or remove one" for one, other in alike]
     hints += [f"rename {found!r} to {name!r}" for found, name in (meant or {}).items() if found not in near]
     hints += _separators(table.columns)
+    hints += [f"the file is one of `{command}`" for command in _other_commands(table.columns, missing)]
     if missing and not hints:
         hints = _typos([column for column in table.columns if column not in known], missing)
     wrong = {*near, *(other for _, other in alike), *(meant or {})}
@@ -105,6 +113,12 @@ def _separators(columns: Sequence[str]) -> list[str]:
     return (
         [f"the columns are separated by {_SEPARATORS[found[0]]}: save the file with commas"] if found else []
     )
+
+
+def _other_commands(columns: Sequence[str], missing: Sequence[str]) -> list[str]:
+    """Returns the command that reads the responses of a table, if it is another one."""
+    found = [command for names, command in _COMMANDS.items() if {*names} <= {*columns}]
+    return found if any(name.startswith("response") for name in missing) else []
 
 
 def _typos(columns: Sequence[str], missing: Sequence[str]) -> list[str]:

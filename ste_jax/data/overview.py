@@ -160,7 +160,7 @@ def _texts_kept(table: Table, columns: Sequence[str], read: Collection[str]) -> 
 
 def _scorings(table: Table) -> Overview:
     scorings, cut = scorings_in(table)
-    known = {*PROMPT_COLUMNS, "response", "baseline", *_OPTIONAL}
+    known = {*PROMPT_COLUMNS, "response", "baseline", "anchors", *_OPTIONAL}
     return Overview(
         kind="responses to score (or instructions, of which the responses are not read)",
         used=[name for name in table.columns if name in known],
@@ -169,9 +169,8 @@ def _scorings(table: Table) -> Overview:
         counts={
             "rows": len(scorings),
             "with a baseline": sum(row.baseline is not None for row in scorings),
-            **_responses_counted(
-                cut, [text for row in scorings for text in (row.response, row.baseline) if text is not None]
-            ),
+            "with anchors": sum(bool(row.anchors) for row in scorings),
+            **_responses_counted(cut, [text for row in scorings for text in (row.response, *row.opponents)]),
             **_texts_kept(
                 table,
                 (*PROMPT_COLUMNS, "response", "baseline"),
@@ -181,6 +180,7 @@ def _scorings(table: Table) -> Overview:
         first=[
             {"id": row.id, "instruction": row.instruction, "response": row.response}
             | ({} if row.baseline is None else {"baseline": row.baseline})
+            | ({"anchors": repr(list(row.anchors))} if row.anchors else {})
             for row in scorings[:_SHOWN]
         ],
     )

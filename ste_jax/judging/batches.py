@@ -70,44 +70,30 @@ def rank_rows(
     ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Opponents:
-    """A response that is scored by comparing it with others.
-
-    Attributes:
-      row: the response to score; its baseline is not read.
-      method: "baseline" or "anchors".
-      responses: the others.
-    """
-
-    row: Scoring
-    method: str
-    responses: tuple[str, ...]
-
-
 def score_against(
-    judge: Comparer, items: Sequence[Opponents], *, trained: bool, **options: Any
+    judge: Comparer, rows: Sequence[Scoring], *, trained: bool, **options: Any
 ) -> list[ScoreResult]:
     """Returns the mean probability of each response to beat its opponents.
 
     Args:
       judge: the judge.
-      items: responses with their opponents.
+      rows: responses with a baseline or anchors.
       trained: True if the judge was trained on pairs with this prompt. No judge is trained with references.
       **options: arguments of `Judge.compare_many`.
     """
     pairs = [
-        _pair(f"{n}/{k}", item.row, item.row.response, opponent)
-        for n, item in enumerate(items)
-        for k, opponent in enumerate(item.responses)
+        _pair(f"{n}/{k}", row, row.response, opponent)
+        for n, row in enumerate(rows)
+        for k, opponent in enumerate(row.opponents)
     ]
     results = iter(judge.compare_many(pairs, **options) if pairs else [])
     scores = []
-    for item in items:
-        own = [next(results) for _ in item.responses]
+    for row in rows:
+        own = [next(results) for _ in row.opponents]
         usage = sum_usage(result.usage for result in own)
-        known = trained and item.row.reference is None
-        scores.append(mean_win_probability(own, method=item.method, trained=known, usage=usage))
+        known = trained and row.reference is None
+        method = "anchors" if row.anchors else "baseline"
+        scores.append(mean_win_probability(own, method=method, trained=known, usage=usage))
     return scores
 
 
@@ -119,24 +105,19 @@ def score_rows(
     trained: bool,
     **options: Any,
 ) -> list[ScoreResult]:
-    """Returns the score of each row: against its baseline if it has one.
+    """Returns the score of each row: against its opponents if it has any.
 
     Args:
       judge: the judge.
       rows: responses to score.
-      alone: returns the scores of rows without a baseline; None if there are none.
+      alone: returns the scores of rows without opponents; None if there are none.
       trained: see `score_against`.
       **options: arguments of `Judge.compare_many`.
     """
-    against = {
-        n: Opponents(row, "baseline", (row.baseline,))
-        for n, row in enumerate(rows)
-        if row.baseline is not None
-    }
-    others = [n for n in range(len(rows)) if n not in against]
-    scores = dict(
-        zip(against, score_against(judge, list(against.values()), trained=trained, **options), strict=True)
-    )
+    against = [n for n, row in enumerate(rows) if row.opponents]
+    others = [n for n, row in enumerate(rows) if not row.opponents]
+    compared = score_against(judge, [rows[n] for n in against], trained=trained, **options)
+    scores = dict(zip(against, compared, strict=True))
     if alone is not None:
         scores |= zip(others, alone([rows[n] for n in others]), strict=True)
     return [scores[n] for n in range(len(rows))]

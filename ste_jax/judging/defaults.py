@@ -4,7 +4,7 @@ import dataclasses
 from typing import TypeVar
 
 from ste_jax.checkpoint.source import CARD, ModelSource
-from ste_jax.checks import check_whole
+from ste_jax.checks import check_bool, check_whole
 from ste_jax.errors import SteError
 from ste_jax.judging.calibration import Calibration, calibration_of, read_calibration
 from ste_jax.judging.prompts import JudgePrompt, load_prompt
@@ -41,6 +41,8 @@ def judge_settings(
                 f"{longest} tokens",
             )
     check_whole("seed", seed)
+    if force_verdict is not None:
+        check_bool("force_verdict", force_verdict)
     card, small = source.card, source.is_small
     budget = _given(max_new_tokens, card and card.max_new_tokens, SHORT_BUDGET if small else _LONG_BUDGET)
     forced = _given(force_verdict, card and card.force_verdict, small)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,12 @@ from ste_jax.text.sanitize import SANITIZER, sanitize_and_count
 _PAIR = ("instruction", "response_a", "response_b")
 _SINGLE = ("instruction", "response")
 _FIELDS = ("user", "system", "rubric", "reference_section")
+# Placeholders of other judges, which would be shown as they are.
+_OTHERS = (
+    *("question", "prompt", "input", "output", "answer", "answer_a", "answer_b", "criteria", "context"),
+    *("response_1", "response_2", "output_1", "output_2", "ref_answer", "reference_answer", "model_output"),
+)
+_FOREIGN = re.compile(r"\{\{?\s*(?:" + "|".join(_OTHERS) + r")\s*\}")
 _PLACEHOLDER = re.compile(r"\{(" + "|".join((*_PAIR, "response", "rubric", "reference")) + r")\}")
 
 
@@ -53,6 +60,14 @@ class JudgePrompt:
         for field in ("name", "system", "user", "rubric", "reference_section"):
             if not isinstance(value := getattr(self, field), str):
                 raise _invalid(self.name, f"{field} must be text, not {type(value).__name__}")
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise _invalid(self.name, f"{field} is no valid Unicode: half of a surrogate pair")
+        if foreign := _FOREIGN.search(self.user):
+            raise _invalid(
+                self.name,
+                f"{foreign[0]} is no placeholder; the placeholders are {{instruction}}, {{response_a}}, "
+                "{response_b}, {response}, {rubric} and {reference}",
+            )
         if self.sanitizer not in (1, SANITIZER):
             raise SteError(
                 "schema_newer",
@@ -254,8 +269,9 @@ def _read_template(spec: str) -> dict[str, Any]:
             "prompt_invalid", f"prompt {spec}: expected {', '.join(BUILT_IN)}, or a .toml or .json file"
         )
     try:
-        text = path.read_text("utf-8")
-        fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        text = path.read_text("utf-8-sig")
+        is_toml = path.suffix == ".toml"
+        fields = tomllib.loads(text) if is_toml else json.loads(text, object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
         raise SteError(
             "prompt_invalid", f"prompt file {spec}: cannot be read as {path.suffix[1:].upper()}: {error}"
@@ -265,6 +281,13 @@ def _read_template(spec: str) -> dict[str, Any]:
             "prompt_invalid", f"prompt file {spec}: expected an object with the fields {', '.join(_FIELDS)}"
         )
     return fields
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object of JSON; a name that occurs twice is refused, for one value would be lost."""
+    if repeated := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"the field {repeated[0]!r} occurs twice")
+    return dict(pairs)
 
 
 _TEXTS_IN_TAGS = """\

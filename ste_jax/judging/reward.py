@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ste_jax.checks import check_number
+from ste_jax.checks import check_number, check_text
 from ste_jax.data.messages import flatten_messages
 from ste_jax.errors import SteError
 from ste_jax.judging.batches import Comparer
@@ -46,6 +46,9 @@ class RewardFunction:
     ):
         self.judge, self.baseline, self.reference = judge, baseline, reference
         check_number("reward: on_abstain", on_abstain)
+        for name, column in (("baseline", baseline), ("reference", reference)):
+            if column is not None:
+                check_text(f"reward: {name}", column)
         self.on_abstain, self.options = float(on_abstain), options
         # Trainers log under this name.
         self.__name__ = f"judge_against_{baseline}" if baseline else "judge_within_group"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
+from ste_jax.errors import SteError
 from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.certain import CERTAIN, OF_TWO_ANSWERS
 from ste_jax.pairs.construction import check_pair
@@ -37,7 +38,11 @@ from ste_jax.text.chat import Message
 
 
 def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
-    """Returns the pairs of the run, made now or by an earlier start."""
+    """Returns the pairs of the run, made now or by an earlier start.
+
+    Raises:
+      SteError: "no_pairs" with the reasons, or an error of the files that the configuration names.
+    """
     folder, settings = context.workdir / "pairs", context.config.pairs
     fingerprint = made_from(context)
     records = RecordSet(folder, Comparison, fingerprint)
@@ -69,6 +74,12 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     for reason, number in unanswered.items():
         if number:
             rejected[reason] += number * sum(mode in KINDS for mode in settings.modes)
+    if not pairs:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
+        raise SteError(
+            "no_pairs",
+            f"pairs: none was made of {len(instructions)} instructions: {reasons}; see docs/PAIRS.md",
+        )
     # Assigned, not added: a run that was killed here gets here again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)

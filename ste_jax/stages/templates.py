@@ -1,8 +1,9 @@
-"""Checks that the seed model's chat template renders the prompts of a run, before anything is generated."""
+"""Checks that the seed model can read the prompts of a run, before anything is generated."""
 
 from collections.abc import Iterator, Sequence
 
 from ste_jax.config import RunConfig
+from ste_jax.errors import SteError
 from ste_jax.instructions.labels import label_prompt
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.pairs.construction import degraded_answer_prompt, modify_and_answer_prompt, modify_prompt
@@ -13,21 +14,27 @@ _QUESTION, _ANSWER = "Name a river.", "The Loire."
 
 
 def check_template(context: Context) -> None:
-    """Renders one prompt of each kind with the chat template of the seed model.
+    """Renders one prompt of each kind, with a short instruction, with the chat template of the seed model.
 
     Raises:
-      SteError: "chat_invalid", naming the template and the remedy.
+      SteError: "chat_invalid", naming the template and the remedy, or "prompts_too_long" if one does not fit
+        the model with what is to be generated.
     """
-    tokenizer = context.seed_model.tokenizer
-    for messages in _conversations(context.config):
-        encode_chat(tokenizer, messages)
+    model, decode = context.seed_model, context.config.decode
+    limits = decode.limits(model.architecture.context_length)
+    for name, messages, new_tokens in _conversations(context.config):
+        if refusal := limits.refusal(len(encode_chat(model.tokenizer, messages)), new_tokens):
+            raise SteError("prompts_too_long", f"{name}: no prompt of a run fits the model: {refusal}")
+    tokenizer = model.tokenizer
     JudgingProtocol(context.judging, tokenizer).check_template()
 
 
-def _conversations(config: RunConfig) -> Iterator[Sequence[Message]]:
-    yield [Message("user", _QUESTION)]
+def _conversations(config: RunConfig) -> Iterator[tuple[str, Sequence[Message], int]]:
+    """Yields the setting that needs a prompt, the prompt, and the largest number of new tokens."""
+    tokens = config.pairs.max_response_tokens
+    yield "pairs.max_response_tokens", [Message("user", _QUESTION)], tokens
     if categories := config.select.categories:
-        yield to_messages(label_prompt(_QUESTION, categories))
+        yield "select.categories", to_messages(label_prompt(_QUESTION, categories)), 1
     prompts = {
         "modified": modify_prompt(_QUESTION),
         "modified_one_call": modify_and_answer_prompt(_QUESTION, _ANSWER),
@@ -35,4 +42,4 @@ def _conversations(config: RunConfig) -> Iterator[Sequence[Message]]:
     }
     for mode in config.pairs.modes:
         if mode in prompts:
-            yield to_messages(prompts[mode])
+            yield f"pairs.mode {mode}", to_messages(prompts[mode]), tokens

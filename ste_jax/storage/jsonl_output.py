@@ -208,7 +208,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
         file is there, or "schema_newer".
     """
     file = epath.Path(path)
-    check_folder(Path(file).parent, "the folder of the output")
+    check_folder(Path(file).parent, "folder")
     if file.is_dir():
         raise SteError("path_is_folder", f"{file} is a folder; give the name of a file in it")
     if _exists(file):
