@@ -206,7 +206,7 @@ EXPECTED = {
     "target_is_a_file": "cut.gguf is a file, not a folder",
     "url": "https://x.y/p.jsonl: a URL",
     "shipped_name": "quikstart: no such file; shipped: company_data",
-    "old_value": "the value 'hotter' of --config.pairs.mode is now 'high_temperature'",
+    "old_value": "the value 'hotter' of pairs.mode is now 'high_temperature'",
     "no_mapping": "--config.pairs.mode: expected a mapping",
     "weights_file": "give the folder",
     "json_template": "template.json: JSON without a text",

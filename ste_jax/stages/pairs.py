@@ -43,6 +43,17 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     Raises:
       SteError: "no_pairs" with the reasons, or an error of the files that the configuration names.
     """
+    pairs = _made(context, instructions)
+    if not pairs:
+        rejected = require_success(context.workdir / "pairs").summary["rejected"]
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
+        raise SteError(
+            "no_pairs", f"pairs: none was made of {len(instructions)} instructions: {reasons} (docs/PAIRS.md)"
+        )
+    return pairs
+
+
+def _made(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     folder, settings = context.workdir / "pairs", context.config.pairs
     fingerprint = made_from(context)
     records = RecordSet(folder, Comparison, fingerprint)
@@ -74,12 +85,6 @@ def run(context: Context, instructions: list[Instruction]) -> list[Comparison]:
     for reason, number in unanswered.items():
         if number:
             rejected[reason] += number * sum(mode in KINDS for mode in settings.modes)
-    if not pairs:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()))
-        raise SteError(
-            "no_pairs",
-            f"pairs: none was made of {len(instructions)} instructions: {reasons}; see docs/PAIRS.md",
-        )
     # Assigned, not added: a run that was killed here gets here again.
     records.work.done = 0
     records.work.prompt_tokens = sum(one["prompt_tokens"] for one in work)

@@ -42,7 +42,7 @@ def record(name: str, number: int, **fields: Any) -> dict[str, Any]:
             **{"pair_id": str(number), "question": prompt, "source": "livebench-math", "label": "A>B"},
             **{"response_A": "a", "response_B": "b", "response_model": "gpt-4o-2024-05-13"},
         },
-        "rm_bench": {"prompt": prompt, "chosen": words, "rejected": ["d", "e", "f"], "domain": "math"},
+        "rm_bench": {"prompt": prompt, "chosen": words, "rejected": ["d", "e", "f"], "domain": "chat"},
     }[name] | fields
 
 
@@ -146,6 +146,33 @@ def test_contradicting_records_are_refused(tmp_path, name, other):
     lines(tmp_path / "x.jsonl", record(name, 1), record(name, 1, **other))
     with raises("data_invalid", "x.jsonl, record 2", "x.jsonl, record 1"):
         load(name, str(tmp_path))
+
+
+def test_votes_on_other_conversations_are_refused(tmp_path):
+    said = record("mt_bench", 1)["conversation_a"]
+    other = record("mt_bench", 1, conversation_a=[said[0], said[1] | {"content": "c"}])
+    lines(tmp_path / "human.jsonl", record("mt_bench", 1), other)
+    with raises("data_invalid", "human.jsonl, record 2", "question 81"):
+        load("mt_bench", str(tmp_path))
+
+
+@pytest.mark.parametrize("change", [{"turn": 2}, {"turn": 1.5}, {"question_id": 81.5}])
+def test_turns_and_questions_that_are_not_there_are_refused(tmp_path, change):
+    lines(tmp_path / "human.jsonl", record("mt_bench", 1, **change))
+    with raises("data_invalid", "human.jsonl, record 1", "turn" if "turn" in change else "question_id"):
+        load("mt_bench", str(tmp_path))
+
+
+def test_a_domain_in_the_file_of_another_is_refused(tmp_path):
+    lines(tmp_path / "code_filtered.json", record("rm_bench", 1))
+    with raises("data_invalid", "code_filtered.json, record 1", "chat"):
+        load("rm_bench", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["nope", "source", "splits", "", None])
+def test_unknown_benchmarks_are_refused(name):
+    with raises("argument_invalid", "rewardbench"):
+        load(name)
 
 
 def test_the_numbers_of_pairs_are_compared_where_they_are_certain():

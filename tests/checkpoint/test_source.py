@@ -298,6 +298,17 @@ def test_exchanged_weights_are_refused(own: Path, tokenizer: Tokenizer) -> None:
         source.load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")
 
 
+def test_weights_that_are_not_finite_are_refused(hf_folder: Make, tokenizer_folder: Make) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = hf_folder(vocab_size=272)
+    shutil.copytree(tokenizer_folder(), folder, dirs_exist_ok=True)
+    file = folder / "model.safetensors"
+    save_file({name: np.full_like(value, np.nan) for name, value in load_file(file).items()}, file)
+    with raises("model_damaged", str(folder), "not finite"):
+        open_model(folder).load(TRAIN, make_mesh((1, 1, 1)), param_dtype="float32", dtype="float32")
+
+
 def test_missing_and_half_written_weights_are_refused(own: Path) -> None:
     (own / "parameters" / "embed" / "commit_success.txt").unlink()
     with raises("model_damaged", str(own / "parameters")):

@@ -62,6 +62,40 @@ def test_rank_and_score_write_what_python_returns(ste: Any, model: Path, tmp_pat
     )
 
 
+@pytest.mark.parametrize("prompt", ["verdict", "pointwise"])
+def test_scores_alone_and_against_anchors_are_those_of_python(
+    ste: Any, model: Path, tmp_path: Path, prompt: str
+):
+    judge = load_judge(model, prompt=prompt, max_new_tokens=0)
+    rows = [
+        {"instruction": X, "response": ANSWERS[0]},
+        {"instruction": X, "response": ANSWERS[0], "anchors": ANSWERS[1:]},
+    ]
+    data, out = _write(tmp_path / "score.jsonl", rows), tmp_path / "scores.jsonl"
+    flags = (data, f"--out={out}", f"--prompt={prompt}", "--max_new_tokens=0")
+    text = _run(ste, "judge", "score", f"--model={model}", *flags)
+    alone, anchors = (judge.score(**row) for row in rows)
+    assert alone.method == ("pointwise" if prompt == "pointwise" else "scale")
+    assert ("1 by grading the response" if prompt == "pointwise" else "1 on a scale") in text
+    assert "1 against anchors" in text
+    for record, result in zip(iter_output(out), (alone, anchors), strict=True):
+        assert record["method"] == result.method
+        assert record["value"] == pytest.approx(result.value, abs=1e-4)
+
+
+def test_a_pointwise_judge_is_shown_by_response_and_does_not_flip(ste: Any, model: Path, tmp_path: Path):
+    data = _write(
+        tmp_path / "p.jsonl", [{"instruction": X, "response_a": ANSWERS[0], "response_b": ANSWERS[1]}]
+    )
+    flags = (f"--model={model}", data, "--prompt=pointwise", "--max_new_tokens=0")
+    text = _run(ste, "judge", "show", *flags)
+    assert "===== response A: " in text
+    assert "P(good)" in text
+    # The prompt is exact: with the control tokens of the chat template.
+    assert text.count("<|im_start|>assistant") == 2
+    assert "flipped" not in _run(ste, "judge", "compare", *flags, f"--out={tmp_path / 'out.jsonl'}")
+
+
 def test_a_broken_row_is_named_before_the_model_is_loaded(ste: Any, tmp_path: Path):
     data = _write(tmp_path / "rank.jsonl", [{"instruction": X, "responses": ANSWERS}, {"instruction": X}])
     process = ste.start("judge", "rank", "--model=nowhere", data, f"--out={tmp_path / 'out.jsonl'}")

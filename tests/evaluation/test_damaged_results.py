@@ -80,12 +80,20 @@ def test_settings_of_another_type_are_named(changed, path, values):
         (("judgments", 0, "pair_id"), ("another",)),
         (("judgments", 0, "log_odds"), ("1", float("nan"), 10**400)),
         (("judgments", 1, "order"), ("as_given",)),
+        (("judgments", 1), (...,)),
+        (("judgments",), ([],)),
+        (("judgments", 0, "sample"), (-1, 5)),
     ],
 )
 def test_lines_of_another_type_are_named(changed, path, values):
     for value in values:
         with raises("result_invalid", "r.jsonl, line 3"):
             read_result(changed(2, path, value))
+
+
+def test_fewer_samples_than_the_settings_say_are_named(changed):
+    with raises("result_invalid", "r.jsonl, line 2"):
+        read_result(changed(0, ("settings", "samples"), 2))
 
 
 @pytest.mark.parametrize("value", [None, "retest", {}, {"kind": "retest"}, {"kind": [], "pair": "i0000"}])

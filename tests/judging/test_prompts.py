@@ -151,6 +151,9 @@ def test_load_toml_and_json(tmp_path):
             {"user": USER + "\n{reference}\n== x ==", "reference_section": "== r ==\n{reference}"},
             "{reference}",
         ),
+        ({"user": USER + "\nBy {criteria}."}, "{criteria}"),
+        ({"user": "{{ question }}\n" + USER}, "question"),
+        ({"user": USER, "system": "\ud83d"}, "system"),
         ([USER], "object"),
     ],
 )
@@ -159,6 +162,20 @@ def test_a_malformed_template_is_refused_with_file_and_field(tmp_path, fields, p
     path.write_text(json.dumps(fields))
     with raises("prompt_invalid", str(path), place):
         load_prompt(str(path))
+
+
+def test_a_field_that_occurs_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.json"
+    path.write_text(f'{{"user": {json.dumps(USER)}, "user": "other"}}')
+    with raises("prompt_invalid", "twice.json", "user"):
+        load_prompt(str(path))
+
+
+@pytest.mark.parametrize("name", ["p.json", "p.toml"])
+def test_a_byte_order_mark_is_not_part_of_a_template(tmp_path, name):
+    text = json.dumps({"user": USER}) if name == "p.json" else f"user = {json.dumps(USER)}\n"
+    (tmp_path / name).write_text(text, "utf-8-sig")
+    assert load_prompt(str(tmp_path / name)).user == USER
 
 
 def test_unreadable_template(tmp_path):

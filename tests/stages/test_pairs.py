@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import json
 from collections import Counter
@@ -96,6 +97,13 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
     assert pairs.run(context, []) == made  # finished: read, not made
 
 
+def test_a_run_without_pairs_names_the_reasons(make_context: MakeContext) -> None:
+    context = make_context(pairs=SMALL)
+    same = {i: GOOD for i in ANSWERS}
+    with raises("no_pairs", "responses_equal 12"):
+        pairs.run(context, prepared(context, {"answers": same, "degraded": same}))
+
+
 def test_the_position_of_the_better_response_is_drawn(make_context: MakeContext) -> None:
     labels = {"".join(p.label for p in degraded_run(make_context(seed=1, pairs=SMALL)))}
     assert labels != {"AAAAAA"}
@@ -146,7 +154,9 @@ def test_a_high_temperature_answer_is_drawn_with_its_own_sampling(
     context = make_context(
         pairs={**SMALL, "mode": "high_temperature", "sampling": greedy, "high_temperature": high}
     )
-    pairs.run(context, prepared(context, {}))
+    instructions = prepared(context, {})
+    with raises("no_pairs", f"responses_equal {equal}") if equal else contextlib.nullcontext():
+        pairs.run(context, instructions)
     assert require_success(context.workdir / "pairs").summary["rejected"].get("responses_equal", 0) == equal
 
 
