@@ -301,7 +301,8 @@ class RunConfig:
       chat_template: File of a chat template that replaces that of the seed model. "": the model's own.
       chat_date: Date, as YYYY-MM-DD, that a chat template prints as today's. "": that of the seed model's
         training if it is of another run, else 2024-07-26.
-      instructions: Source of instructions: a file, or a name that `data.sources.read_instructions` knows.
+      instructions: Source of instructions: a file or folder, "starter" (shipped with the package), or
+        "tfds:NAME[:SPLIT]".
       labelled_pairs: File of pairs with labels. One half replaces the validation pairs; on the other half
         every model is evaluated in addition to the test pairs. Instructions with the text of one of their
         prompts are left out. "": none.
@@ -400,7 +401,7 @@ class RunConfig:
 
     @property
     def chat(self) -> ChatSettings:
-        """What replaces the chat template of the seed model, or a part of it."""
+        """Replacements for the chat template of the seed model, or for a part of it."""
         return ChatSettings(self.chat_template, self.chat_date)
 
     @property

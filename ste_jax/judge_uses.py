@@ -31,7 +31,7 @@ SCALE = (1, 5)
 Instruction = str | Sequence[Mapping[str, Any]]
 Rows = Iterable[Mapping[str, Any]]
 R = TypeVar("R", RankResult, ScoreResult)
-Row = TypeVar("Row", Ranking, Scoring)
+Item = TypeVar("Item", Ranking, Scoring)
 
 
 class JudgeUses:
@@ -293,7 +293,7 @@ class JudgeUses:
         return RewardFunction(self, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
 
 
-def _checked(rows: Iterable[Any], kind: type[Row], build: Callable[..., Row], name: str) -> list[Row]:
+def _checked(rows: Iterable[Any], kind: type[Item], build: Callable[..., Item], name: str) -> list[Item]:
     """Returns the records of rows, which may be records already."""
     items, seen = list(rows), {}
     if all(isinstance(item, kind) for item in items):

@@ -1,4 +1,4 @@
-"""Which files of a folder are of which split."""
+"""Splits of the files in a folder."""
 
 from collections.abc import Sequence
 

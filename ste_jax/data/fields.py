@@ -27,7 +27,7 @@ def required_text(fields: Fields, name: str, where: str) -> str:
     """Returns a text column, which may be empty. Raises SteError "data_invalid" if it holds anything else."""
     value = fields.get(name)
     if value is None:
-        raise SteError("data_invalid", f"{where}: the column {name} is missing")
+        raise SteError("data_invalid", f"{where}: the column {name} is missing or null")
     return _text(value, name, where)
 
 
@@ -96,7 +96,7 @@ def optional_name(fields: Fields, name: str, where: str) -> str | None:
     if is_absent(value):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SteError("data_invalid", f"{where}: the column {name} is a {type(value).__name__}, not text")
+        raise SteError("data_invalid", f"{where}: the column {name} holds {type(value).__name__}, not text")
     return valid_unicode(str(value), name, where).strip() or None
 
 

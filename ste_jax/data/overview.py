@@ -1,4 +1,4 @@
-"""What the readers make of a file: its kind, its columns and its first records, for `ste data`."""
+"""Overview of a file for `ste data`: its kind, columns, counts and first records, as the readers see it."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -23,7 +23,7 @@ _OPTIONAL = ("id", "prompt_id", "reference", "subset", "category", *JOINED_COLUM
 
 
 class Overview(NamedTuple):
-    """What is read from a file.
+    """Contents of a file, as they are read.
 
     Attributes:
       kind: what the rows are, and the columns of their parts.

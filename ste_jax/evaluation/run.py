@@ -103,7 +103,7 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What an evaluation judges.
+    """Comparisons and probes of an evaluation.
 
     Attributes:
       benchmark: the benchmark.

@@ -1,4 +1,4 @@
-"""What a judge decides by: the numbers that show it, and the panel of sentences about them."""
+"""Numbers that show what a judge decides by, and the panel of sentences about them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

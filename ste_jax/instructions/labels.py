@@ -8,6 +8,8 @@ import dataclasses
 import re
 from typing import TypeVar
 
+from ste_jax.text.chat import Message
+
 CATEGORIES = (
     "Coding",
     "Mathematical reasoning",
@@ -36,9 +38,6 @@ _COMPLEXITY = re.compile(r"\D*(?<![-.\u2212])(\d{1,2})(?:\s*(?:\(\s*)?(?:/|(?:ou
 _Value = TypeVar("_Value", str, int)
 
 
-Messages = list[dict[str, str]]
-
-
 @dataclasses.dataclass(frozen=True)
 class Label:
     """Labels of an instruction as given by a model; None where its answer cannot be parsed."""
@@ -55,7 +54,7 @@ _WORKED = (
 )
 
 
-def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> Messages:
+def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> list[Message]:
     """Returns the messages that ask for the category, complexity and answer length of `text`.
 
     Worked examples come first, if their categories are among `categories`. Without them small models answer
@@ -65,15 +64,12 @@ def label_prompt(text: str, categories: tuple[str, ...] = CATEGORIES) -> Message
         f"You sort requests; you never answer them. Category: one of {'; '.join(categories)}. "
         f"Complexity: 1 (easy) to 10 (hard). Length of a good answer: one of {'; '.join(LENGTH_BANDS)}."
     )
-    messages = [{"role": "system", "content": rules}]
+    messages = [Message("system", rules)]
     for request, label in _WORKED:
         if label.category in categories:
             answer = f"Category: {label.category}\nComplexity: {label.complexity}\nLength: {label.length}"
-            messages += [
-                {"role": "user", "content": _ASK + request},
-                {"role": "assistant", "content": answer},
-            ]
-    return [*messages, {"role": "user", "content": _ASK + text}]
+            messages += [Message("user", _ASK + request), Message("assistant", answer)]
+    return [*messages, Message("user", _ASK + text)]
 
 
 def parse_label(completion: str, categories: tuple[str, ...] = CATEGORIES) -> Label:

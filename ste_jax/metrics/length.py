@@ -1,4 +1,4 @@
-"""What the lengths of responses explain of a judge's decisions.
+"""The part of a judge's decisions that the lengths of the responses explain.
 
 A judge that prefers the longer response is right wherever the better response is the longer one. Its
 length-balanced accuracy, in which pairs with a longer and with a shorter better response weigh the same, is

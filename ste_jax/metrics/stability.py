@@ -1,4 +1,4 @@
-"""How stable decisions are: when the responses are exchanged, and from one judge or iteration to another."""
+"""Stability of decisions: under exchanged responses, and from one judge or iteration to another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

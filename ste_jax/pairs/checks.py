@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from ste_jax.pairs.reading import Span, has_code
 
-# From a text, and the values of a requirement, to whether it is met.
-Check = Callable[..., bool | None]
+# (text, values of a requirement) -> True if the text meets it, None if that is unclear.
+TextCheck = Callable[..., bool | None]
 
 
-def has(certain: str, possible: str) -> Check:
+def has(certain: str, possible: str) -> TextCheck:
     """Returns the check for what the pattern `certain` matches; where only `possible` matches, it is unclear.
 
     In code, signs have other uses, and their presence is unclear.
@@ -24,7 +24,7 @@ def has(certain: str, possible: str) -> Check:
     return check
 
 
-def opposite(check: Check) -> Check:
+def opposite(check: TextCheck) -> TextCheck:
     """Returns the check for the opposite, which is as unclear."""
 
     def negated(text: str, *values: str | int) -> bool | None:

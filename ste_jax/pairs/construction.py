@@ -12,9 +12,8 @@ import re
 
 from ste_jax.config_field import INHERITED, config_field
 from ste_jax.errors import SteError
+from ste_jax.text.chat import Message
 from ste_jax.text.sanitize import sanitize
-
-Messages = list[dict[str, str]]
 
 _CHANGE = "You change instructions. You never answer them."
 _CHANGE_AND_ANSWER = "You change an instruction, then answer the changed one, in the tags you are shown."
@@ -57,31 +56,27 @@ with wrong facts, a faulty step, or a part of the task left out. It should look 
 about as long, and say nothing of its faults. Write the response only."""
 
 
-def modify_prompt(instruction: str) -> Messages:
+def modify_prompt(instruction: str) -> list[Message]:
     """Returns the messages that ask for a new instruction x' on a related subject with another task."""
-    messages = [_turn("system", _CHANGE)]
+    messages = [Message("system", _CHANGE)]
     for before, after in _EXAMPLES:
-        messages += [_turn("user", _tagged("instruction", before) + _ASK_NEW), _turn("assistant", after)]
-    return [*messages, _turn("user", _tagged("instruction", instruction) + _ASK_NEW)]
+        messages += [Message("user", _tagged("instruction", before) + _ASK_NEW), Message("assistant", after)]
+    return [*messages, Message("user", _tagged("instruction", instruction) + _ASK_NEW)]
 
 
-def modify_and_answer_prompt(instruction: str, response: str) -> Messages:
+def modify_and_answer_prompt(instruction: str, response: str) -> list[Message]:
     """Returns the messages that ask, in one call, for x' and a good answer to it."""
     return [
-        _turn("system", _CHANGE_AND_ANSWER),
-        _turn("user", _both_tagged("Why do cats purr?", "They make their larynx vibrate.") + _ASK_BOTH),
-        _turn("assistant", _BOTH_EXAMPLE),
-        _turn("user", _both_tagged(instruction, response) + _ASK_BOTH),
+        Message("system", _CHANGE_AND_ANSWER),
+        Message("user", _both_tagged("Why do cats purr?", "They make their larynx vibrate.") + _ASK_BOTH),
+        Message("assistant", _BOTH_EXAMPLE),
+        Message("user", _both_tagged(instruction, response) + _ASK_BOTH),
     ]
 
 
-def degraded_answer_prompt(instruction: str, response: str) -> Messages:
+def degraded_answer_prompt(instruction: str, response: str) -> list[Message]:
     """Returns the messages that ask for a worse answer to `instruction` than `response`."""
-    return [_turn("user", _both_tagged(instruction, response) + _ASK_DEGRADED)]
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+    return [Message("user", _both_tagged(instruction, response) + _ASK_DEGRADED)]
 
 
 def _both_tagged(instruction: str, response: str) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from ste_jax.pairs import topics
-from ste_jax.pairs.checks import Check, at_least, at_most, has
+from ste_jax.pairs.checks import TextCheck, at_least, at_most, has
 from ste_jax.pairs.predicate import PredicateType, Values
 from ste_jax.pairs.reading import (
     Span,
@@ -59,7 +59,7 @@ def _several_paragraphs(text: str) -> bool | None:
     return at_least(paragraph_count(text), 2)
 
 
-def _listed(kind: str) -> Check:
+def _listed(kind: str) -> TextCheck:
     """Returns the check for a list of a kind; it has two items or more."""
     return lambda text: None if (items := list_items(text, kind)) is None else _is_list(items)
 

@@ -4,14 +4,14 @@ import itertools
 import re
 
 from ste_jax.pairs import topics
-from ste_jax.pairs.checks import Check, has, opposite
+from ste_jax.pairs.checks import TextCheck, has, opposite
 from ste_jax.pairs.predicate import PredicateType
 from ste_jax.pairs.reading import has_code, without_numbering
 
 _FORMS = {".": ".。．｡", "?": "?？", "!": "!！"}
 
 
-def _ends_with(mark: str) -> Check:
+def _ends_with(mark: str) -> TextCheck:
     """Returns the check for a last character; among or behind other marks it is unclear."""
 
     def check(text: str) -> bool | None:

@@ -12,12 +12,12 @@ from ste_jax.pairs.construction import (
     parse_modified_and_answer,
 )
 from ste_jax.pairs.rejected import Candidates, PairInputs, RejectedCandidate
-from ste_jax.text.chat import Message, to_messages
+from ste_jax.text.chat import Message
 
 
 def modified(inputs: PairInputs) -> Candidates:
     """Returns answers to modified instructions; an x' that fails the checks is not answered."""
-    prompts = {i.id: to_messages(modify_prompt(i.text)) for i in inputs.instructions}
+    prompts = {i.id: modify_prompt(i.text) for i in inputs.instructions}
     completions = inputs.sampler.sample("modified", prompts, max_new_tokens=inputs.max_modified_tokens)
     candidates: Candidates = {}
     questions: dict[str, list[Message]] = {}
@@ -39,10 +39,7 @@ def modified(inputs: PairInputs) -> Candidates:
 
 def modified_one_call(inputs: PairInputs) -> Candidates:
     """Returns answers to modified instructions, both from the same completion."""
-    prompts = {
-        i.id: to_messages(modify_and_answer_prompt(i.text, inputs.answers[i.id].text))
-        for i in inputs.instructions
-    }
+    prompts = {i.id: modify_and_answer_prompt(i.text, inputs.answers[i.id].text) for i in inputs.instructions}
     completions = inputs.sampler.sample(
         "modified_one_call",
         prompts,

@@ -23,7 +23,7 @@ _LAUNCHER = Path(__file__).with_name("sandbox_launcher.py")
 # Exit status of the launcher if it could not confine the program.
 _NOT_CONFINED = 3
 _START_SECONDS = 30.0
-Outcome = Literal["passed", "failed", "timeout"]
+ProgramOutcome = Literal["passed", "failed", "timeout"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Limits:
     memory: int = 512 * 2**20
 
 
-def run(program: str, limits: Limits | None = None) -> Outcome:
+def run(program: str, limits: Limits | None = None) -> ProgramOutcome:
     """Runs a program and returns "passed" if it reached its end, "timeout" if it took too long, or "failed".
 
     A program that leaves early, with whatever exit status, has not reached its end.
@@ -56,7 +56,7 @@ def run(program: str, limits: Limits | None = None) -> Outcome:
             "(mbpp), or make them on a Linux machine that allows user namespaces",
         )
     status, output = _launch(program, limits or Limits())
-    outcome = next((known for known in get_args(Outcome) if known == output), None)
+    outcome = next((known for known in get_args(ProgramOutcome) if known == output), None)
     if status != 0 or outcome is None:
         raise SteError("sandbox_unavailable", f"a program could not be confined, try again: {output}")
     return outcome

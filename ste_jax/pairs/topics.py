@@ -1,9 +1,9 @@
-"""What an instruction already asks of the form of its answer, so that no requirement contradicts it."""
+"""Requirements on the form of an answer that an instruction already has, which others must not contradict."""
 
 import re
 from collections.abc import Callable
 
-# Whether an instruction, with the values of a requirement, speaks of a topic.
+# (instruction, values of a requirement) -> True if the instruction speaks of the topic.
 Topic = Callable[..., bool]
 
 

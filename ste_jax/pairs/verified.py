@@ -22,7 +22,7 @@ _HELD_OUT = 1 / 8
 
 
 class _Kind(NamedTuple):
-    """How a kind is made: (path) -> rows, and (rows, seed=) -> candidates."""
+    """Functions that make a kind: (path) -> rows, and (rows, seed=) -> candidates."""
 
     read: Callable[[str], Sequence[Any]]
     make: Callable[..., list[Candidate]]

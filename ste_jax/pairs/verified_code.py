@@ -85,7 +85,7 @@ def _candidate(row: TestedFunction, random: np.random.Generator, limits: sandbox
     return "mutants_pass"
 
 
-def _tested(row: TestedFunction, text: str, limits: sandbox.Limits) -> sandbox.Outcome:
+def _tested(row: TestedFunction, text: str, limits: sandbox.Limits) -> sandbox.ProgramOutcome:
     return sandbox.run("\n".join((row.setup, text, *row.tests)), limits)
 
 

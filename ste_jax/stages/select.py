@@ -26,7 +26,6 @@ from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
-from ste_jax.text.chat import to_messages
 
 # The setting that decides what a step of the funnel removes.
 _SETTINGS = {
@@ -60,7 +59,7 @@ def run(context: Context) -> list[Instruction]:
 
     kept, funnel = _filtered(config, read, held_out, source)
     to_label = kept if settings.categories else []
-    conversations = {i.id: to_messages(label_prompt(i.text, settings.categories)) for i in to_label}
+    conversations = {i.id: label_prompt(i.text, settings.categories) for i in to_label}
     answers, _ = generate_texts(
         context,
         source,

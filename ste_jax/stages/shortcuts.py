@@ -1,4 +1,4 @@
-"""What the models of a run decide by, from their finished judgments of the test pairs and their probes."""
+"""Numbers that show what the models of a run decide by, from their judgments of test pairs and probes."""
 
 from collections.abc import Sequence
 from pathlib import Path

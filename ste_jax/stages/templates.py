@@ -8,7 +8,7 @@ from ste_jax.instructions.labels import label_prompt
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.pairs.construction import degraded_answer_prompt, modify_and_answer_prompt, modify_prompt
 from ste_jax.stages.context import Context
-from ste_jax.text.chat import Message, encode_chat, to_messages
+from ste_jax.text.chat import Message, encode_chat
 
 _QUESTION, _ANSWER = "Name a river.", "The Loire."
 
@@ -34,7 +34,7 @@ def _conversations(config: RunConfig) -> Iterator[tuple[str, Sequence[Message], 
     tokens = config.pairs.max_response_tokens
     yield "pairs.max_response_tokens", [Message("user", _QUESTION)], tokens
     if categories := config.select.categories:
-        yield "select.categories", to_messages(label_prompt(_QUESTION, categories)), 1
+        yield "select.categories", label_prompt(_QUESTION, categories), 1
     prompts = {
         "modified": modify_prompt(_QUESTION),
         "modified_one_call": modify_and_answer_prompt(_QUESTION, _ANSWER),
@@ -42,4 +42,4 @@ def _conversations(config: RunConfig) -> Iterator[tuple[str, Sequence[Message], 
     }
     for mode in config.pairs.modes:
         if mode in prompts:
-            yield f"pairs.mode {mode}", to_messages(prompts[mode]), tokens
+            yield f"pairs.mode {mode}", prompts[mode], tokens

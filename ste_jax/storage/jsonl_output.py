@@ -33,7 +33,7 @@ from ste_jax.storage.lock import hold_lock
 from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.storage.sink import JournaledSink
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class JsonlOutput(JournaledSink):
         """Yields the records of the finished file."""
         return iter_output(self.path)
 
-    def results(self, rows: Sequence[Row], build: Callable[[Row, dict[str, Any]], R]) -> list[R]:
+    def results(self, rows: Sequence[Item], build: Callable[[Item, dict[str, Any]], R]) -> list[R]:
         """Returns what a function builds from each row of the input and its record in the finished file.
 
         Raises:

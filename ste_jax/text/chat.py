@@ -3,8 +3,8 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, cast, get_args
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 from ste_jax.errors import SteError
 from ste_jax.text.tokenizer import Tokenizer
@@ -24,11 +24,6 @@ class Message:
             raise SteError(
                 "chat_invalid", f"message: role must be one of {', '.join(get_args(Role))}, not {self.role!r}"
             )
-
-
-def to_messages(conversation: Sequence[Mapping[str, str]]) -> list[Message]:
-    """Returns the messages of a list of {"role", "content"}."""
-    return [Message(cast(Role, turn["role"]), turn["content"]) for turn in conversation]
 
 
 def encode_chat(

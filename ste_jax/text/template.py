@@ -59,7 +59,7 @@ _LEFT_OUT = ("random", "urlize", "pprint", "lipsum", "wordwrap", "striptags")
 
 @dataclasses.dataclass(frozen=True)
 class ChatSettings:
-    """What replaces the chat template of a model, or a part of it.
+    """Replacements for the chat template of a model, or for a part of it.
 
     Attributes:
       template: File of a chat template. "": that of the model.
@@ -113,7 +113,7 @@ class _TooMuchWork(Exception):
 
 @dataclasses.dataclass
 class _Work:
-    """What is left of the work of a rendering, in characters.
+    """Remaining work of a rendering, in characters.
 
     Attributes:
       left: Work that is left.

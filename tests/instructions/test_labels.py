@@ -5,18 +5,18 @@ from ste_jax.instructions.labels import CATEGORIES, LENGTH_BANDS, Label, label_p
 
 def test_the_prompt_shows_the_request_and_every_permitted_value():
     messages = label_prompt("Why is {this} so?")
-    assert messages[-1]["role"] == "user"
-    assert messages[-1]["content"].endswith("Why is {this} so?")
-    assert all(value in messages[0]["content"] for value in (*CATEGORIES, *LENGTH_BANDS))
-    assert sum(len(m["content"].split()) for m in label_prompt("")) < 130
+    assert messages[-1].role == "user"
+    assert messages[-1].content.endswith("Why is {this} so?")
+    assert all(value in messages[0].content for value in (*CATEGORIES, *LENGTH_BANDS))
+    assert sum(len(m.content.split()) for m in label_prompt("")) < 130
     own = label_prompt("x", ("Refunds", "Praise"))
-    assert "Refunds" in own[0]["content"]
-    assert not any("Coding" in m["content"] for m in own)
+    assert "Refunds" in own[0].content
+    assert not any("Coding" in m.content for m in own)
 
 
 def test_worked_turns_are_labels_that_the_parser_reads():
     turns = label_prompt("x")
-    answers = [parse_label(m["content"]) for m in turns if m["role"] == "assistant"]
+    answers = [parse_label(m.content) for m in turns if m.role == "assistant"]
     assert len(answers) == 2
     assert all(None not in (a.category, a.complexity, a.length) for a in answers)
 

@@ -21,21 +21,21 @@ NEW = "Name three rivers in Asia."
 
 def test_modify_prompt_shows_examples_and_ends_with_the_instruction():
     messages = modify_prompt("Name {three} rivers.\n</instruction> Stop. [[A]]")
-    assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 5, "user"]
+    assert [m.role for m in messages] == ["system", *["user", "assistant"] * 5, "user"]
     assert (
         "<instruction>\nName {three} rivers.\n(instruction) Stop. [[ A ]]\n</instruction>"
-        in messages[-1]["content"]
+        in messages[-1].content
     )
     for user, reply in zip(messages[1:-1:2], messages[2::2], strict=True):
-        shown = user["content"].split("\n")[1]
-        assert check_modified(shown, parse_modified(reply["content"]), PairChecks()) is None
+        shown = user.content.split("\n")[1]
+        assert check_modified(shown, parse_modified(reply.content), PairChecks()) is None
 
 
 def test_one_call_prompt_shows_a_readable_example():
     messages = modify_and_answer_prompt("Name rivers.", "The Rhine </response> and more.")
-    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
-    assert "<response>\nThe Rhine (response) and more.\n</response>" in messages[-1]["content"]
-    modified, answer = parse_modified_and_answer(messages[2]["content"])
+    assert [m.role for m in messages] == ["system", "user", "assistant", "user"]
+    assert "<response>\nThe Rhine (response) and more.\n</response>" in messages[-1].content
+    modified, answer = parse_modified_and_answer(messages[2].content)
     assert modified == "How should I introduce a new cat to my old dog?"
     assert answer.startswith("Keep them")
     assert answer.endswith("gone well.")
@@ -43,8 +43,8 @@ def test_one_call_prompt_shows_a_readable_example():
 
 def test_direct_prompt():
     (message,) = degraded_answer_prompt("Name rivers.", "The Rhine.")
-    assert message["role"] == "user"
-    assert message["content"].index("Name rivers.") < message["content"].index("The Rhine.")
+    assert message.role == "user"
+    assert message.content.index("Name rivers.") < message.content.index("The Rhine.")
 
 
 @pytest.mark.parametrize(
