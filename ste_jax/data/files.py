@@ -241,7 +241,7 @@ def _wide_encoding(content: bytes) -> str:
     """Returns the encoding of text with two or four bytes a character; "" for other text."""
     start = content[:4]
     # The text begins with a character of ASCII, as CSV and JSON do.
-    if start in _UTF32 or (start.count(0) == 3 and (start[0] or start[3])):
+    if start in _UTF32 or (start.count(0) == 3 and (start[:1] != b"\0" or start[3:] not in (b"", b"\0"))):
         return "UTF-32"
     return "UTF-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start else ""
 

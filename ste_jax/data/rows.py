@@ -253,6 +253,7 @@ def _batches(read: Callable[[], tuple[list[str], Iterator[Any]]], name: str, kin
         columns, batches = read()
         _refuse_repeated(columns, f"{name}, row 1")
         for batch in batches:
+            batch.validate(full=True)  # offsets of a damaged file may point anywhere in memory
             for fields in batch.to_pylist():
                 number += 1
                 yield Row(number, f"{name}, row {number}", fields)

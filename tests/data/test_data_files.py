@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import ipc, parquet
@@ -88,6 +89,26 @@ def test_links_in_circles_come_to_an_end(tmp_path):
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     with cpu_limit(5):
         assert [row.fields["text"] for row in read_table(str(tmp_path)).rows] == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"\0", b"\0\0\0", b"\0\0\0\0", b"a\0\0", b"\xff\xfe", b"\xff"])
+def test_a_few_bytes_are_refused(tmp_path, content):
+    (tmp_path / "p.jsonl").write_bytes(content)
+    with raises("data_invalid", "p.jsonl"):
+        read_table(str(tmp_path / "p.jsonl"))
+
+
+def test_offsets_out_of_a_table_are_refused(tmp_path):
+    table = pa.table({"text": ["first", "second", "third"]})
+    path = tmp_path / "t.arrow"
+    with ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    content = path.read_bytes()
+    offsets = np.array([0, 5, 11, 16], np.int32).tobytes()
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, np.array([0, 5, 2**30, 16], np.int32).tobytes()))
+    with raises("data_invalid", "t.arrow"):
+        read_table(str(path))
 
 
 def test_links_to_missing_files_are_refused(tmp_path):
