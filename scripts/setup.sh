@@ -20,7 +20,8 @@ setup_venv() {
   wanted="$(cat "$ROOT/setup.py" "$ROOT/pyproject.toml" <(echo "$extra") | "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
   if [ ! -f "$stamp" ] || ! grep -qx "$wanted" "$stamp"; then
     echo "installing ste_jax$extra into $VENV ..."
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e "$ROOT$extra"
+    # Python compiles the modules that it imports; those of the whole of torch and others would take a minute.
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -e "$ROOT$extra"
     echo "$wanted" > "$stamp"
   fi
 }

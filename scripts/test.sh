@@ -12,6 +12,15 @@ if ! command -v chromium > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get
 fi
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check --quiet .
-"$VENV/bin/pyright" --pythonpath "$VENV/bin/python" --level error
-# Two workers: most of the time goes into compilation, which uses one core.
-exec "$VENV/bin/python" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"
+TYPES="$(mktemp)"
+trap 'rm -f "$TYPES"' EXIT
+"$VENV/bin/pyright" --pythonpath "$VENV/bin/python" --level error > "$TYPES" 2>&1 &
+PYRIGHT=$!
+# Three workers on two cores: many tests wait for processes of their own.
+FAILED=0
+"$VENV/bin/python" -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder "$@" || FAILED=$?
+wait "$PYRIGHT" || {
+  cat "$TYPES"
+  FAILED=1
+}
+exit "$FAILED"
