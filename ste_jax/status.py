@@ -1,6 +1,7 @@
 """Progress of a run, read from its workdir alone: what is finished, what is left, and the speed."""
 
 from etils import epath
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -12,17 +13,22 @@ from ste_jax.visible import visible_cell
 def render_status(workdir: epath.Path, folders: list[str]) -> Table:
     """Returns the table of `ste status`: a row for each stage and for each set of model calls inside it."""
     # Text, not str: rich would read square brackets as markup.
-    table = Table(title=Text(visible_cell(str(workdir))), title_justify="left")
-    # Names stay whole on narrow terminals; the numbers wrap.
-    table.add_column("stage", no_wrap=True, overflow="fold", min_width=max(map(len, folders), default=0) + 4)
+    # Without lines between columns, names and numbers stay whole on a terminal of 80 columns.
+    table = Table(
+        title=Text(visible_cell(str(workdir))),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("done", "left", "seconds", "prompt tokens", "new tokens", "new tokens/s"):
-        table.add_column(name, justify="right")
+    for name in ("done", "left", "seconds", "prompt\ntokens", "new\ntokens", "new tok\nper s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in folders:
         table.add_row(*map(Text, _row(workdir / name, name)))
         for inner in sorted((workdir / name).iterdir()) if (workdir / name).exists() else []:
             if (inner / STARTED).exists():
-                table.add_row(*map(Text, _row(inner, f"  {name}/{visible_cell(inner.name)}")))
+                table.add_row(*map(Text, _row(inner, f"  {visible_cell(inner.name)}")))
     return table
 
 

@@ -152,18 +152,14 @@ def test_a_second_run_in_the_same_workdir_is_refused(survivor: Survivor) -> None
 
 def test_the_status_of_a_killed_run(survivor: Survivor) -> None:
     assert survivor.status.code == 0, survivor.status.err
-    states = {words[0]: words[1:] for line in survivor.status.out.splitlines() if (words := _words(line))}
+    states = {words[0]: words[1:] for line in survivor.status.out.splitlines() if (words := line.split())}
     assert states["select"][:3] == ["finished", "12", "0"]
-    assert states["select/labels"][:3] == ["finished", "14", "0"]
+    assert states["labels"][:3] == ["finished", "14", "0"]
     state, done, left, *_ = states["iteration_1/annotate"]
     assert state == "started"
     assert 0 < int(done) < 14
     assert int(done) + int(left) == 14
     assert states["iteration_2/evaluate"] == ["pending"]
-
-
-def _words(line: str) -> list[str]:
-    return [word for word in line.replace("│", " ").replace("┃", " ").split() if word]
 
 
 def test_a_finished_run_is_left_alone(ste: Any, finished: Path, tmp_path: Path) -> None:
