@@ -278,7 +278,7 @@ def iter_output(path: epath.Path) -> Iterator[dict[str, Any]]:
 
 def _with_hash(header: bytes, sha256: str) -> bytes:
     """Returns the bytes of a header with a hash in place of the zeros."""
-    return header.replace(_FIELD, f'"{_HASH}":"{sha256}"'.encode())
+    return header.replace(_FIELD, f'"{_HASH}":"{sha256}"'.encode(errors="replace"))
 
 
 def _exists(path: epath.Path) -> bool:
