@@ -62,6 +62,8 @@ class IndexedRecords(Sequence[R]):
             for _, line in _lines(path):
                 self._offsets.append(offset)
                 offset += len(line)
+            if self._success.parts is not None and len(self._offsets) - self._firsts[-1] != part.records:
+                raise _damaged(path)
 
     def __len__(self) -> int:
         """Returns the number of records."""
@@ -178,10 +180,14 @@ def iter_parts(
         path = folder / part.name
         if success.parts is not None:
             _verify(path, part)
-        for index, (line_number, line) in zip(here, _lines(path), strict=True):
-            if indices is None or index in indices:
+        found = 0
+        for line_number, line in _lines(path):
+            found = line_number
+            if indices is None or here.start + line_number - 1 in indices:
                 where = f"{path}, line {line_number}"
                 yield parse_record(line, where, kind, success.schema_version, redo_hint(folder))
+        if found != part.records:
+            raise _damaged(path)
 
 
 def parse_record(line: bytes, where: str, kind: type[R], version: int, hint: str) -> R:

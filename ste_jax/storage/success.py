@@ -61,7 +61,10 @@ class Success:
         try:
             value = {**value, "parts": _parts(value["parts"])}
             check_types(value, field_checks(cls, _PLAIN_FIELDS))
-            return cls(**value)
+            success = cls(**value)
+            if success.parts is not None and sum(part.records for part in success.parts) != success.count:
+                raise ValueError(f"the parts do not hold {success.count} records")
+            return success
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise SteError(
                 "data_invalid", f"{path}: unexpected fields ({error}); {redo_hint(path.parent)}"

@@ -194,6 +194,20 @@ def test_tampered_parts_are_refused(tmp_path: Path, harm: str) -> None:
         read_records(epath.Path(tmp_path), Generation)
 
 
+@pytest.mark.parametrize(
+    ("counts", "code"), [((0, 2), "data_invalid"), ((1, 1), "data_damaged"), ((3, 3), "data_damaged")]
+)
+def test_wrong_numbers_of_records_are_refused(tmp_path: Path, counts: tuple[int, int], code: str) -> None:
+    finished(tmp_path, answers(2))
+    path = tmp_path / "SUCCESS.json"
+    value = json.loads(path.read_text())
+    value["parts"][0]["records"], value["count"] = counts
+    path.write_text(json.dumps(value))
+    for read in (read_records, IndexedRecords):
+        with raises(code, str(tmp_path)):
+            list(read(epath.Path(tmp_path), Generation))
+
+
 def test_an_unfinished_set_is_not_read(tmp_path: Path) -> None:
     add(opened(tmp_path), answers(1))
     with raises("stage_unfinished", str(tmp_path)):
