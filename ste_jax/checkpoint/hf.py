@@ -218,6 +218,16 @@ def read_architecture(path: Path) -> LlamaConfig:
       SteError: Names the field that is missing, ill-typed or not supported.
     """
     fields = read_json(path, _HINT)
+    try:
+        return _architecture(path, fields)
+    except SteError as error:
+        # Errors of values that do not fit together do not know the file.
+        if str(path) in str(error):
+            raise
+        raise SteError(error.code, f"{path}: {error}") from error
+
+
+def _architecture(path: Path, fields: dict[str, Any]) -> LlamaConfig:
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in _DEFAULTS:
         raise _unsupported(path, "model_type", kind, " or ".join(map(repr, _DEFAULTS)))

@@ -134,6 +134,8 @@ def test_config_defaults_of_old_models(tmp_path: Path) -> None:
         ({"vocab_size": "absent"}, "model_damaged", "vocab_size"),
         ({"hidden_size": "4096"}, "model_damaged", "hidden_size"),
         ({"num_hidden_layers": 0}, "model_damaged", "num_hidden_layers"),
+        ({"num_key_value_heads": 7}, "model_invalid", "heads"),
+        ({"head_dim": 3}, "model_invalid", "head_dim"),
     ],
     ids=str,
 )
