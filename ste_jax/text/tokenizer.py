@@ -60,6 +60,8 @@ class Tokenizer:
           SteError: "chat_invalid" or "tokenizer_invalid".
         """
         self.chat_template, self.chat_date, self._origin = _template_of(hf, origin), date, origin
+        if any("\ud800" <= character <= "\udfff" for character in self.chat_template):
+            raise self.refusal("the chat template is no valid Unicode: half of a surrogate pair")
         self._hf = hf
         self._backend = hf.backend_tokenizer
         self._control = _control_tokens(self._backend, self.chat_template, embedded)

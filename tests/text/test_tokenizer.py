@@ -433,6 +433,9 @@ def test_a_template_file_replaces_that_of_a_folder(llama3_folder: Path, tmp_path
     file.write_bytes(b"\xff\xfe")
     with raises("chat_invalid", str(file)):
         load_tokenizer(llama3_folder, ChatSettings(template=str(file)))
+    file.write_text(json.dumps({"chat_template": "{{ messages[0].content }}\ud800"}))
+    with raises("tokenizer_invalid", str(file), "Unicode"):
+        load_tokenizer(llama3_folder, ChatSettings(template=str(file)))
     file.write_text("{{ raise_exception('never') }}")
     with raises("tokenizer_invalid", str(file), "never"):
         load_tokenizer(llama3_folder, ChatSettings(template=str(file)))
