@@ -94,9 +94,15 @@ class Tokenizer:
         """Returns the ids of the joined (text, trusted) spans; control tokens count in trusted spans only.
 
         Raises:
-          ValueError: if text is not valid Unicode.
+          SteError: "text_invalid" if text is not valid Unicode, "tokenizer_invalid" if the tokenizer makes
+            control tokens of plain text.
         """
-        return self._encoder.encode(spans)
+        try:
+            return self._encoder.encode(spans)
+        except SteError as error:
+            if error.code != "tokenizer_invalid":
+                raise
+            raise SteError(error.code, f"{self._origin}: {error}") from error
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """Returns the ids of a prompt with a BOS in front, if the model needs one and has none yet."""
