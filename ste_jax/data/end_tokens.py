@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
+from ste_jax.data.cell_texts import cell_texts, with_texts
 from ste_jax.data.rows import Row
 from ste_jax.data.transcripts import end_token
 
@@ -21,7 +21,7 @@ def without_end_tokens(path: str, rows: list[Row], columns: Sequence[str]) -> li
       columns: columns of the responses: texts or lists of them.
     """
     cells = [row.fields.get(name) for row in rows for name in columns]
-    texts = [text for cell in cells for text in _texts(cell)]
+    texts = [text for cell in cells for text in cell_texts(cell)]
     changed = sum(bool(end_token(text)) for text in texts)
     if not changed or 2 * changed < len(texts):
         return rows
@@ -29,23 +29,9 @@ def without_end_tokens(path: str, rows: list[Row], columns: Sequence[str]) -> li
         "%s: the token of a chat template is taken off the end of %d of %d responses",
         *(path, changed, len(texts)),
     )
-    return [row._replace(fields={**row.fields, **_changed(row, columns)}) for row in rows]
-
-
-def _changed(row: Row, columns: Sequence[str]) -> dict[str, Any]:
-    found = {name: row.fields[name] for name in columns if name in row.fields}
-    return {
-        name: _without(cell) if isinstance(cell, str) else [_without(text) for text in cell]
-        for name, cell in found.items()
-        if _texts(cell)
-    }
+    return [with_texts(row, columns, _without) for row in rows]
 
 
 def _without(text: str) -> str:
     token = end_token(text)
     return text.rstrip().removesuffix(token).rstrip("\n") if token else text
-
-
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list | tuple) else [value]
-    return list(values) if all(isinstance(text, str) for text in values) else []

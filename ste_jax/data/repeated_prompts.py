@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from ste_jax.data.cell_texts import cell_texts, with_texts
 from ste_jax.data.rows import Row
 from ste_jax.errors import SteError
 
@@ -27,7 +29,7 @@ def without_prompts(path: str, rows: list[Row], columns: Sequence[str]) -> tuple
     """
     prompts = [_prompt(row.fields.get("instruction")) for row in rows]
     found = [
-        _place(prompt, [text for name in columns for text in _texts(row.fields.get(name))])
+        _place(prompt, [text for name in columns for text in cell_texts(row.fields.get(name))])
         for prompt, row in zip(prompts, rows, strict=True)
     ]
     repeated = sum(place is not None for place in found)
@@ -41,7 +43,7 @@ def without_prompts(path: str, rows: list[Row], columns: Sequence[str]) -> tuple
                 "only the text of the responses",
             )
     changed = [
-        row if place is None else _without_prompt(row, prompt, columns)
+        row if place is None else with_texts(row, columns, partial(_without_prompt, prompt))
         for row, prompt, place in zip(rows, prompts, found, strict=True)
     ]
     _log.warning(
@@ -89,24 +91,14 @@ def _is_mark(character: str) -> bool:
     return character in ":>]"
 
 
-def _without_prompt(row: Row, prompt: str, columns: Sequence[str]) -> Row:
-    fields = dict(row.fields)
-    for name in columns:
-        rests = [_rest(text.lstrip()[len(prompt) :]) for text in _texts(fields.get(name))]
-        if rests:
-            fields[name] = rests if isinstance(fields[name], list | tuple) else rests[0]
-    return row._replace(fields=fields)
+def _without_prompt(prompt: str, text: str) -> str:
+    """Returns text behind the prompt that it begins with, from the first line that is not blank.
 
-
-def _rest(text: str) -> str:
-    """Returns text from its first line that is not blank; the indentation of that line stays."""
+    The indentation of that line stays.
+    """
+    text = text.lstrip()[len(prompt) :]
     space = text[: len(text) - len(text.lstrip())]
     return text[space.rfind("\n") + 1 :] if "\n" in space else text.lstrip()
-
-
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list | tuple) else [value]
-    return list(values) if all(isinstance(text, str) for text in values) else []
 
 
 def _prompt(value: Any) -> str:
