@@ -144,7 +144,7 @@ def _score() -> None:
         lambda judge: judge.score_many(
             rows, out=out, scale=scale, rubric=rubric, votes=_VOTES.value, progress=True
         ),
-        score_summary,
+        lambda results, seconds, _: score_summary(results, seconds),
     )
 
 
@@ -203,7 +203,7 @@ _METHODS = {
 }
 
 
-def score_summary(results: Sequence["ScoreResult"], seconds: float, pointwise: bool) -> str:
+def score_summary(results: Sequence["ScoreResult"], seconds: float) -> str:
     """Returns one line about scores: methods, abstentions by reason, tokens and seconds."""
     methods = Counter(result.method for result in results)
     counts = ", ".join(f"{methods[name]} {text}" for name, text in _METHODS.items() if methods[name])
