@@ -55,7 +55,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pairs.test = 2 if small else 120
 
     c.annotate = ConfigDict()
-    # One sample records the log-odds of the letters, which are all that there is to know.
+    # How the seed judges a part of the pairs. One sample records the log-odds of the letters, which are all
+    # that there is to know.
+    c.annotate.max_pairs = 40
     c.annotate.samples = 1
     c.annotate.max_new_tokens = 0
     c.annotate.force_verdict = True

@@ -231,6 +231,9 @@ class AnnotateConfig:
     """Sampling of judgments, and the choice of those to train on.
 
     Attributes:
+      max_pairs: Maximum number of training pairs that are judged, drawn at random. 0: all. The objective
+        "pairwise" learns from the labels of all pairs, and needs no judgments; for it, they only show how
+        the model judges the pairs before it is trained.
       samples: Maximum number of judgments per pair and order.
       stop_when_correct: Stops sampling an example once this many of its judgments are correct. 0: takes all
         samples.
@@ -243,6 +246,7 @@ class AnnotateConfig:
       both_orders: Train only on pairs that are judged correctly in both orders.
     """
 
+    max_pairs: int = config_field(0, affects=("annotate",), by_content=True)
     samples: int = config_field(15, affects=("annotate",))
     stop_when_correct: int = config_field(0, affects=("annotate",))
     max_new_tokens: int = config_field(4096, affects=JUDGING)
@@ -253,6 +257,7 @@ class AnnotateConfig:
 
     def __post_init__(self):
         _require(
+            (self.max_pairs >= 0, "annotate.max_pairs must be 0 (all) or more"),
             (self.samples >= 1, "annotate.samples must be 1 or more"),
             (
                 0 <= self.stop_when_correct <= self.samples,

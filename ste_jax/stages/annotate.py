@@ -11,6 +11,7 @@ from typing import Any
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.selection import yield_report
 from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
+from ste_jax.randomness import generator
 from ste_jax.records import ORDERS, Comparison, Judgment
 from ste_jax.stages.context import Context
 from ste_jax.stages.examples import select
@@ -22,7 +23,8 @@ from ste_jax.storage.success import read_success
 
 def run(context: Context, iteration: int, pairs: Sequence[Comparison]) -> Sequence[Judgment]:
     """Returns the judgments that iteration `iteration` trains on, made now or before."""
-    settings = context.config.annotate
+    settings, seed = context.config.annotate, context.config.seed
+    pairs = _drawn(pairs, settings.max_pairs, seed)
     folder = context.iteration(iteration) / "annotate"
     source = context.model(iteration - 1)
     fingerprint = context.fingerprint(
@@ -53,3 +55,11 @@ def run(context: Context, iteration: int, pairs: Sequence[Comparison]) -> Sequen
     order = (request_id(pair, order) for pair in pairs for order in ORDERS)
     records.finish(order, summarize)
     return IndexedRecords(folder, Judgment)
+
+
+def _drawn(pairs: Sequence[Comparison], limit: int, seed: int) -> Sequence[Comparison]:
+    """Returns at most `limit` pairs (0: all), drawn at random, in their order."""
+    if not limit or limit >= len(pairs):
+        return pairs
+    ranks = generator(seed, "annotate").permutation(len(pairs))
+    return [pair for pair, rank in zip(pairs, ranks, strict=True) if rank < limit]
