@@ -6,17 +6,13 @@ With `--check` nothing is written: the exit code is 1 if the file is not current
 """
 
 import dataclasses
-import inspect
-import re
 import sys
-import types
-import typing
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ste_jax.config import RunConfig
-from ste_jax.config_field import INHERITED, STAGES
+from ste_jax.config_field import STAGES
+from ste_jax.config_reference import FieldInfo, descriptions, own_fields, section_fields, section_of
 from ste_jax.config_renames import RENAMED, RENAMED_VALUES
 
 PATH = Path(__file__).parents[1] / "docs" / "CONFIG.md"
@@ -47,13 +43,12 @@ def main() -> None:
 
 def reference() -> str:
     """Returns the text of docs/CONFIG.md."""
-    fields = dataclasses.fields(RunConfig)
-    sections = [field for field in fields if _section(field.type)]
-    text = _INTRODUCTION + "\n## Run\n\n" + _table(_rows(RunConfig, (), nested=False))
-    for field in sections:
-        section = _section(field.type)
-        assert section is not None
-        text += f"\n## `{field.name}`\n\n{attributes(RunConfig)[field.name]}\n\n"
+    text = _INTRODUCTION + "\n## Run\n\n" + _table(own_fields())
+    described = descriptions(RunConfig)
+    for field in dataclasses.fields(RunConfig):
+        if section_of(field.type) is None:
+            continue
+        text += f"\n## `{field.name}`\n\n{described[field.name]}\n\n"
         if field.name == "prefer":
             text += (
                 'The fields of `train`, with its values unless set here, except that `objective` is "dpo" '
@@ -61,75 +56,16 @@ def reference() -> str:
                 "with `epochs` 0, there is no preference training.\n"
             )
             continue
-        text += _table(_rows(section, field.metadata["affects"], defaults=_default_of(field)))
+        text += _table(section_fields(field.name))
     return text + _renamed()
 
 
-def attributes(section: type) -> dict[str, str]:
-    """Returns the descriptions in the Attributes block of the docstring of a dataclass, by field."""
-    found: dict[str, str] = {}
-    _, _, block = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
-    name = ""
-    for line in block.splitlines():
-        if match := re.fullmatch(r"  (\w+): (.*)", line):
-            name, found[match[1]] = match[1], match[2]
-        elif name and line.startswith("    "):
-            found[name] += f" {line.strip()}"
-    return found
-
-
-def _rows(
-    section: type, holder: tuple[str, ...], prefix: str = "", *, defaults: Any = None, nested: bool = True
-) -> Iterator[tuple[str, ...]]:
-    """Yields the cells of each field; `defaults` is a section with the default values, if there is one."""
-    described = attributes(section)
-    for field in dataclasses.fields(section):
-        affects = holder if field.metadata["affects"] == INHERITED else field.metadata["affects"]
-        if inner := _section(field.type):
-            if nested:
-                default = getattr(defaults, field.name, _default_of(field))
-                yield from _rows(inner, affects, f"{prefix}{field.name}.", defaults=default)
-            continue
-        stages = "all" if set(affects) == set(STAGES) else ", ".join(affects) or "-"
-        stages += " (content)" if field.metadata["by_content"] else ""
-        value = getattr(defaults, field.name, _default_of(field))
-        default = "required" if value is dataclasses.MISSING else f"`{_literal(value)}`"
-        description = described[field.name]
-        yield f"`{prefix}{field.name}`", _type(field.type), default, stages, description
-
-
-def _section(kind: Any) -> type | None:
-    """Returns the dataclass of a field that holds a section, or None."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
-
-
-def _type(kind: Any) -> str:
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return ", ".join(f'"{value}"' for value in arguments)
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(
-            "a tuple of these" if argument == tuple[arguments[0], ...] else _type(argument)
-            for argument in arguments
-        )
-    if arguments:
-        inner = ("..." if argument is ... else _type(argument) for argument in arguments)
-        return f"{typing.get_origin(kind).__name__}[{', '.join(inner)}]"
-    return kind.__name__
-
-
-def _default_of(field: dataclasses.Field) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _literal(value: Any) -> str:
-    return repr(value).replace("'", '"')
-
-
-def _table(rows: Iterator[tuple[str, ...]]) -> str:
+def _table(fields: Iterable[FieldInfo]) -> str:
     head = ("Field", "Type", "Default", "Affects", "Description")
-    lines = [head, ("---",) * len(head), *rows]
+    lines = [head, ("---",) * len(head)]
+    for field in fields:
+        default = field.default_text if field.default is dataclasses.MISSING else f"`{field.default_text}`"
+        lines.append((f"`{field.name}`", field.type, default, field.stages, field.description))
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 

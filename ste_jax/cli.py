@@ -40,12 +40,14 @@ MODULES: dict[str, str] = {
     "stats": "ste_jax.commands.results",
     "compare": "ste_jax.commands.results",
     "data": "ste_jax.commands.data",
+    "config": "ste_jax.commands.config",
+    "init": "ste_jax.commands.config",
     "convert": "ste_jax.commands.convert",
     "plan": "ste_jax.commands.plan",
     "preflight": "ste_jax.commands.preflight",
 }
 # Commands that compute: they may start the interpreter again with faster options.
-_COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "data", "preflight"}
+_COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "data", "config", "init", "preflight"}
 USAGE = """usage: ste COMMAND [FLAGS]
 
 Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
@@ -77,6 +79,8 @@ Judges:
                       paired tests of two results
 
 Tools:
+  config [NAME|FILE]  every field of a configuration: its value, type, description, and the stages that it affects
+  init NAME           prints the file of a shipped configuration: ste init company_data > mine.py
   data FILE           what is read from a file or folder of instructions or pairs: its form, columns, counts
                       and first records; needs no model
   plan --config=CONFIG --topology=v5p-128 [--phase=sft|dpo|prefill|decode] [--price_per_chip_hour=X] [--json]

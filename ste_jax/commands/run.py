@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
@@ -27,10 +28,13 @@ def is_given() -> bool:
 
 def main(argv: list[str]) -> None:
     """Runs `ste run`, a stage, `ste status` or `ste report`; `argv` holds what is not a flag."""
-    if len(argv) != 2:
+    looks = argv[1] in ("status", "report")
+    if len(argv) > (3 if looks and not is_given() else 2):
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[2:])}")
-    if _CONFIG.value is None or not _WORKDIR.value:
-        raise app.UsageError("--config and --workdir are required")
+    folder = argv[2] if len(argv) == 3 else _WORKDIR.value
+    if not folder or (_CONFIG.value is None and not looks):
+        needed = "a workdir is" if looks else "--config and --workdir are"
+        raise app.UsageError(f"{needed} required")
     # Imported here: the help of a command must not wait for JAX.
     from etils import epath
 
@@ -38,8 +42,14 @@ def main(argv: list[str]) -> None:
     from ste_jax.paths import local_path
     from ste_jax.stages.context import Context
 
-    workdir = epath.Path(local_path(_WORKDIR.value, "--workdir"))
-    context = Context(read_config(_CONFIG.value.to_dict()), workdir)
+    workdir = epath.Path(local_path(folder, "--workdir"))
+    if _CONFIG.value is None:
+        from ste_jax.run_file import config_of_run
+
+        config = config_of_run(workdir)
+    else:
+        config = read_config(_CONFIG.value.to_dict())
+    context = Context(config, workdir)
     first = 0 if argv[1] == "evaluate" else 1
     if not first <= _ITERATION.value <= context.config.iterations:
         raise app.UsageError(f"--iteration must be from {first} to config.iterations")
@@ -70,11 +80,14 @@ def _work(context: "Context", command: str) -> None:
     from ste_jax.distributed import preemption, process
     from ste_jax.distributed.preflight import software
     from ste_jax.distributed.rendezvous import session
+    from ste_jax.run_file import write_run
 
     with session(context.workdir, software(dataclasses.asdict(context.config))):
         preemption.install_handler()
         with pipeline.exclusive(context.workdir):
             _open_log(context)
+            if process.is_process_zero():
+                write_run(context.workdir, context.config, sys.argv)
             if _REDO.value:
                 pipeline.redo(context, _REDO.value)
             if command not in STAGES:

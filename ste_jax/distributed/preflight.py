@@ -90,10 +90,15 @@ def refuse(met: list[dict[str, Any]], disk: float, memory: float) -> None:
 def software(config: dict[str, Any]) -> dict[str, Any]:
     """Returns what must be the same on all workers, because they run one program together."""
     return {
-        "commit": commit_of(Path(ste_jax.__file__).parent),
+        "commit": commit_of(package_folder()),
         "config": digest(config),
         "versions": versions(),
     }
+
+
+def package_folder() -> Path:
+    """Returns the folder of this package."""
+    return Path(ste_jax.__file__).parent
 
 
 def commit_of(package: Path) -> str:
