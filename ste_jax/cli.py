@@ -6,6 +6,7 @@ JAX. A `SteError` prints its message. Any other error prints its first line and 
 that holds the full traceback. SIGTERM ends every command with exit code 75, from its first moment on.
 """
 
+import difflib
 import errno
 import importlib
 import logging
@@ -141,7 +142,9 @@ def _dispatch() -> None:
         print(f"ste {__version__}")
         return
     if sys.argv[1] not in MODULES:
-        _fail(f"{sys.argv[1]!r} is not a command; `ste help` lists them")
+        near = difflib.get_close_matches(sys.argv[1], MODULES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        _fail(f"{sys.argv[1]!r} is not a command; {hint}`ste help` lists them")
     try:
         sys.argv[:] = normalize(sys.argv)  # absl and ml_collections read this list
     except SteError as error:
