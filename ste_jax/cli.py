@@ -47,8 +47,9 @@ MODULES: dict[str, str] = {
     "plan": "ste_jax.commands.plan",
     "preflight": "ste_jax.commands.preflight",
 }
+_READS = frozenset({"status", "report", "stats", "compare", "data", "config", "init", "preflight"})
 # Commands that compute: they may start the interpreter again with faster options.
-_COMPUTES = frozenset(MODULES) - {"status", "report", "stats", "compare", "data", "config", "init", "preflight"}
+_COMPUTES = frozenset(MODULES) - _READS
 USAGE = """usage: ste COMMAND [FLAGS]
 
 Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
@@ -59,8 +60,8 @@ Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...
   select | pairs      one stage
   annotate | train | prefer | evaluate --iteration=K
                       one stage of one iteration (evaluate takes 0 for the seed model)
-  status              finished and remaining stages, and their speed
-  report              writes summary.json and report.html from the finished stages
+  status WORKDIR      finished and remaining stages, and their speed
+  report WORKDIR      writes summary.json and report.html from the finished stages
   --redo=STAGE        first deletes a stage (select, pairs, iteration_1/annotate, ...) and all later ones
   SIGTERM             stops at the next safe point with exit code 75; the same command continues
 
@@ -80,7 +81,8 @@ Judges:
                       paired tests of two results
 
 Tools:
-  config [NAME|FILE]  every field of a configuration: its value, type, description, and the stages that it affects
+  config [NAME|FILE]  every field of a configuration: its value, type, description, and the stages that it
+                      affects
   init NAME           prints the file of a shipped configuration: ste init company_data > mine.py
   data FILE           what is read from a file or folder of instructions or pairs: its form, columns, counts
                       and first records; needs no model

@@ -214,6 +214,10 @@ class Ste:
         """Runs `ste COMMAND` to its end."""
         return ended(self.begin(command, workdir, *flags, **options))
 
+    def run_bare(self, *arguments: str) -> "Ended":
+        """Runs `ste` with these arguments and nothing else to its end."""
+        return ended(self.start(*arguments))
+
 
 class Ended(NamedTuple):
     """Exit of a process."""

@@ -296,6 +296,22 @@ def test_a_run_without_correct_judgments_stops_and_keeps_them(starved: tuple[Pat
     assert not (workdir / "iteration_1/model").exists()
 
 
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_workdir_alone_names_its_run(ste: Any, finished: Path, tmp_path: Path, command: str) -> None:
+    copied(finished, tmp_path / "run")
+    end = ste.run_bare(command, str(tmp_path / "run"))
+    assert end.code == 0, end.err
+    with_flags = ste.run(command, tmp_path / "run")
+    assert end.out == with_flags.out
+
+
+def test_a_workdir_without_a_run_is_named(ste: Any, tmp_path: Path) -> None:
+    end = ste.run_bare("status", str(tmp_path))
+    assert end.code == 1
+    assert f"{tmp_path}/RUN.json: no such file" in end.err
+    assert "--config" in end.err
+
+
 def test_the_report_of_a_half_finished_run(ste: Any, starved: tuple[Path, Any]) -> None:
     workdir, _ = starved
     end = ste.run("report", workdir)

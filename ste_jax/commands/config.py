@@ -21,7 +21,8 @@ def main(argv: list[str]) -> None:
 
     if argv[1] == "init":
         if len(argv) != 3 or argv[2] not in config_names():
-            raise app.UsageError(f"init needs the name of a shipped configuration: {', '.join(config_names())}")
+            names = ", ".join(config_names())
+            raise app.UsageError(f"init needs the name of a shipped configuration: {names}")
         print(source(argv[2]), end="")
         return
     if len(argv) > 3:
