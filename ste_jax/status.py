@@ -19,10 +19,11 @@ def render_status(workdir: epath.Path, folders: list[str]) -> Table:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        show_edge=False,
     )
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("done", "left", "seconds", "prompt\ntokens", "new\ntokens", "new tok\nper s"):
+    for name in ("done", "time", "time\nleft", "tokens\nread", "tokens\nnew", "new\nper s"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in folders:
         table.add_row(*map(Text, _row(workdir / name, name)))
@@ -40,5 +41,22 @@ def _row(folder: epath.Path, label: str) -> list[str]:
     done = success.count if success else work.done
     left = 0 if success else max(0, work.total - work.done)
     speed = f"{work.generated_tokens / work.seconds:.0f}" if work.generated_tokens and work.seconds else ""
-    counts = [f"{n:,}" for n in (done, left, round(work.seconds), work.prompt_tokens, work.generated_tokens)]
-    return [label, state, *counts, speed]
+    remaining = _duration(work.seconds / done * left) if done and left else ""
+    tokens = map(_rounded, (work.prompt_tokens, work.generated_tokens))
+    counts = f"{done:,}/{done + left:,}" if left else f"{done:,}"
+    return [label, state, counts, _duration(work.seconds), remaining, *tokens, speed]
+
+
+def _rounded(count: int) -> str:
+    """Returns a number with at most four characters, such as "812", "91k" or "1.2M"."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f}{unit}" if count < 10 * size else f"{count / size:.0f}{unit}"
+    return str(count)
+
+
+def _duration(seconds: float) -> str:
+    """Returns hours, minutes and seconds, such as "1:02:03" or "2:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -153,12 +154,13 @@ def test_a_second_run_in_the_same_workdir_is_refused(survivor: Survivor) -> None
 def test_the_status_of_a_killed_run(survivor: Survivor) -> None:
     assert survivor.status.code == 0, survivor.status.err
     states = {words[0]: words[1:] for line in survivor.status.out.splitlines() if (words := line.split())}
-    assert states["select"][:3] == ["finished", "12", "0"]
-    assert states["labels"][:3] == ["finished", "14", "0"]
-    state, done, left, *_ = states["iteration_1/annotate"]
+    assert states["select"][:2] == ["finished", "12"]
+    assert states["labels"][:2] == ["finished", "14"]
+    state, counts, spent, left, *_ = states["iteration_1/annotate"]
     assert state == "started"
-    assert 0 < int(done) < 14
-    assert int(done) + int(left) == 14
+    done, total = map(int, counts.split("/"))
+    assert 0 < done < total == 14
+    assert all(re.fullmatch(r"(\d+:)?\d+:\d\d", duration) for duration in (spent, left))
     assert states["iteration_2/evaluate"] == ["pending"]
 
 
