@@ -1,5 +1,6 @@
 """The options of glibc and XLA, seen from processes that were started with them."""
 
+import importlib.util
 import json
 import os
 import platform
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ste_jax import options
 
 # Prints the options of a process, how often it began, and the page faults of a program with 128 MiB of
 # intermediate values, after its first call.
@@ -79,3 +82,24 @@ def test_huge_pages_spare_page_faults():
     plain, huge = run("never")[0]["faults"], run("begin")[0]["faults"]
     assert plain > 30_000  # 128 MiB in pages of 4 KiB are 32,768
     assert huge < plain / 4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@pytest.mark.skipif(any(Path("/dev").glob("accel*")) or Path("/dev/vfio").exists(), reason="has a TPU")
+@pytest.mark.parametrize("given", [None, "cpu"])
+def test_no_tpu_is_looked_for_where_there_is_none(given: str | None) -> None:
+    """libtpu writes errors to stderr when it finds none."""
+    program = (
+        "from ste_jax import options; options.choose_platform(); import jax; print(jax.devices()[0].platform)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    env |= {"JAX_PLATFORMS": given} if given else {}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("cpu\n", "")
+
+
+def test_a_platform_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu,cpu")
+    options.choose_platform()
+    assert os.environ["JAX_PLATFORMS"] == "tpu,cpu"
