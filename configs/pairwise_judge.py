@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 200, "personal_data": True}
     )
 
-    c.pairs = ConfigDict()
+    c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type
     mixture = {
         "crossed": 3.0,
         "random_crossed": 1.0,

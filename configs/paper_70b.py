@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select.decontaminate = ()
     c.select.filters = ConfigDict({"languages": ("en",)})  # instructions in other languages are left out
 
-    c.pairs = ConfigDict()
+    c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type
     c.pairs.mode = "modified_one_call"  # section 3.2 and the released prompt: x' and its answer in one call
     c.pairs.max_response_tokens = 1024
     c.pairs.max_modified_tokens = 512

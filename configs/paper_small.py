@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"languages": (), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": False}
     )
 
-    c.pairs = ConfigDict()
+    c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type
     # Two calls for the rejected response: a small model does not follow the format of the single call.
     c.pairs.mode = "modified"
     c.pairs.max_response_tokens = 48

@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"languages": (), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": False}
     )
 
-    c.pairs = ConfigDict()
+    c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type
     trained = {"random_crossed": 3.0, "cut_off": 1.0, "padded": 1.0}
     tested = {"garbled": 2.0, "composite": 1.0}
     # A dozen instructions are too few for most kinds.

@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 200, "personal_data": True}
     )
 
-    c.pairs = ConfigDict()
+    c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type
     c.pairs.mode = ("nearest", "random", "truncated", "high_temperature")
     c.pairs.high_temperature = ConfigDict({"temperature": 1.0, "top_p": 1.0})
     c.pairs.max_response_tokens = 24 if small else 48

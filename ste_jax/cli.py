@@ -26,10 +26,11 @@ from absl import flags
 
 from ste_jax import __version__, logs, options
 from ste_jax.commands.arguments import flag_value, normalize
+from ste_jax.commands.usage import usage, usage_of
 from ste_jax.distributed import process
 from ste_jax.distributed.preemption import EXIT_STOPPED, StopRequested
 from ste_jax.errors import SteError
-from ste_jax.shipped import config_names
+from ste_jax.shipped import read_config_file
 from ste_jax.visible import visible_message
 
 _RUN = ("run", "select", "pairs", "annotate", "train", "prefer", "status", "report")
@@ -43,63 +44,15 @@ MODULES: dict[str, str] = {
     "data": "ste_jax.commands.data",
     "config": "ste_jax.commands.config",
     "init": "ste_jax.commands.config",
+    "completion": "ste_jax.commands.completion",
     "convert": "ste_jax.commands.convert",
     "plan": "ste_jax.commands.plan",
     "preflight": "ste_jax.commands.preflight",
 }
-_READS = frozenset({"status", "report", "stats", "compare", "data", "config", "init", "preflight"})
 # Commands that compute: they may start the interpreter again with faster options.
-_COMPUTES = frozenset(MODULES) - _READS
-USAGE = """usage: ste COMMAND [FLAGS]
-
-Runs:     ste COMMAND --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE ...]
-  CONFIG is a file, or a shipped configuration: quickstart, pairwise_judge, small_judge,
-  company_data, llama3_8b, llama3_70b, paper_small, paper_70b
-
-  run                 all stages of all iterations; the same command continues a run
-  select | pairs      one stage
-  annotate | train | prefer | evaluate --iteration=K
-                      one stage of one iteration (evaluate takes 0 for the seed model)
-  status WORKDIR      finished and remaining stages, and their speed
-  report WORKDIR      writes summary.json and report.html from the finished stages
-  --redo=STAGE        first deletes a stage (select, pairs, iteration_1/annotate, ...) and all later ones
-  SIGTERM             stops at the next safe point with exit code 75; the same command continues
-
-Judges:
-  judge compare|rank|score --model=MODEL --data=FILE --out=RESULT [--votes=K --on_flip=probability|abstain]
-                      one JSON line for each row of a file (`ste data FILE` shows it); needs no labels
-  judge show --model=MODEL --data=FILE --row=0
-                      the prompt that the judge sees, its tokens and its answer
-  calibrate --model=MODEL --data=LABELLED [--agreement=0.8]
-                      fits the temperature and the abstention threshold of a judge on labelled pairs
-  evaluate --model=MODEL (--benchmark=NAME [--path=FOLDER] | --data=FILE) --out=RESULT [--json]
-           [--limit=N --votes=K --probes=N --policy=wrong|rewardbench|dropped]
-                      any model on a benchmark or a file of pairs, in both orders; writes a result file
-  stats RESULT [--length_calibration]
-                      all numbers of a result file, without a model
-  compare RESULT_A RESULT_B
-                      paired tests of two results
-
-Tools:
-  config [NAME|FILE]  every field of a configuration: its value, type, description, and the stages that it
-                      affects
-  init NAME           prints the file of a shipped configuration: ste init company_data > mine.py
-  data FILE           what is read from a file or folder of instructions or pairs: its form, columns, counts
-                      and first records; needs no model
-  plan --config=CONFIG --topology=v5p-128 [--phase=sft|dpo|prefill|decode] [--price_per_chip_hour=X] [--json]
-                      memory and cost of a run on TPU slices, by the TPU compiler; needs no TPU
-  preflight --config=CONFIG --workdir=FOLDER [--wait=SECONDS]
-                      started on every worker: names workers that are missing, differ or lack something
-  convert SOURCE FOLDER
-                      a Hugging Face model or GGUF file to a model folder; a model folder to Hugging Face
-
-`ste COMMAND --help` lists the flags of a command; hyphens are accepted for underscores. `ste --version`
-prints the version. Runs write log files to WORKDIR/logs/. Other commands write one only for an unexpected
-error: its traceback, in ste-logs/ of the current folder; the line on the terminal names the file.
-On several hosts each host runs the same command; except on TPUs, set STE_COORDINATOR=HOST:PORT of worker 0,
-STE_WORKERS, and STE_WORKER (from 0). docs/TPU.md describes what happens when a host is lost.
-"""
+_COMPUTES = frozenset({*_RUN, "evaluate", "judge", "calibrate", "convert", "plan"}) - {"status", "report"}
 _NO_MAPPING = re.compile(r"--config\.([\w.]+)=.*: Failed to parse '(.*)' as a ConfigDict")
+_NO_BOOLEAN = re.compile(r"--([\w.]+)=(.*): \('Non-boolean argument")
 _HELP = frozenset({"-h", "--help"})
 _COMMANDS = "ste_jax.commands"
 # The text by which Orbax, which does not write with Python's files, reports a full disk.
@@ -112,6 +65,7 @@ def command() -> None:
     preemption.block_signal()  # until `main`, which may run in this interpreter or in the next one
     if len(sys.argv) > 1 and sys.argv[1] in _COMPUTES and not _HELP.intersection(sys.argv):
         options.restart_with_options()
+    options.choose_platform()
     main()
 
 
@@ -124,9 +78,19 @@ def main() -> None:
     except BrokenPipeError:
         _end_of_pipe()
     except KeyboardInterrupt:
-        _fail(f"interrupted; what was finished is safe, {_again()} goes on from there")
+        _end_interrupted()
     finally:
         preemption.ignore_signal()
+
+
+def _end_interrupted() -> NoReturn:
+    """Ends the process after Ctrl-C without the shutdown of the interpreter.
+
+    A thread of XLA that still compiles would touch what the shutdown has freed, and end in a fault.
+    """
+    print(f"ste: interrupted; what was finished is safe, {_again()} goes on from there", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(128 + signal.SIGINT)
 
 
 def _end_of_pipe() -> NoReturn:
@@ -138,7 +102,7 @@ def _end_of_pipe() -> NoReturn:
 def _dispatch() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if len(sys.argv) < 2 or sys.argv[1] in ("help", *_HELP):
-        print(USAGE)
+        print(usage())
         return
     if sys.argv[1] in ("version", "--version"):
         print(f"ste {__version__}")
@@ -155,7 +119,7 @@ def _dispatch() -> None:
     # After absl.logging is imported, which sets the level of this logger.
     logging.getLogger("absl").setLevel(logging.WARNING)
     if _HELP.intersection(sys.argv[2:]):
-        print(USAGE + _help_of_flags())
+        print(usage_of(sys.argv[1]) + _help_of_flags())
         return
     # Here: --help and --version do without it.
     from absl import app
@@ -228,26 +192,35 @@ def _parse_flags(argv: list[str]) -> list[str]:
             flags.FLAGS["config"].value.lock()  # reports a file that could not be read
         return rest
     except (AttributeError, KeyError) as error:
+        _refuse_broken_config(argv)
         _refuse_renamed(argv)
         # An AttributeError holds the KeyError of the unknown field, which may name a similar one in a second
         # line; the KeyError of an unknown section is raised as it is.
         text = " ".join(str(getattr(error.args[0], "args", error.args)[0]).split())
         _fail(f"--config has no field {text}: docs/CONFIG.md lists the fields")
     except (flags.Error, OSError) as error:
-        _refuse_missing_config(argv)
+        _refuse_broken_config(argv)
         _refuse_renamed(argv)
         if match := _NO_MAPPING.search(str(error)):
             field, value = match.groups()
             _fail(f"--config.{field}: expected a mapping, such as {{{value!r}: 1.0}}, not {value!r}")
+        if match := _NO_BOOLEAN.search(str(error)):
+            field, value = match.groups()
+            _fail(f"--{field} must be True or False, not {value!r}")
         # Above the last line ml_collections puts where it looked, or the traceback of the file.
         _fail(str(error).strip().splitlines()[-1].strip())
+    except Exception:  # the configuration is a program, which may raise anything
+        _refuse_broken_config(argv)
+        raise
 
 
-def _refuse_missing_config(argv: list[str]) -> None:
-    """Ends the program if --config names neither a file nor a shipped configuration."""
-    name = (flag_value(argv, "config") or "").partition(":")[0]
-    if name and not Path(name).exists() and name not in config_names():
-        _fail(f"{name}: no such file; shipped: {', '.join(config_names())}")
+def _refuse_broken_config(argv: list[str]) -> None:
+    """Ends the program if the file of --config raises an error, which is named with its line."""
+    if name := flag_value(argv, "config"):
+        try:
+            read_config_file(name)
+        except SteError as error:
+            _fail(str(error))
 
 
 def _refuse_renamed(argv: list[str]) -> None:

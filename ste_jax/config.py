@@ -5,12 +5,13 @@ neither files nor devices.
 import dataclasses
 import functools
 import math
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+import types
+from typing import Any, Literal, TypeVar, Union, cast, get_origin
 
 import dacite
 from ml_collections import ConfigDict
 
-from ste_jax.config_field import JUDGING, STAGES, config_field, values_affecting
+from ste_jax.config_field import JUDGING, STAGES, config_field, type_text, values_affecting
 from ste_jax.config_renames import check_renamed
 from ste_jax.decode.protocol import Sampling
 from ste_jax.decode.settings import DecodeSettings
@@ -477,8 +478,8 @@ def _read(kind: type[T], value: dict[str, Any]) -> T:
     except dacite.UnexpectedDataError as error:
         raise SteError("config_invalid", f"config: {error}; docs/CONFIG.md lists the fields") from error
     except dacite.WrongTypeError as error:
-        choices = get_args(error.field_type) if get_origin(error.field_type) is Literal else ()
-        expected = f"one of {', '.join(map(repr, choices))}" if choices else _type_name(error.field_type)
+        several = get_origin(error.field_type) in (Literal, Union, types.UnionType)
+        expected = f"{'one of ' if several else ''}{type_text(error.field_type)}"
         raise SteError(
             "config_invalid", f"config: {error.field_path} must be {expected}, not {error.value!r}"
         ) from error
@@ -488,10 +489,6 @@ def _read(kind: type[T], value: dict[str, Any]) -> T:
         raise
     except ValueError as error:  # a check of a section
         raise SteError("config_invalid", f"config: {error}") from error
-
-
-def _type_name(kind: Any) -> str:
-    return kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
 
 
 def _number(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """Fields of configuration sections: each declares which stages a change of its value makes stale."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,3 +66,20 @@ def values_affecting(section: Any, stage: str, inherited: Sequence[str] = ()) ->
         elif stage in affects:
             values[field.name] = value
     return values
+
+
+def type_text(kind: Any) -> str:
+    """Returns the type of a field in words: the choices of a Literal, and the forms of a union."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f'"{value}"' for value in arguments)
+    if origin in (types.UnionType, typing.Union):
+        of_these = {
+            tuple[arguments[0], ...]: "a tuple of these",
+            dict[arguments[0], float]: "a mapping from these to shares",
+        }
+        return " or ".join(of_these.get(argument) or type_text(argument) for argument in arguments)
+    if arguments:
+        inner = ("..." if argument is ... else type_text(argument) for argument in arguments)
+        return f"{origin.__name__}[{', '.join(inner)}]"
+    return kind.__name__

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ste_jax.config import RunConfig
-from ste_jax.config_field import INHERITED, STAGES
+from ste_jax.config_field import INHERITED, STAGES, type_text
 
 
 class FieldInfo(NamedTuple):
@@ -99,24 +99,9 @@ def _fields(
             continue
         yield FieldInfo(
             name=f"{prefix}{field.name}",
-            type=_type(field.type),
+            type=type_text(field.type),
             default=default,
             affects=tuple(affects),
             by_content=field.metadata["by_content"],
             description=described[field.name],
         )
-
-
-def _type(kind: Any) -> str:
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return ", ".join(f'"{value}"' for value in arguments)
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(
-            "a tuple of these" if argument == tuple[arguments[0], ...] else _type(argument)
-            for argument in arguments
-        )
-    if arguments:
-        inner = ("..." if argument is ... else _type(argument) for argument in arguments)
-        return f"{typing.get_origin(kind).__name__}[{', '.join(inner)}]"
-    return kind.__name__

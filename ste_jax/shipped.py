@@ -5,8 +5,11 @@ works in any folder, since a configuration that builds on another one imports it
 """
 
 import runpy
+import traceback
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from ste_jax.errors import SteError
 
@@ -56,7 +59,8 @@ def read_config_file(value: str | Path) -> dict[str, Any]:
       value: a shipped name or a path, with an optional argument after a colon.
 
     Raises:
-      SteError: "config_unknown", if there is no such file, or "config_invalid", if it has no `get_config`.
+      SteError: "config_unknown", if there is no such file, or "config_invalid", if it has no `get_config` or
+        raises an error, which the message names with its line.
     """
     name, _, argument = resolve_config(str(value)).partition(":")
     if not Path(name).is_file():
@@ -64,7 +68,33 @@ def read_config_file(value: str | Path) -> dict[str, Any]:
             "config_unknown",
             f"{name}: there is no such file; shipped configurations are {', '.join(config_names())}",
         )
+    try:
+        return _run(name, argument)
+    except SteError:
+        raise
+    except Exception as error:  # the file is a program, which may raise anything
+        raise SteError("config_invalid", f"{_place(name, error)}: {_reason(error)}") from error
+
+
+def _run(name: str, argument: str) -> dict[str, Any]:
     get_config = runpy.run_path(name).get("get_config")
     if get_config is None:
         raise SteError("config_invalid", f"{name}: defines no function get_config")
-    return (get_config(argument) if argument else get_config()).to_dict()
+    config = get_config(argument) if argument else get_config()
+    if not isinstance(config, ConfigDict):
+        raise SteError(
+            "config_invalid", f"{name}: get_config returns a {type(config).__name__}, not a ConfigDict"
+        )
+    return config.to_dict()
+
+
+def _place(name: str, error: Exception) -> str:
+    """Returns the file and the line that raised an error."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+    return f"{name}, line {lines[-1]}" if lines else name
+
+
+def _reason(error: Exception) -> str:
+    return error.msg if isinstance(error, SyntaxError) else f"{type(error).__name__}: {error}"

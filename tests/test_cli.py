@@ -1,10 +1,14 @@
 """The command line: mistakes end with one clear line, unexpected errors with a log file, help is fast."""
 
+import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,13 @@ import pytest
 
 import ste_jax
 from ste_jax.cli import MODULES
+from ste_jax.commands import completion
 from ste_jax.commands.arguments import normalize
+from ste_jax.commands.config_flag import SEVERAL_FORMS
+from ste_jax.commands.usage import usage, usage_of
+from ste_jax.config import RunConfig
+from ste_jax.config_reference import section_of
+from tests.conftest import ended
 from tests.errors import raises
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -60,6 +70,23 @@ class Odd(ConfigDict):
 def get_config():
     return Odd()
 """
+BROKEN_CONFIGS = {
+    "syntax": "def get_config():\n    c =\n",
+    "import_error": "import nothing_of_this_name\n",
+    "type_error": "def get_config():\n    name = 1\n    return name + 'x'\n",
+    "no_function": "x = 3\n",
+    "no_config_dict": "def get_config():\n    return {}\n",
+}
+# Forms in which the command line replaces the mode of a configuration, whatever its own form is.
+MODES = {
+    "mapping_for_mapping": ("quickstart", "{'padded': 1.0}"),
+    "tuple_for_mapping": ("quickstart", "('padded','cut_off')"),
+    "name_for_mapping": ("quickstart", "padded"),
+    "mapping_for_tuple": ("small_judge", "{'padded': 1.0}"),
+    "name_for_tuple": ("small_judge", "padded"),
+    "mapping_for_name": ("paper_70b", "{'padded': 1.0}"),
+    "tuple_for_name": ("paper_70b", "('padded','cut_off')"),
+}
 PAIR = '{"instruction": "Name a river.", "response_a": "The Rhine.", "response_b": "A rose."}\n'
 GOOD = '{"text": "Name a river."}\n'
 HF_CONFIG = {
@@ -80,6 +107,7 @@ HF_CONFIG = {
 def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
     """Returns the arguments of every invalid call, by name."""
     base = ["run", f"--config={config}", f"--workdir={folder}/run"]
+    untouched = [f"--workdir={folder}/untouched"]
     with model.open("rb") as file:
         gguf = written(folder / "cut.gguf", file.read(2_000_000))
     bare = written(folder / "bare" / "config.json", json.dumps(HF_CONFIG)).parent
@@ -138,8 +166,15 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
             "run",
             "--config=quickstart",
             f"--workdir={folder}/run",
-            "--config.pairs.mode=degraded",
+            "--config.select.quotas=code",
         ],
+        **{
+            name: ["run", f"--config={written(folder / f'{name}.py', text)}", f"--workdir={folder}/run"]
+            for name, text in BROKEN_CONFIGS.items()
+        },
+        "no_boolean": [*base, "--config.annotate.both_orders=maybe"],
+        "no_kind": [*base, "--config.pairs.mode=('degraded','padde')"],
+        "no_whole_number": [*base, "--config.seed=two"],
         "weights_file": ["convert", f"{folder}/bare/config.json", f"{folder}/other"],
         "json_template": [
             *("judge", "show", f"--model={model}", f"--data={pairs}"),
@@ -164,6 +199,10 @@ def cases(folder: Path, config: Path, model: Path) -> dict[str, list[str]]:
         "other_benchmark": [*asked, f"--out={folder}/r.jsonl", "--benchmark=llmbars"],
         "help": ["help"],
         "help_of_a_command": ["evaluate", "--help"],
+        **{
+            f"mode_{form}": ["status", f"--config={name}", f"--config.pairs.mode={value}", *untouched]
+            for form, (name, value) in MODES.items()
+        },
         "status": ["status", base[1], f"--workdir={folder}/untouched"],
         "home": ["status", base[1], "--workdir=~/no-such-run"],
         "brackets": ["status", base[1], f"--workdir={folder}/a[/b][red]"],
@@ -194,7 +233,7 @@ EXPECTED = {
     "renamed_section": "--config.pairs.hotter is now --config.pairs.high_temperature",
     "renamed_field": "--config.decode.columns is now --config.decode.suffix_chunk",
     # The file of the configuration does not set it.
-    "left_out_field": "train.choose_by must be one of 'accuracy', 'accuracy_pooled', 'worst_kind', not",
+    "left_out_field": 'train.choose_by must be one of "accuracy", "accuracy_pooled", "worst_kind", not',
     "same_files": "pairs.jsonl, line 1",
     "ill_typed": "flag --config.annotate.samples=three",
     "configless": "absent.py",
@@ -205,9 +244,17 @@ EXPECTED = {
     "out_below_a_file": "cut.gguf is a file, not a folder",
     "target_is_a_file": "cut.gguf is a file, not a folder",
     "url": "https://x.y/p.jsonl: a URL",
-    "shipped_name": "quikstart: no such file; shipped: company_data",
+    "shipped_name": "quikstart: there is no such file; shipped configurations are company_data",
     "old_value": "the value 'hotter' of pairs.mode is now 'high_temperature'",
-    "no_mapping": "--config.pairs.mode: expected a mapping",
+    "no_mapping": "--config.select.quotas: expected a mapping",
+    "syntax": "syntax.py, line 2: invalid syntax",
+    "import_error": "import_error.py, line 1: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+    "type_error": "type_error.py, line 3: TypeError: ",
+    "no_function": "no_function.py: defines no function get_config",
+    "no_config_dict": "no_config_dict.py: get_config returns a dict, not a ConfigDict",
+    "no_boolean": "--config.annotate.both_orders must be True or False, not 'maybe'",
+    "no_kind": 'pairs.mode must be one of "modified", "modified_one_call", ',
+    "no_whole_number": "--config.seed=two",
     "weights_file": "give the folder",
     "json_template": "template.json: JSON without a text",
     "old_flag": "--kept is now --acceptance_rate",
@@ -245,7 +292,7 @@ def test_a_mistake_ends_with_one_clear_line(ends: Callable[[str], tuple[int, str
     assert EXPECTED[name] in err
     assert err.startswith("ste: ")
     assert err.count("\n") == 1
-    assert "Error:" not in err
+    assert "Error:" not in err or name in BROKEN_CONFIGS
     assert "traceback" not in err
 
 
@@ -308,7 +355,8 @@ def test_help_needs_nothing(ends: Callable[[str], tuple[int, str, str]]) -> None
 def test_help_of_a_command_lists_its_flags(ends: Callable[[str], tuple[int, str, str]]) -> None:
     code, out, err = ends("help_of_a_command")
     assert (code, err) == (0, "")
-    assert "usage: ste COMMAND" in out
+    assert out.startswith("usage: ste evaluate")
+    assert "ste preflight" not in out
     for flag in ("--max_new_tokens:", "--policy:", "--mesh:", "--workdir:"):
         assert flag in out
 
@@ -317,6 +365,13 @@ def test_the_status_before_anything_is_done(ends: Callable[[str], tuple[int, str
     code, out, _ = ends("status")
     assert code == 0
     assert out.count("pending") == 9
+
+
+@pytest.mark.parametrize("form", MODES)
+def test_a_mode_may_be_replaced_in_any_form(ends: Callable[[str], tuple[int, str, str]], form: str) -> None:
+    code, out, err = ends(f"mode_{form}")
+    assert code == 0, err
+    assert "pending" in out
 
 
 def test_the_status_names_its_workdir_as_it_is(ends: Callable[[str], tuple[int, str, str]]) -> None:
@@ -335,7 +390,7 @@ def test_help_and_version_load_no_jax(arguments: list[str]) -> None:
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr == "[]\n"
-    assert ("usage: ste COMMAND" in done.stdout) != (done.stdout == f"ste {ste_jax.__version__}\n")
+    assert done.stdout.startswith("usage: ste ") != (done.stdout == f"ste {ste_jax.__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -369,3 +424,61 @@ def test_a_report_is_written_while_a_run_holds_its_workdir(ste: Any, tmp_path: P
     assert (missing.code, missing.err.count("\n")) == (1, 1)
     assert str(tmp_path / "absent") in missing.err
     assert not (tmp_path / "absent").exists()
+
+
+def test_every_command_is_in_the_help() -> None:
+    text = usage()
+    for command in MODULES:
+        assert re.search(rf"\b{command}\b", text), command
+        assert re.search(rf"^  (\w+ \| )*{command}\b", usage_of(command), re.MULTILINE), command
+
+
+def test_fields_with_several_forms_are_those_that_the_flags_know() -> None:
+    several = {
+        (section.name, field.name)
+        for section in dataclasses.fields(RunConfig)
+        if (kind := section_of(section.type)) is not None
+        for field in dataclasses.fields(kind)
+        if any(typing.get_origin(option) is dict for option in typing.get_args(field.type))
+    }
+    assert several == SEVERAL_FORMS
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("ste sta", ["stats", "status"]),
+        ("ste stats --js", ["--json"]),
+        ("ste run --config.annotate.max_pa", ["--config.annotate.max_pairs="]),
+    ],
+)
+def test_a_shell_completes(typed: str, expected: list[str]) -> None:
+    words = typed.split()
+    program = (
+        f'ste() {{ "{sys.executable}" -m ste_jax "$@"; }}\n{completion.script()}\n'
+        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _ste; "
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert sorted(done.stdout.split()) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_script_of_a_shell_is_printed(ste: Any, shell: str) -> None:
+    end = ste.run_bare("completion", shell)
+    assert end.code == 0
+    assert end.out.endswith(completion.script())
+
+
+def test_ctrl_c_ends_without_a_fault(ste: Any, tmp_path: Path) -> None:
+    """While a program is compiled, whose thread outlives the interpreter."""
+    process = ste.begin("run", tmp_path / "run")
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run/select/labels/STARTED.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    end = ended(process)
+    assert end.code == 130
+    assert end.err.splitlines()[-1].startswith("ste: interrupted; what was finished is safe")
+    assert "Fatal Python error" not in end.err

@@ -4,7 +4,6 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
 from ste_jax.sharding import Rules
 
@@ -40,6 +39,9 @@ def splash_attention(
 
 
 def _attend_alone(q: Array, k: Array, v: Array, segments: Array, *, interpret: bool) -> Array:
+    # Here: Pallas for TPU takes long to import, and only this function needs it.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
     B, T, K, G, H = q.shape
     size = next(size for size in range(_BLOCK, 0, -LANES) if T % size == 0)
     kernel = splash.make_splash_mha(

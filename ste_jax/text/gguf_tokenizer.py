@@ -5,15 +5,16 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 from tokenizers import pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
 from ste_jax.errors import SteError
 from ste_jax.storage.gguf_file import GgufFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _log = logging.getLogger(__name__)
 _PREFIX = "tokenizer.ggml."
@@ -37,12 +38,14 @@ _READ = frozenset(
 )
 
 
-def read_gguf(path: Path) -> tuple[PreTrainedTokenizerFast, list[int]]:
+def read_gguf(path: Path) -> "tuple[PreTrainedTokenizerFast, list[int]]":
     """Returns the tokenizer of a GGUF file, and the ids that end a turn or a message in addition to EOS.
 
     Raises:
       SteError: The file is damaged, or its tokenizer is not one that can be read exactly.
     """
+    from transformers import PreTrainedTokenizerFast  # here: it takes a second, and many commands need none
+
     fields = GgufFile(path).fields
     own = {key.removeprefix(_PREFIX): value for key, value in fields.items() if key.startswith(_PREFIX)}
     _check(own)
@@ -122,6 +125,8 @@ def _backend(
     fields: Mapping[str, Any], own: Mapping[str, Any], control: Iterable[int]
 ) -> tokenizers.Tokenizer:
     """Returns the tokenizer in which the ids `control`, too, are control tokens."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
+
     tokens, kind, split = own["tokens"], own["model"], own.get("pre")
     types = list(own.get("token_type", [1] * len(tokens)))
     for i in control:

@@ -9,16 +9,18 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sentencepiece
 import tokenizers
-from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from ste_jax.errors import SteError
 from ste_jax.text.gguf_tokenizer import read_gguf
 from ste_jax.text.sealed import SealedEncoder
 from ste_jax.text.template import DEFAULT_DATE, ChatSettings, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _log = logging.getLogger(__name__)
 _CHAT_DATE = "chat_date"  # field of tokenizer_config.json
@@ -39,7 +41,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        hf: PreTrainedTokenizerFast,
+        hf: "PreTrainedTokenizerFast",
         stop_ids: Iterable[int] = (),
         *,
         origin: str = "tokenizer",
@@ -243,7 +245,7 @@ def load_tokenizer(
         ) from error
 
 
-def _read(path: Path) -> tuple[PreTrainedTokenizerFast, list[int], str]:
+def _read(path: Path) -> "tuple[PreTrainedTokenizerFast, list[int], str]":
     """Returns a tokenizer of transformers, the ids that end a completion, and the date of its template."""
     if _is_gguf(path):
         return *read_gguf(path), DEFAULT_DATE
@@ -262,7 +264,9 @@ def _read(path: Path) -> tuple[PreTrainedTokenizerFast, list[int], str]:
     return hf, _stop_ids(path, max(hf.backend_tokenizer.get_vocab().values())), date
 
 
-def _read_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
+def _read_tokenizer_json(folder: Path) -> "PreTrainedTokenizerFast":
+    from transformers import PreTrainedTokenizerFast  # here: it takes a second, and many commands need none
+
     # Not AutoTokenizer: for some `tokenizer_class` names it rebuilds the backend from the vocabulary alone
     # and loses the file's own pre-tokenizer (the digit splitting of SmolLM2, for one).
     try:
@@ -274,7 +278,9 @@ def _read_tokenizer_json(folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-def _read_sentencepiece(folder: Path) -> PreTrainedTokenizerFast:
+def _read_sentencepiece(folder: Path) -> "PreTrainedTokenizerFast":
+    from transformers import LlamaTokenizer
+
     try:
         sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     except RuntimeError as error:
@@ -320,7 +326,7 @@ def _is_gguf(origin: str | Path) -> bool:
     return Path(origin).suffix == ".gguf"
 
 
-def _template_of(hf: PreTrainedTokenizerFast, origin: str) -> str:
+def _template_of(hf: "PreTrainedTokenizerFast", origin: str) -> str:
     """Returns the chat template of a model; of several, the default one."""
     own = hf.chat_template
     if isinstance(own, dict):
