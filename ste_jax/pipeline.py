@@ -20,6 +20,7 @@ from ste_jax.errors import SteError
 from ste_jax.pairs.splits import Splits
 from ste_jax.paths import local_path
 from ste_jax.records import Comparison, Instruction, Judgment
+from ste_jax.run_file import write_run
 from ste_jax.shipped import read_config_file
 from ste_jax.stages import annotate, evaluate, pairs, prefer, select, train
 from ste_jax.stages.context import Context
@@ -48,15 +49,16 @@ def run(config: str | Path | ConfigDict | RunConfig, workdir: str | Path) -> dic
         config = read_config(config.to_dict())
     context = Context(config, epath.Path(local_path(workdir, "workdir")))
     with session(context.workdir, software(dataclasses.asdict(config))), exclusive(context.workdir):
+        if process.is_process_zero():
+            write_run(context.workdir, config, ())
         return run_stages(context)
 
 
 def run_stages(context: Context) -> dict[str, Any]:
     """Runs what is left of a run in the session and the workdir that the caller holds; see `run`."""
     config = context.config
-    train.check(context)
-    context.check_files()
-    check_template(context)
+    check_devices(context)
+    check_inputs(context)
     instructions = select.run(context)
     pairs.run(context, instructions)
     splits = _splits(context)
@@ -71,6 +73,25 @@ def run_stages(context: Context) -> dict[str, Any]:
     return result
 
 
+def check_devices(context: Context) -> None:
+    """Checks, before hours of work, that the devices can train with the settings.
+
+    Raises:
+      SteError: see `stages.train.check`.
+    """
+    train.check(context)
+
+
+def check_inputs(context: Context) -> None:
+    """Checks the files, the libraries and the templates that later stages need.
+
+    Raises:
+      SteError: one of them is missing or cannot be used.
+    """
+    context.check_files()
+    check_template(context)
+
+
 def report(context: Context) -> dict[str, Any]:
     """Writes the summary and the report of the finished stages, and returns the summary; see `run`."""
     return summary.write(context, stage_folders(context)) if process.is_process_zero() else {}
@@ -78,8 +99,7 @@ def report(context: Context) -> dict[str, Any]:
 
 def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
     """Runs one stage (of one iteration), and returns its summary; what it reads must be finished."""
-    context.check_files()
-    check_template(context)
+    check_inputs(context)
     if stage == "select":
         select.run(context)
         return require_success(context.workdir / "select").summary

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from ste_jax.storage.schema import SCHEMA_VERSION, check_version
 from ste_jax.versions import versions
 
 NAME = "RUN.json"
+# Flags of a single stage, or of a single start.
+_OF_ONE_START = ("--iteration", "--redo")
 _REMEDY = "give --config and --workdir"
 
 
@@ -28,17 +31,31 @@ def write_run(workdir: epath.Path, config: RunConfig, command: Sequence[str]) ->
     Args:
       workdir: folder of the run.
       config: the configuration.
-      command: the arguments of the process, the program first.
+      command: the arguments of the process, the program first; empty for a run that Python code started.
     """
     value = {
         "schema": "ste-run",
         "schema_version": SCHEMA_VERSION,
-        "command": shlex.join(command),
+        "command": _whole_run(command),
+        "folder": os.getcwd(),
         "commit": commit_of(package_folder()),
         "versions": versions(),
         "config": dataclasses.asdict(config),
     }
     write_atomically(workdir / NAME, json.dumps(value, indent=1))
+
+
+def _whole_run(command: Sequence[str]) -> str:
+    """Returns the command that makes the whole run, from one that may have made a single stage again."""
+    if not command:
+        return ""
+    kept, skips = [], False
+    for argument in command[2:]:
+        name = argument.partition("=")[0]
+        if not skips and name not in _OF_ONE_START:
+            kept.append(argument)
+        skips = name in _OF_ONE_START and "=" not in argument
+    return shlex.join(["ste", "run", *kept])
 
 
 def read_run(workdir: epath.Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
 from ste_jax.report.page import SampledJudgment, write_report
+from ste_jax.run_file import NAME as RUN_FILE
+from ste_jax.run_file import read_run
 from ste_jax.stages import evaluate, pairs
 from ste_jax.stages.context import Context
 from ste_jax.storage.files import digest, read_json, write_atomically
@@ -62,6 +65,7 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "objective": config.train.objective,
         "pointwise": context.prompt.is_pointwise,
         "config_hash": digest(dataclasses.asdict(config)),
+        **_origin(context),
         "versions": versions(),
         "models": _models(context, splits, yields),
         **{name: chosen[name] for name in ("funnel", "categories", "labels")},
@@ -78,6 +82,14 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "total_seconds": sum(seconds.values()),
         "peak_rss_mib": _peak_rss_mib(context),
     }
+
+
+def _origin(context: Context) -> dict[str, str]:
+    """Returns the shell commands that make the run again, and the commit; "" if they are not known."""
+    known = read_run(context.workdir) if (context.workdir / RUN_FILE).exists() else {}
+    command, folder = str(known.get("command", "")), str(known.get("folder", ""))
+    again = f"cd {shlex.quote(folder)}\n{command}" if command else ""
+    return {"command": again, "commit": str(known.get("commit", ""))}
 
 
 def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) -> list[dict[str, Any]]:

@@ -29,6 +29,21 @@ def test_a_run_file_holds_the_configuration_and_how_to_repeat_it(
     assert run["commit"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["train", "--iteration=2", "--config=a.py"], "ste run --config=a.py"),
+        (["train", "--iteration", "2", "--config", "a.py"], "ste run --config a.py"),
+        (["run", "--redo=pairs", "--config.name=two words"], "ste run '--config.name=two words'"),
+    ],
+)
+def test_the_command_makes_the_whole_run(
+    make_config: Callable[..., RunConfig], tmp_path: Path, arguments: list[str], command: str
+) -> None:
+    write_run(epath.Path(tmp_path), make_config(), ["/usr/bin/ste", *arguments])
+    assert read_run(epath.Path(tmp_path))["command"] == command
+
+
 def test_a_later_start_replaces_it(workdir: epath.Path, make_config: Callable[..., RunConfig]) -> None:
     write_run(workdir, make_config(seed=8), ["ste", "run"])
     assert config_of_run(workdir).seed == 8

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 from ste_jax.commands.config_flag import define_config
+from ste_jax.commands.topology_flag import TOPOLOGY
 from ste_jax.plan.assumptions import PHASES, Lengths, Phase
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _REMATS = ("none", "dots", "full")
 _CONFIG = define_config("Configuration file, as configs/llama3_70b.py.")
-_TOPOLOGY = flags.DEFINE_list("topology", None, "Slices, such as v5p-128 or 2xv6e-256. Several for --sweep.")
 _PHASE = flags.DEFINE_enum("phase", "all", ["all", *PHASES], "Program to compile.")
 _PRICE = flags.DEFINE_list(
     "price_per_chip_hour", None, "Price of a chip-hour, for the cost. For --sweep: one price per topology."
@@ -51,7 +51,7 @@ _LENGTHS = {
 
 def main(argv: list[str]) -> None:
     """Prints the plan of a configuration on a topology, or compares ways to train on several."""
-    if len(argv) != 2 or _CONFIG.value is None or not _TOPOLOGY.value:
+    if len(argv) != 2 or _CONFIG.value is None or not TOPOLOGY.value:
         raise app.UsageError("plan needs --config and --topology, and takes no other arguments")
     # Imported here: the help of a command must not wait for JAX.
     from ste_jax.config import read_config
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     from ste_jax.plan.topology import parse_topology
 
     config = read_config(_CONFIG.value.to_dict())
-    cfg, topologies = architecture_of(config.model), [parse_topology(name) for name in _TOPOLOGY.value]
+    cfg, topologies = architecture_of(config.model), [parse_topology(name) for name in TOPOLOGY.value]
     lengths = Lengths(**{name: flag.value or 1 for name, flag in _LENGTHS.items()})
     prices = _prices(len(topologies))
     if _SWEEP.value:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 
 from ste_jax.commands.config_flag import define_config
+from ste_jax.commands.topology_flag import TOPOLOGY
 from ste_jax.visible import visible
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ STAGES = ("select", "pairs", "annotate", "train", "prefer", "evaluate")
 _CONFIG = define_config("Configuration: a file, or the name of a shipped one.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if it is missing.")
 _ITERATION = flags.DEFINE_integer("iteration", 1, "Iteration of a single stage.", lower_bound=0)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Print what `ste run` would read, make and show to the judge, and the time that it would take, measured "
+    "by a short probe; with --topology its chip-hours on TPUs instead. Nothing is written.",
+)
 _REDO = flags.DEFINE_string("redo", "", "Stage to delete and run again, with all later ones.")
 
 
@@ -53,7 +60,23 @@ def main(argv: list[str]) -> None:
     first = 0 if argv[1] == "evaluate" else 1
     if not first <= _ITERATION.value <= context.config.iterations:
         raise app.UsageError(f"--iteration must be from {first} to config.iterations")
-    {"status": _status, "report": _report}.get(argv[1], _work)(context, argv[1])
+    if _DRY_RUN.value:
+        _dry_run(context, argv[1])
+    else:
+        {"status": _status, "report": _report}.get(argv[1], _work)(context, argv[1])
+
+
+def _dry_run(context: "Context", command: str) -> None:
+    from ste_jax import pipeline
+    from ste_jax.commands.dry_run import print_dry_run
+
+    topologies = TOPOLOGY.value or [""]
+    if command != "run" or len(topologies) > 1:
+        raise app.UsageError("--dry_run belongs to ste run, with one --topology at most")
+    if not topologies[0]:
+        pipeline.check_devices(context)
+    pipeline.check_inputs(context)
+    print_dry_run(context, topologies[0])
 
 
 def _status(context: "Context", command: str) -> None:

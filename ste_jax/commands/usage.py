@@ -33,6 +33,12 @@ _SECTIONS: dict[str, tuple[str, tuple[Entry, ...]]] = {
         _RUN,
         (
             Entry("run", "all stages of all iterations; the same command continues a run", ("run",)),
+            Entry(
+                "run --dry_run",
+                "what would be read, made and shown to the judge, and the time or (--topology=v6e-8) the "
+                "chip-hours",
+                ("run",),
+            ),
             Entry("select | pairs", "one stage", ("select", "pairs")),
             Entry(
                 "annotate | train | prefer | evaluate --iteration=K",

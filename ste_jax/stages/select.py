@@ -40,6 +40,35 @@ _SETTINGS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """Instructions as they are before the model labels any.
+
+    Attributes:
+      read: number of instructions that were read.
+      columns_left_out: columns of the file that are not read.
+      kept: instructions that the filters keep.
+      funnel: what each filter removes.
+    """
+
+    read: int
+    columns_left_out: list[str]
+    kept: list[Instruction]
+    funnel: list[FunnelStep]
+
+
+def preview(context: Context) -> Preview:
+    """Reads and filters the instructions, and writes nothing.
+
+    Raises:
+      SteError: as `run`.
+    """
+    config = context.config
+    read, columns_left_out = read_source(config.instructions)
+    kept, funnel = _filtered(config, read, HeldOutTexts.read(config), context.seed_model)
+    return Preview(len(read), columns_left_out, kept, funnel)
+
+
 def run(context: Context) -> list[Instruction]:
     """Returns the selected instructions, selected now or by an earlier start."""
     config, settings = context.config, context.config.select

@@ -10,6 +10,7 @@ from ste_jax.models.presets import PRESETS
 from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.rerun import stage_hours
 from ste_jax.plan.topology import parse_topology
+from ste_jax.plan.work import run_work
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = read_config(runpy.run_path(str(CONFIGS / "paper_70b.py"))["get_config"]("v6e-64").to_dict())
@@ -104,3 +105,30 @@ def test_preferences_alone_cost_more_than_fine_tuning():
     train = dataclasses.replace(CONFIG.train, objective="dpo")
     stages = hours(dataclasses.replace(CONFIG, train=train))
     assert stages["train"].tokens == pytest.approx(2 * hours()["train"].tokens, rel=0.02)
+
+
+def test_a_pairwise_training_learns_from_both_orders_of_every_pair():
+    train = dataclasses.replace(CONFIG.train, objective="pairwise", epochs=1.0)
+    annotate = dataclasses.replace(
+        CONFIG.annotate, samples=1, max_new_tokens=0, force_verdict=True, max_pairs=200
+    )
+    work = run_work(
+        dataclasses.replace(CONFIG, train=train, annotate=annotate), Lengths(judgment=1), kept=0.5
+    )
+    (training,) = work.trainings
+    tokens = training.steps * train.batch_rows * train.row_length
+    assert tokens == pytest.approx(work.pairs * 2 * (1650 + 1), rel=0.02)
+    assert [calls.prompts for calls in work.calls if calls.stage == "annotate"] == [5 * 2 * 200]
+
+
+def test_fewer_instructions_than_the_configuration_selects():
+    work = run_work(CONFIG, Lengths(), kept=0.5, instructions=1000)
+    assert work.pairs == 1000 - 512
+    assert [calls.prompts for calls in work.calls if calls.stage == "pairs"] == [1000, 1000]
+
+
+def test_the_kinds_of_two_answers_share_them():
+    config = dataclasses.replace(
+        CONFIG, pairs=dataclasses.replace(CONFIG.pairs, mode=("constraint", "high_temperature"))
+    )
+    assert hours(config)["pairs"].prompts == 2 * CONFIG.select.size

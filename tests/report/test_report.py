@@ -155,7 +155,7 @@ def test_page_is_accessible(written):
 
 
 def test_texts_of_others_stay_text(summary, samples, tmp_path):
-    summary |= {"title": HOSTILE, "model": HOSTILE, "config_hash": HOSTILE, "yields": [], "training": []}
+    summary |= {"title": HOSTILE, "model": HOSTILE, "command": HOSTILE, "yields": [], "training": []}
     summary["categories"] = {HOSTILE: {"wanted": 1, "available": 1, "taken": 1}}
     summary["funnel"][1]["name"] = HOSTILE
     summary["pairs"] |= {"rejected": {HOSTILE: 1}, "mode": HOSTILE, "splits": {HOSTILE: 3}}

@@ -1,0 +1,94 @@
+"""Prints what a run would do: `ste run --dry_run`."""
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ste_jax.data.header import shown
+from ste_jax.report.formats import duration
+from ste_jax.visible import visible, visible_cell
+
+if TYPE_CHECKING:
+    from ste_jax.dry_run import DryRun
+    from ste_jax.stages.context import Context
+
+
+def print_dry_run(context: "Context", topology: str) -> None:
+    """Prints what the run would read, make, show to the judge, and cost."""
+    from ste_jax.dry_run import dry_run
+
+    found, config, console = dry_run(context, topology), context.config, Console()
+    console.print(_funnel(config.instructions, found))
+    if found.columns_left_out:
+        print(f"columns that are not read: {shown(found.columns_left_out)}")
+    if config.labelled_pairs:
+        chosen, tested = found.labelled
+        print(f"labelled pairs: {chosen} choose checkpoints, every model is tested on {tested}")
+    print(f"\njudge prompt of the first instruction, {found.prompt_tokens} tokens:\n")
+    print(visible(found.prompt).strip())
+    print()
+    console.print(_work(found, config.iterations))
+    if found.speed is not None:
+        read, new = (1 / max(s, 1e-9) for s in (found.speed.read_seconds, found.speed.new_seconds))
+        print(
+            f"measured: {read:,.0f} tokens read and {new:,.0f} generated per second. Loading, compiling and "
+            "saving are not included; a training step is taken as four readings of its tokens."
+        )
+    if found.hours:
+        console.print(_hours(found, topology))
+    print("Nothing was written.")
+
+
+def _table(title: str, *headers: str) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column(headers[0], no_wrap=True)
+    for header in headers[1:]:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _funnel(source: str, found: "DryRun") -> Table:
+    table = _table(f"instructions of {visible_cell(source)}", "step", "removed", "left")
+    table.add_row("read", "", f"{found.read:,}")
+    for step in found.funnel:
+        table.add_row(step.name, f"{step.removed:,}", f"{step.left:,}")
+    table.add_row("selected, at most", "", f"{found.selected:,}")
+    return table
+
+
+def _work(found: "DryRun", iterations: int) -> Table:
+    """Returns the table of the stages: their calls or steps, and their expected time."""
+    table = _table(
+        f"{found.work.pairs:,} pairs to train on, at most",
+        *("stage", "prompts or steps", "samples", "tokens read", "new tokens", "time"),
+    )
+    total = 0.0
+    for calls in found.work.calls:
+        seconds = found.seconds_of(calls, iterations)
+        total += seconds or 0.0
+        new = calls.prompts * calls.samples * calls.new_tokens
+        numbers = (calls.prompts, calls.samples, calls.prompts * calls.prompt_tokens, new)
+        table.add_row(calls.stage, *(f"{n:,}" for n in numbers), _time(seconds))
+    for training in found.work.trainings:
+        seconds = found.seconds_of(training, iterations)
+        total += seconds or 0.0
+        tokens = training.settings.batch_rows * training.settings.row_length * training.steps * iterations
+        steps = f"{training.steps * iterations:,}"
+        table.add_row(training.stage, steps, "", f"{tokens:,}", "", _time(seconds))
+    table.add_row("total", "", "", "", "", _time(total if found.speed else None))
+    return table
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else duration(seconds)
+
+
+def _hours(found: "DryRun", topology: str) -> Table:
+    table = _table(f"expected on {topology} (nothing is compiled; ste plan does it)", "stage", "chip-hours")
+    for stage in found.hours:
+        table.add_row(stage.stage, f"{stage.chip_hours:,.1f}")
+    table.add_row("total", f"{sum(stage.chip_hours for stage in found.hours):,.1f}")
+    return table
