@@ -46,7 +46,7 @@ class FieldInfo(NamedTuple):
 def section_of(kind: Any) -> type | None:
     """Returns the dataclass of a field that holds a section, or None."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
 
 
 def own_fields() -> Iterator[FieldInfo]:

@@ -44,7 +44,7 @@ def _take_forms(config: ConfigDict) -> None:
         name, _, value = argument.partition("=")
         *sections, field = name.removeprefix("--config.").split(".")
         if name.startswith("--config.") and (*sections, field) in SEVERAL_FORMS:
-            section = config
+            section: Any = config
             for part in sections:
                 section = section[part]
             form = type(_literal(value))
