@@ -482,3 +482,35 @@ def test_ctrl_c_ends_without_a_fault(ste: Any, tmp_path: Path) -> None:
     assert end.code == 130
     assert end.err.splitlines()[-1].startswith("ste: interrupted; what was finished is safe")
     assert "Fatal Python error" not in end.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--config=quickstart", "--workdir=w", "--config.model=no-such-model"],
+        [
+            "run",
+            "--config=quickstart",
+            "--workdir=w",
+            "--config.model={model}",
+            "--config.instructions=no.csv",
+        ],
+        ["run", "--config=quickstart", "--workdir=w", "--config.train.objective=sfd"],
+        ["evaluate", "--model=no-such-model", "--data=x.jsonl", "--out=y.jsonl"],
+    ],
+)
+def test_a_mistake_is_found_before_the_libraries_of_models_are_loaded(
+    arguments: list[str], smollm2_path: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys\nfrom ste_jax.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'flax', 'transformers', 'orbax', 'scipy'} & sys.modules.keys()))"
+    )
+    given = [argument.format(model=smollm2_path) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *given], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("ste: ")
+    assert done.stdout == "[]\n"

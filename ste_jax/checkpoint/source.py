@@ -6,7 +6,6 @@ Whatever can be checked without reading the weights is checked when a model is o
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import combine, parameter_hash
 from ste_jax.checkpoint.gguf import GgufWeights
 from ste_jax.checkpoint.hf import ADAPTER, HfWeights, adapter_error
+from ste_jax.checkpoint.location import is_hub_name
 from ste_jax.checkpoint.orbax import load_parameter, parameter_shapes
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
@@ -36,7 +36,6 @@ from ste_jax.text.tokenizer import Tokenizer, load_tokenizer
 CARD = "model.json"
 PARAMETERS = "parameters"
 _SMALL = 1_000_000_000  # parameters
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.jinja")
 Weights = GgufWeights | HfWeights
 
@@ -339,23 +338,6 @@ def _hash_file(path: Path, size: int, mtime_ns: int, inode: int) -> bytes:
     """Returns the sha256 of a file; it is read once per process, unless its size, time or inode change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def is_hub_name(source: str) -> bool:
-    """Returns True if `source` names a model of the Hugging Face hub rather than a path.
-
-    Raises:
-      SteError: It is neither the path of an existing file or folder nor the form of a hub name.
-    """
-    if local_path(source, "model").exists():
-        return False
-    if not _HUB_NAME.fullmatch(source):
-        raise SteError(
-            "file_not_found", f"{source}: no such file or folder, and not a hub name (organisation/model)"
-        )
-    if source.endswith(".gguf") or Path(source).parent.is_dir():
-        raise SteError("file_not_found", f"{source}: no such file or folder; check the path")
-    return True
 
 
 def download(name: str, folder: Path | None = None) -> Path:

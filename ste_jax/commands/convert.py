@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
 
 def _local(source: str, folder: Path) -> str | Path:
     """Returns the source, or a shared copy of a model of the hub that process zero downloads for all."""
-    from ste_jax.checkpoint.source import download, is_hub_name
+    from ste_jax.checkpoint.location import is_hub_name
+    from ste_jax.checkpoint.source import download
     from ste_jax.distributed import process
 
     if process.count() == 1 or not is_hub_name(source):

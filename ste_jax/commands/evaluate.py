@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 from ste_jax.benchmarks.names import BENCHMARKS
+from ste_jax.checkpoint.location import check_exists
 from ste_jax.commands import run as run_commands
 from ste_jax.commands.judge_flags import MODEL, check_single_command, load_judge, output_path
 from ste_jax.commands.results import JSON, POLICY
@@ -46,11 +47,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("evaluate needs --model and --out (or --config and --workdir)")
     if bool(_BENCHMARK.value) == bool(_DATA.value):
         raise app.UsageError("evaluate needs either --benchmark or --data")
+    out = output_path(_OUT.value)
+    check_exists(MODEL.value)
     # Imported here: the help of a command must not wait for JAX.
     from ste_jax.distributed.rendezvous import session
     from ste_jax.evaluation.run import evaluate
 
-    out = output_path(_OUT.value)
     with session(out.parent, {"model": MODEL.value, "votes": str(_VOTES.value)}):
         preemption.install_handler()
         evaluation = evaluate(

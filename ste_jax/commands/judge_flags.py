@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from ste_jax.checkpoint.location import check_exists
 from ste_jax.commands.mesh import mesh_shape
 from ste_jax.errors import SteError
 from ste_jax.paths import local_path
@@ -64,10 +65,11 @@ _CHAT_DATE = flags.DEFINE_string(
 
 def load_judge() -> "Judge":
     """Returns the judge that the flags name; its weights are not loaded yet."""
-    from ste_jax.judge import Judge  # imported here: the help of a command must not wait for JAX
-
     if not MODEL.value:
         raise app.UsageError("--model is needed")
+    check_exists(MODEL.value)
+    from ste_jax.judge import Judge  # imported here: the help of a command must not wait for JAX
+
     return Judge.load(
         MODEL.value,
         prompt=_PROMPT.value or None,

@@ -10,9 +10,12 @@ from absl import app, flags
 
 from ste_jax.commands.config_flag import define_config
 from ste_jax.commands.topology_flag import TOPOLOGY
+from ste_jax.errors import SteError
+from ste_jax.paths import local_path
 from ste_jax.visible import visible
 
 if TYPE_CHECKING:
+    from ste_jax.config import RunConfig
     from ste_jax.stages.context import Context
 
 STAGES = ("select", "pairs", "annotate", "train", "prefer", "evaluate")
@@ -46,8 +49,6 @@ def main(argv: list[str]) -> None:
     from etils import epath
 
     from ste_jax.config import read_config
-    from ste_jax.paths import local_path
-    from ste_jax.stages.context import Context
 
     workdir = epath.Path(local_path(folder, "--workdir"))
     if _CONFIG.value is None:
@@ -56,6 +57,10 @@ def main(argv: list[str]) -> None:
         config = config_of_run(workdir)
     else:
         config = read_config(_CONFIG.value.to_dict())
+    if argv[1] == "run":
+        _check_paths(config)
+    from ste_jax.stages.context import Context
+
     context = Context(config, workdir)
     first = 0 if argv[1] == "evaluate" else 1
     if not first <= _ITERATION.value <= context.config.iterations:
@@ -64,6 +69,18 @@ def main(argv: list[str]) -> None:
         _dry_run(context, argv[1])
     else:
         {"status": _status, "report": _report}.get(argv[1], _work)(context, argv[1])
+
+
+def _check_paths(config: "RunConfig") -> None:
+    """Checks that the files of a configuration exist, before libraries are loaded that take seconds."""
+    from ste_jax.checkpoint.location import check_exists
+    from ste_jax.data.sources import is_path
+
+    check_exists(config.model)
+    files = [config.instructions] if is_path(config.instructions) else []
+    for path in (*files, config.labelled_pairs, *config.select.decontaminate):
+        if path and not local_path(path, "file").exists():
+            raise SteError("file_not_found", f"{path}: no such file or folder")
 
 
 def _dry_run(context: "Context", command: str) -> None:
@@ -90,7 +107,6 @@ def _status(context: "Context", command: str) -> None:
 
 def _report(context: "Context", command: str) -> None:
     from ste_jax import pipeline
-    from ste_jax.errors import SteError
 
     if not context.workdir.is_dir():
         raise SteError("file_not_found", f"--workdir {context.workdir}: no such folder")

@@ -40,6 +40,11 @@ class Source(NamedTuple):
     columns_left_out: list[str]
 
 
+def is_path(spec: str) -> bool:
+    """Returns True if a source (see `read_source`) is a file or a folder."""
+    return spec != STARTER and not spec.startswith(_TFDS)
+
+
 def read_instructions(spec: str) -> list[Instruction]:
     """Returns the instructions of a source, in its order; see `read_source`."""
     return read_source(spec).instructions
