@@ -1,5 +1,6 @@
 """Accuracy of a model in training on the validation pairs, by which its checkpoints are chosen."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
@@ -16,6 +17,7 @@ from ste_jax.metrics.policy import WRONG
 from ste_jax.metrics.stats import pooled_score
 from ste_jax.records import Comparison, Judgment
 
+_log = logging.getLogger(__name__)
 ChooseBy = Literal["accuracy", "accuracy_pooled", "worst_kind"]
 
 
@@ -61,7 +63,10 @@ def validation_accuracy(
     for scores, _ in found:
         for name, sums in scores.items():
             totals[name] += sums
-    return min(float(score / number) for score, number in totals.values())
+    shares = {name: float(score / number) for name, (score, number) in sorted(totals.items())}
+    for name, share in shares.items():
+        _log.info("validation%s: %.3f, n = %d", f", {name}" if name else "", share, totals[name][1])
+    return min(shares.values())
 
 
 def validation_scores(
