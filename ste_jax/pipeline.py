@@ -18,6 +18,7 @@ from ste_jax.distributed.preflight import software
 from ste_jax.distributed.rendezvous import session
 from ste_jax.errors import SteError
 from ste_jax.pairs.splits import Splits
+from ste_jax.pairs.used import write_splits
 from ste_jax.paths import local_path
 from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.run_file import write_run
@@ -120,8 +121,11 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
 
 
 def _splits(context: Context) -> Splits:
-    """Returns the finished pairs by use; those to train on stay on disk."""
-    return pairs.split(context.config, IndexedRecords(context.workdir / "pairs", Comparison))
+    """Returns the finished pairs by use, and notes that of labelled pairs; those to train on stay on disk."""
+    splits = pairs.split(context.config, IndexedRecords(context.workdir / "pairs", Comparison))
+    labelled = context.config.labelled_pairs
+    process.on_process_zero(lambda: write_splits(context.workdir, labelled, splits))
+    return splits
 
 
 def _read(context: Context, name: str, kind: type) -> list:

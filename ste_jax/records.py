@@ -120,6 +120,11 @@ class Comparison(Record):
         return given | {name: value for name, value in self.metadata.items() if name != SURFACE_KEY}
 
     @property
+    def judged_texts(self) -> list[str | None]:
+        """Id and texts that a judgment depends on; label, category and other columns do not matter to it."""
+        return [self.id, self.instruction, self.response_a, self.response_b, self.reference]
+
+    @property
     def cluster(self) -> str:
         """The unit of resampling: all comparisons of a prompt together."""
         return self.prompt_id or self.id

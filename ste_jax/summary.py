@@ -12,6 +12,8 @@ from ste_jax.metrics.stats import Metrics, paired_test
 from ste_jax.pairs.splits import Splits
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment
+from ste_jax.report.advice import advice
+from ste_jax.report.disagreements import Disagreements, disagreements
 from ste_jax.report.page import SampledJudgment, write_report
 from ste_jax.run_file import NAME as RUN_FILE
 from ste_jax.run_file import read_run
@@ -40,10 +42,12 @@ def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
     if _success(context, "pairs"):
         splits = pairs.split(context.config, read_records(context.workdir / "pairs", Comparison))
     summary = _summarize(context, folders, splits)
+    summary["advice"] = advice(summary)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     )
-    write_report(summary, _sampled_judgments(context, splits), context.workdir / "report.html")
+    samples, differing = _sampled_judgments(context, splits), _disagreements(context, splits)
+    write_report(summary, samples, context.workdir / "report.html", differing)
     return summary
 
 
@@ -64,6 +68,7 @@ def _summarize(context: Context, folders: Sequence[str], splits: Splits | None) 
         "seed": config.seed,
         "objective": config.train.objective,
         "pointwise": context.prompt.is_pointwise,
+        "max_new_tokens": config.annotate.max_new_tokens,
         "config_hash": digest(dataclasses.asdict(config)),
         **_origin(context),
         "versions": versions(),
@@ -99,23 +104,33 @@ def _models(context: Context, splits: Splits | None, yields: dict[int, dict]) ->
     """
     if splits is None:
         return []
-    models, seed = [], None
-    for k in range(context.config.iterations + 1):
-        if not _success(context, f"iteration_{k}/evaluate"):
-            continue
+    models = []
+    parts = {"test": splits.test, "labelled": splits.labelled}
+    seed: dict[str, Metrics | None] = dict.fromkeys(parts)
+    for k in _evaluated(context):
         numbers = evaluate.finished(context, k, splits)
-        greedy = evaluate.greedy_evaluation(context, k, splits)
+        greedy = {name: evaluate.greedy_evaluation(context, k, pairs) for name, pairs in parts.items()}
         seed = greedy if k == 0 else seed
+        tests = {name: _tests(context.config.seed, seed[name], greedy[name] if k else None) for name in parts}
+        if numbers["labelled"]:
+            numbers["labelled"] |= tests["labelled"]
         made = yields.get(k, {"judgments": 0, "parsed": 0, "kept": 0})
-        models.append(
-            {
-                "iteration": k,
-                **numbers,
-                **_tests(context.config.seed, seed, greedy if k else None),
-                **{name: made[name] for name in ("judgments", "parsed", "kept")},
-            }
-        )
+        made = {name: made[name] for name in ("judgments", "parsed", "kept")}
+        models.append({"iteration": k, **numbers, **tests["test"], **made})
     return models
+
+
+def _evaluated(context: Context) -> list[int]:
+    """Returns the iterations whose evaluation is finished; 0 is the seed model."""
+    return [k for k in range(context.config.iterations + 1) if _success(context, f"iteration_{k}/evaluate")]
+
+
+def _disagreements(context: Context, splits: Splits | None) -> Disagreements | None:
+    """Returns the decisions of the last evaluated model that differ from the labels."""
+    evaluated = _evaluated(context)
+    if splits is None or not splits.labelled or not evaluated:
+        return None
+    return disagreements(evaluated[-1], evaluate.results(context, evaluated[-1], splits.labelled))
 
 
 def _tests(draws: int, seed: Metrics | None, trained: Metrics | None) -> dict[str, float | None]:

@@ -33,6 +33,8 @@ class ModelCard:
         not calibrated).
       shortcuts: Panel of the evaluation of its run: what the judge decides by and is not for, in sentences
         with their numbers (None: not evaluated).
+      chosen_by: Hashes of the texts of the labelled pairs that chose its checkpoint, or that of a model that
+        it was trained from (see `pairs.used`); they are no test of it.
       schema_version: Version of this format.
     """
 
@@ -49,6 +51,7 @@ class ModelCard:
     dtype: str | None = None
     calibration: dict[str, Any] | None = None
     shortcuts: dict[str, Any] | None = None
+    chosen_by: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class ModelCard:
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "architecture": self.architecture.to_json(),
             "stop_ids": list(self.stop_ids),
+            "chosen_by": list(self.chosen_by),
         }
 
     @classmethod
@@ -85,7 +89,11 @@ class ModelCard:
             raise SteError(
                 "card_invalid", f"model card: field architecture is ill-formed ({error})"
             ) from error
-        parsed = {"architecture": architecture, "stop_ids": tuple(value["stop_ids"])}
+        parsed = {
+            "architecture": architecture,
+            "stop_ids": tuple(value["stop_ids"]),
+            "chosen_by": tuple(value.get("chosen_by", ())),
+        }
         return cls(**{**value, **parsed, "schema_version": SCHEMA_VERSION})
 
 
@@ -103,7 +111,7 @@ def _check_version(value: dict[str, Any]) -> None:
 
 def _check_types(value: dict[str, Any]) -> None:
     """Refuses ill-typed values of the fields that need no constructor of their own."""
-    stop_ids = value["stop_ids"]
+    stop_ids, chosen_by = value["stop_ids"], value.get("chosen_by", ())
     budget, forced = value.get("max_new_tokens"), value.get("force_verdict")
     for name, valid in (
         ("stop_ids", isinstance(stop_ids, list | tuple) and all(type(i) is int for i in stop_ids)),
@@ -114,6 +122,10 @@ def _check_types(value: dict[str, Any]) -> None:
         ("force_verdict", forced is None or isinstance(forced, bool)),
         ("dtype", isinstance(value.get("dtype"), str | None)),
         ("calibration", isinstance(value.get("calibration"), dict | None)),
+        (
+            "chosen_by",
+            isinstance(chosen_by, list | tuple) and all(isinstance(one, str) for one in chosen_by),
+        ),
         ("shortcuts", _is_panel(value.get("shortcuts"))),
     ):
         if not valid:

@@ -58,7 +58,8 @@ def main(argv: list[str]) -> None:
         )
         path = save(judge, calibration)
         if process.is_process_zero():
-            print(json.dumps(calibration.to_dict()) if _JSON.value else report(calibration, ties, identical))
+            text = report(calibration, len(ties), identical)
+            print(json.dumps(calibration.to_dict()) if _JSON.value else text)
             print(f"written: {visible(str(path))}", file=sys.stderr)
 
 

@@ -33,6 +33,12 @@ _PROBES = flags.DEFINE_integer(
     "Comparisons of which about 20 altered versions are judged too, to show what the judge decides by.",
     lower_bound=0,
 )
+_CHECKPOINT_PAIRS = flags.DEFINE_bool(
+    "include_checkpoint_pairs",
+    False,
+    "Also judge the pairs of --data that chose the checkpoint of this judge, which its model card names; "
+    "they are no test of it.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -62,6 +68,7 @@ def main(argv: list[str]) -> None:
             votes=_VOTES.value,
             limit=_LIMIT.value,
             probes=_PROBES.value,
+            include_checkpoint_pairs=_CHECKPOINT_PAIRS.value,
             progress=True,
             policy=POLICIES[POLICY.value],
         )

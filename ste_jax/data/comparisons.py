@@ -258,44 +258,45 @@ def pairs_in(table: Table, *, labels: Labels, reference_column: str | None = Non
 
 
 class LabelledPairs(NamedTuple):
-    """Comparisons that are labelled A or B, and the numbers of those that were left out.
+    """Comparisons that are labelled A or B, those labelled tie, and the number that was left out.
 
     Attributes:
       pairs: the comparisons.
-      ties: number of comparisons labelled tie.
+      ties: comparisons labelled tie.
       identical: number of comparisons labelled A or B whose responses are the same text.
     """
 
     pairs: list[Comparison]
-    ties: int
+    ties: list[Comparison]
     identical: int
 
 
 def read_labelled_pairs(path: str) -> LabelledPairs:
-    """Returns the comparisons of a file that are labelled A or B, and counts of what was left out.
+    """Returns the comparisons of a file, those that are labelled A or B apart from ties.
 
     Raises:
       SteError: as `read_comparisons`, or "data_invalid" if nothing is left.
     """
     comparisons = read_comparisons(path, labels="required")
-    decided = [comparison for comparison in comparisons if comparison.label != "tie"]
-    pairs, identical = without_identical(decided)
+    ties = [comparison for comparison in comparisons if comparison.label == "tie"]
+    pairs, identical = without_identical([one for one in comparisons if one.label != "tie"])
     if not pairs:
         raise SteError(
             "data_invalid",
             f"{path}: none of {len(comparisons)} comparisons has a better response: "
-            f"{len(comparisons) - len(decided)} are labelled tie, in {identical} both responses are the same",
+            f"{len(ties)} are labelled tie, in {identical} both responses are the same",
         )
-    return LabelledPairs(pairs, len(comparisons) - len(decided), identical)
+    return LabelledPairs(pairs, ties, identical)
 
 
 def without_identical(comparisons: list[Comparison]) -> tuple[list[Comparison], int]:
     """Returns the comparisons but those labelled A or B with equal responses, and the number of these."""
-    kept = [c for c in comparisons if c.label in (None, "tie") or not _is_identical(c)]
+    kept = [c for c in comparisons if c.label in (None, "tie") or not is_identical(c)]
     return kept, len(comparisons) - len(kept)
 
 
-def _is_identical(comparison: Comparison) -> bool:
+def is_identical(comparison: Comparison) -> bool:
+    """Returns True if both responses are the same text, but for white space around them."""
     return comparison.response_a.strip() == comparison.response_b.strip()
 
 

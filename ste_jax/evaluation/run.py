@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ import jax
 from ste_jax.benchmarks.benchmark import Benchmark
 from ste_jax.benchmarks.catalogue import load
 from ste_jax.checks import check_whole
+from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.evaluation.numbers import numbers
 from ste_jax.evaluation.probes.probe import RETEST, Probe, make_probes
+from ste_jax.evaluation.relabelled import Stored, stored_judgments, texts_hash
 from ste_jax.evaluation.result import SCHEMA, Result, read_result, to_record
 from ste_jax.judge import Judge
 from ste_jax.judging.compare import CompareSettings
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import Judged
 from ste_jax.metrics.policy import WRONG, Policy
+from ste_jax.pairs.used import text_hash
 from ste_jax.progress import Progress
 from ste_jax.records import ORDERS, Comparison, Order
 from ste_jax.storage.files import digest
@@ -55,10 +58,14 @@ def evaluate(
     votes: int = 1,
     limit: int = 0,
     probes: int = 0,
+    include_checkpoint_pairs: bool = False,
     progress: bool = False,
     policy: Policy = WRONG,
 ) -> Evaluation:
     """Evaluates a judge in both orders on labelled comparisons.
+
+    A file of the user's that is evaluated again with other labels is not judged again: only its numbers are
+    computed anew.
 
     Args:
       judge: the judge.
@@ -69,18 +76,23 @@ def evaluate(
       limit: number of comparisons to judge, drawn at random by the judge's seed; 0 judges all.
       probes: number of comparisons of which altered versions are judged too, which show what the judge
         decides by; about 20 versions of each, drawn by the judge's seed.
+      include_checkpoint_pairs: also judge the pairs of a file that chose the checkpoint of this judge, which
+        its model card names; by default they are left out, as they are no test of it.
       progress: show a progress bar on stderr.
       policy: score of a judgment without a verdict.
 
     Raises:
       SteError: the benchmark cannot be read, `out` belongs to another evaluation, no comparison fits the
-        model, or all are ties.
+        model, all are ties, or all chose the checkpoint of the judge.
     """
     for name, number in (("limit", limit), ("probes", probes)):
         check_whole(name, number, least=0)
     settings = CompareSettings(votes=votes)
     if not isinstance(benchmark, Benchmark):
         benchmark = load(benchmark, path)
+    card = judge.model.source.card
+    if card is not None and card.chosen_by:
+        benchmark = without_checkpoint_pairs(benchmark, card.chosen_by, keep=include_checkpoint_pairs)
     items = benchmark.limited(limit, judge.settings.seed)
     if all(item.label not in ("A", "B") for item in items):
         raise SteError(
@@ -99,6 +111,35 @@ def evaluate(
         return Evaluation(_judged(judge, work, Path(out), progress), policy)
     with tempfile.TemporaryDirectory() as folder:
         return Evaluation(_judged(judge, work, Path(folder) / "result.jsonl", progress), policy)
+
+
+def without_checkpoint_pairs(benchmark: Benchmark, chosen_by: Collection[str], *, keep: bool) -> Benchmark:
+    """Returns a benchmark without the pairs that chose the checkpoint of a judge, and with their number.
+
+    Args:
+      benchmark: the benchmark; of a public one, whose score is that of all its pairs, none is left out.
+      chosen_by: hashes of the texts of these pairs.
+      keep: only count them.
+
+    Raises:
+      SteError: "no_labels" if no other pair is left.
+    """
+    hashes = set(chosen_by)
+    others = [item for item in benchmark.items if text_hash(item) not in hashes]
+    number = len(benchmark.items) - len(others)
+    if not number:
+        return benchmark
+    if keep or benchmark.name:
+        notes = benchmark.notes | {"pairs_that_chose_the_checkpoint": number}
+        return dataclasses.replace(benchmark, notes=notes)
+    if not others:
+        raise SteError(
+            "no_labels",
+            f"{benchmark.source}: all {number} pairs chose the checkpoint of this judge, so they are no test "
+            "of it; give other pairs, or pass --include_checkpoint_pairs",
+        )
+    notes = benchmark.notes | {"pairs_that_chose_the_checkpoint_left_out": number}
+    return dataclasses.replace(benchmark, items=others, notes=notes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +173,7 @@ class _Work:
                 "comparisons": len(benchmark.items),
                 "limit": self.limit or None,
                 "judged_hash": digest([item.to_json() for item in self.items]),
+                "texts_hash": texts_hash(self.items),
             },
         }
         if self.probes:
@@ -146,13 +188,14 @@ def _judged(judge: Judge, work: _Work, out: Path, progress: bool) -> Result:
     protocol = JudgingProtocol(judge.settings, judge.model.source.tokenizer)
     run = judge.run_settings(protocol, work.settings) | work.to_json()
     run["device"] = jax.devices()[0].device_kind
-    ids = [item.id for item in work.items] + [probe.comparison.id for probe in work.probes]
-    with JsonlOutput(out, run, schema=SCHEMA) as output:
-        if not output.finished:
-            with Progress("evaluate", len(ids), disable=not progress) as bar:
-                bar.advance(records=sum(map(output.is_done, ids)))
-                _fill_all(output, judge, protocol, work, bar)
-            output.finish(ids)
+    stored = stored_judgments(out, run, work.items)
+    if stored is None:
+        _write(judge, protocol, work, run, out, {}, progress)
+    else:
+        # Complete before it replaces the result with the old labels.
+        new = out.with_name(f".{out.name}.{digest(run)[:8]}.relabelled")
+        _write(judge, protocol, work, run, new, stored, progress)
+        process.on_process_zero(lambda: new.replace(out))
     result = read_result(out)
     if not result.comparisons:
         raise SteError(
@@ -164,8 +207,37 @@ def _judged(judge: Judge, work: _Work, out: Path, progress: bool) -> Result:
     return result
 
 
+def _write(
+    judge: Judge,
+    protocol: JudgingProtocol,
+    work: _Work,
+    run: dict[str, Any],
+    out: Path,
+    stored: Stored,
+    progress: bool,
+) -> None:
+    """Writes a result file, with the judgments of `stored` and new ones of all other comparisons."""
+    items = {item.id: item for item in work.items}
+    ids = [*items, *(probe.comparison.id for probe in work.probes)]
+    with JsonlOutput(out, run, schema=SCHEMA) as output:
+        if output.finished:
+            return
+        for id_, made in stored.items() if process.is_process_zero() else ():
+            if not output.is_done(id_):
+                output.add(id_, [to_record(items[id_], made)])
+        with Progress("evaluate", len(ids), disable=not progress) as bar:
+            bar.advance(records=sum(id_ in stored or output.is_done(id_) for id_ in ids))
+            _fill_all(output, judge, protocol, work, bar, stored)
+        output.finish(ids)
+
+
 def _fill_all(
-    output: JsonlOutput, judge: Judge, protocol: JudgingProtocol, work: _Work, bar: Progress
+    output: JsonlOutput,
+    judge: Judge,
+    protocol: JudgingProtocol,
+    work: _Work,
+    bar: Progress,
+    stored: Stored,
 ) -> None:
     """Adds the judgments of all comparisons and probes that the output does not hold."""
     probes = {probe.comparison.id: probe for probe in work.probes}
@@ -174,7 +246,10 @@ def _fill_all(
     # Sampled votes are drawn by the seed and the texts, so the same comparison needs another seed.
     reseeded = dataclasses.replace(judge.settings, seed=judge.settings.seed + 1)
     again = JudgingProtocol(reseeded, judge.model.source.tokenizer)
-    for used, comparisons in ((protocol, [*work.items, *others]), (again, retests)):
+    items = [item for item in work.items if item.id not in stored]
+    for used, comparisons in ((protocol, [*items, *others]), (again, retests)):
+        if not comparisons:
+            continue  # no engine is needed, and no weights are read
         _fill(output, judge, used, comparisons, work.settings, bar, probes)
 
 

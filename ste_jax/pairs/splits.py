@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar, get_args
 
-from ste_jax.data.comparisons import read_labelled_pairs
+from ste_jax.data.comparisons import is_identical, read_labelled_pairs
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Part
@@ -148,21 +148,27 @@ def build_within_parts(
 def labelled_halves(seed: int, path: str) -> tuple[list[Comparison], list[Comparison]]:
     """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on.
 
+    The halves depend on the texts and not on the labels: a pair that is labelled anew stays in its half. Ties
+    choose no checkpoints; in the other half they are judged but enter no accuracy.
+
     Args:
       seed: seed of the run.
       path: file of labelled pairs; "" for none.
     """
     if not path:
         return [], []
-    read, ties, identical = read_labelled_pairs(path)
-    for count, what in ((ties, "labelled tie"), (identical, "with equal responses")):
+    decided, ties, identical = read_labelled_pairs(path)
+    for count, what in (
+        (len(ties), "labelled tie choose no checkpoint and enter no accuracy"),
+        (identical, "with equal responses are left out"),
+    ):
         if count:
-            _log.warning("%s: %d labelled pairs %s are left out", path, count, what)
-    pairs = _ranked(seed, read)
+            _log.warning("%s: %d labelled pairs %s", path, count, what)
+    pairs = _ranked(seed, [*decided, *(tie for tie in ties if not is_identical(tie))])
     prompts = list(dict.fromkeys(pair.prompt_id for pair in pairs))
     first = set(prompts[: -(-len(prompts) // 2)])
     validation = [pair for pair in pairs if pair.prompt_id in first]
-    return validation, [pair for pair in pairs if pair.prompt_id not in first]
+    return _decided(validation), [pair for pair in pairs if pair.prompt_id not in first]
 
 
 def check_labelled_ids(path: str, labelled: Sequence[Comparison], ids: Iterable[str]) -> None:

@@ -3,33 +3,37 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ste_jax.report.basis import basis_of
 from ste_jax.report.formats import count, interval, percent
-from ste_jax.report.headline import Measure, measure_of
+from ste_jax.report.headline import measure_of
 
-# Below this number of test pairs an interval of 95% is wider than 18 points on either side.
+# Below this number of test pairs an interval of 95% reaches 18 points or more to either side.
 FEW_TEST_PAIRS = 30
 FEW_EXAMPLES = 50
+LOST_PAIRS = 0.5
 FORCED = 0.5
-# A judge whose verdicts do not depend on the position says "A" in half of its judgments.
+# A judge whose verdicts do not depend on the position says A in half of its judgments.
 LEAN = 0.15
 LENGTH_GAP = 0.15
 LOW_YIELD = 0.25
 LOW_PARSED = 0.8
 
 Summary = dict[str, Any]
+_Rule = Callable[[Summary], Iterator[str]]
 
 
 def advice(summary: Summary) -> list[str]:
     """Returns sentences about what limits a run and what to change, the most important first.
 
+    Every rule looks at the last model or iteration, and names fields of the configuration.
+
     Args:
       summary: the summary of a run (summary.json).
     """
-    measure = measure_of(summary)
-    rules: tuple[Callable[[Summary, Measure], Iterator[str]], ...] = (
+    rules: tuple[_Rule, ...] = (
         _too_few_test_pairs,
-        _too_few_examples,
         _pairs_left_out,
+        _too_few_examples,
         _unreadable_verdicts,
         _forced_verdicts,
         _unreadable_labels,
@@ -38,111 +42,155 @@ def advice(summary: Summary) -> list[str]:
         _low_yield,
         _no_labelled_pairs,
     )
-    return [sentence for rule in rules for sentence in rule(summary, measure)]
+    return [sentence for rule in rules for sentence in rule(summary)]
 
 
-def _too_few_test_pairs(summary: Summary, measure: Measure) -> Iterator[str]:
-    tested = summary["models"][-1] if summary["models"] else None
-    if tested is not None and tested["n"] < FEW_TEST_PAIRS:
-        bounds = interval(tested[measure.interval])
-        yield (
-            f"{count(tested['n'])} test pairs cannot tell much: the 95% interval is {bounds}. Raise "
-            "pairs.test and select.size, or give labelled pairs of your own (labelled_pairs)."
+def _last_model(summary: Summary) -> dict[str, Any] | None:
+    """Returns the numbers of the last model on the pairs that lead the report."""
+    models = basis_of(summary).models
+    return models[-1] if models else None
+
+
+def _last_yield(summary: Summary) -> dict[str, Any] | None:
+    """Returns the yield of the last annotation, if anything was judged."""
+    rows = [row for row in summary["yields"] if row["judgments"]]
+    return rows[-1] if rows else None
+
+
+def _is_pairwise(summary: Summary) -> bool:
+    """Returns True if training needs no sampled judgments."""
+    return summary.get("objective") == "pairwise"
+
+
+def _too_few_test_pairs(summary: Summary) -> Iterator[str]:
+    measure, tested = measure_of(summary), _last_model(summary)
+    if tested is None or tested["n"] >= FEW_TEST_PAIRS:
+        return
+    if basis_of(summary).is_labelled:
+        remedy = "Label more pairs (labelled_pairs): half of them are for tests."
+    else:
+        remedy = (
+            "Raise pairs.test, and select.size with it, or give labelled pairs of your own (labelled_pairs)."
         )
+    pairs = f"{count(tested['n'])} test {'pair is' if tested['n'] == 1 else 'pairs are'}"
+    yield f"{pairs} few: the 95% interval of the accuracy is {interval(tested[measure.interval])}. {remedy}"
 
 
-def _too_few_examples(summary: Summary, measure: Measure) -> Iterator[str]:
-    for row in summary["training"]:
-        if row["examples"] < FEW_EXAMPLES:
-            yield (
-                f"Iteration {row['iteration']} trained on {count(row['examples'])} examples. Raise "
-                "select.size, or annotate.samples."
-            )
-
-
-def _pairs_left_out(summary: Summary, measure: Measure) -> Iterator[str]:
+def _pairs_left_out(summary: Summary) -> Iterator[str]:
     pairs = summary.get("pairs") or {}
     rejected = pairs.get("rejected") or {}
-    if not rejected or not pairs["asked"]:
+    if not rejected or sum(rejected.values()) <= LOST_PAIRS * pairs["asked"]:
         return
     reason, number = max(rejected.items(), key=lambda item: item[1])
-    if sum(rejected.values()) > pairs["asked"] / 2:
+    if reason == "too_long":
+        remedy = "Raise decode.buckets, or lower select.max_tokens."
+    else:
+        remedy = (
+            "Choose other kinds of pairs (pairs.mode): those whose label is certain need no model that "
+            'follows a format, such as ("crossed", "padded", "cut_off").'
+        )
+    yield (
+        f"{percent(sum(rejected.values()) / pairs['asked'])} of the pairs could not be made, mostly because "
+        f"of {reason.replace('_', ' ')} ({count(number)}). {remedy}"
+    )
+
+
+def _too_few_examples(summary: Summary) -> Iterator[str]:
+    if not summary["training"]:
+        return
+    row = summary["training"][-1]
+    if row["examples"] < FEW_EXAMPLES:
+        more = "select.size" if _is_pairwise(summary) else "select.size or annotate.samples"
         yield (
-            f"{percent(1 - pairs['made'] / pairs['asked'])} of the pairs could not be made, mostly for "
-            f"{reason} ({count(number)}). Kinds whose better response is certain need no model that follows "
-            "instructions: see pairs.mode in docs/PAIRS.md."
+            f"Iteration {row['iteration']} was trained on {count(row['examples'])} examples, which is few. "
+            f"Raise {more}."
         )
 
 
-def _unreadable_verdicts(summary: Summary, measure: Measure) -> Iterator[str]:
-    for row in summary["yields"]:
-        if row["judgments"] and row["parsed"] < LOW_PARSED * row["judgments"]:
-            yield (
-                f"{percent(1 - row['parsed'] / row['judgments'])} of the judgments of iteration "
-                f"{row['iteration']} have no verdict. Set annotate.force_verdict, or raise "
-                "annotate.max_new_tokens."
-            )
+def _unreadable_verdicts(summary: Summary) -> Iterator[str]:
+    row = _last_yield(summary)
+    if row is None or row["parsed"] >= LOW_PARSED * row["judgments"]:
+        return
+    # Where verdicts are forced, those that are still missing were cut off.
+    remedy = "Raise annotate.max_new_tokens"
+    remedy += "." if row["forced"] else ", or set annotate.force_verdict=True."
+    yield (
+        f"{percent(1 - row['parsed'] / row['judgments'])} of the judgments of iteration {row['iteration']} "
+        f"have no verdict. {remedy}"
+    )
 
 
-def _forced_verdicts(summary: Summary, measure: Measure) -> Iterator[str]:
-    for row in summary["yields"]:
-        reasons = row["judgments"] and row["forced"] < row["judgments"]
-        if reasons and row["forced"] > FORCED * row["judgments"]:
-            yield (
-                f"{percent(row['forced'] / row['judgments'])} of the verdicts of iteration "
-                f"{row['iteration']} were forced after reasoning that did not end with one. Raise "
-                "annotate.max_new_tokens, or train a judge without reasoning (annotate.max_new_tokens=0)."
-            )
+def _forced_verdicts(summary: Summary) -> Iterator[str]:
+    row = _last_yield(summary)
+    # Without a token for reasoning all verdicts are forced, as they should be.
+    if row is None or summary.get("max_new_tokens") == 0 or row["forced"] <= FORCED * row["judgments"]:
+        return
+    yield (
+        f"{percent(row['forced'] / row['judgments'])} of the verdicts of iteration {row['iteration']} were "
+        "forced, because the reasoning ended without one. Raise annotate.max_new_tokens, or train a "
+        'judge without reasoning (annotate.max_new_tokens=0, judge_prompt="verdict").'
+    )
 
 
-def _unreadable_labels(summary: Summary, measure: Measure) -> Iterator[str]:
-    labels = summary["labels"]
-    if labels["asked"] and labels["parsed_category"] < LOW_PARSED * labels["asked"]:
-        yield (
-            f"The model named a category for {percent(labels['parsed_category'] / labels['asked'])} of the "
-            "instructions only. Set select.categories to () and select.quotas to {}, or use a larger model."
-        )
+def _unreadable_labels(summary: Summary) -> Iterator[str]:
+    labels = summary.get("labels") or {}
+    if not labels.get("asked") or labels["parsed_category"] >= LOW_PARSED * labels["asked"]:
+        return
+    yield (
+        f"The model named a category for only {percent(labels['parsed_category'] / labels['asked'])} of the "
+        "instructions. Use a larger model, or select without labels: select.categories=(), select.quotas={}, "
+        "select.min_complexity=0."
+    )
 
 
-def _position(summary: Summary, measure: Measure) -> Iterator[str]:
-    tested = summary["models"][-1] if summary["models"] else None
-    if tested is None or not measure.order_matters or tested["first_preference"] is None:
+def _position(summary: Summary) -> Iterator[str]:
+    tested = _last_model(summary)
+    if tested is None or not measure_of(summary).order_matters or tested["first_preference"] is None:
         return
     if abs(tested["first_preference"] - 0.5) > LEAN:
+        training = "raise train.lean_penalty" if _is_pairwise(summary) else 'set train.objective="pairwise"'
         yield (
-            f"The last model says A in {percent(tested['first_preference'])} of its judgments. Use decisions "
-            "over both orders (the default of ste judge), and for training on them "
-            'train.objective="pairwise".'
+            f"The last model prefers the response shown first in {percent(tested['first_preference'])} of "
+            f"its verdicts. Use decisions over both orders, as ste judge does by default, and {training}."
         )
 
 
-def _length(summary: Summary, measure: Measure) -> Iterator[str]:
-    tested = summary["models"][-1] if summary["models"] else None
+def _length(summary: Summary) -> Iterator[str]:
+    tested = _last_model(summary)
     if tested is None or None in (tested["longer_preference"], tested["longer_correct"]):
         return
     gap = tested["longer_preference"] - tested["longer_correct"]
     if abs(gap) > LENGTH_GAP:
-        longer = "longer" if gap > 0 else "shorter"
         yield (
-            f"The last model prefers the {longer} response more often than is right (the longer one in "
-            f"{percent(tested['longer_preference'])} of the verdicts, right in "
-            f"{percent(tested['longer_correct'])}). Balance lengths in pairs.mode: padded with cut_off, "
-            "handicapped with advantaged."
+            f"The last model prefers the longer response in {percent(tested['longer_preference'])} of its "
+            f"verdicts, and it is the better one in {percent(tested['longer_correct'])} of the pairs. Train "
+            'on kinds that balance lengths, such as pairs.mode=("padded", "cut_off", "handicapped", '
+            '"advantaged").'
         )
 
 
-def _low_yield(summary: Summary, measure: Measure) -> Iterator[str]:
-    for row in summary["yields"]:
-        if row["judgments"] and row["kept"] < LOW_YIELD * row["judgments"]:
-            yield (
-                f"Iteration {row['iteration']} kept {percent(row['kept'] / row['judgments'])} of its "
-                "judgments. Raise annotate.samples, or make easier pairs (pairs.mode)."
-            )
+def _low_yield(summary: Summary) -> Iterator[str]:
+    row = _last_yield(summary)
+    if row is None or _is_pairwise(summary) or row["kept"] >= LOW_YIELD * row["examples"]:
+        return
+    if row["dropped"] > row["examples"] / 2:
+        remedy = (
+            f"{count(row['dropped'])} have no correct judgment: raise annotate.samples, or make easier pairs "
+            "(pairs.mode)."
+        )
+    else:
+        remedy = (
+            "Others were left out to balance the verdicts A and B: raise annotate.samples or select.size."
+        )
+    yield (
+        f"Iteration {row['iteration']} kept {count(row['kept'])} judgments of {count(row['examples'])} "
+        f"examples. {remedy}"
+    )
 
 
-def _no_labelled_pairs(summary: Summary, measure: Measure) -> Iterator[str]:
+def _no_labelled_pairs(summary: Summary) -> Iterator[str]:
     pairs = summary.get("pairs") or {}
-    if pairs and not pairs["splits"]["labelled"]:
+    if pairs and not pairs["splits"].get("labelled"):
         yield (
             "All numbers are about constructed pairs. Give pairs that people have judged (labelled_pairs) to "
             "see whether the judge agrees with them."

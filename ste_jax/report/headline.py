@@ -3,12 +3,38 @@
 import dataclasses
 from typing import Any, Literal
 
-from ste_jax.report.formats import interval, model_name, p_value, percent, signed
+from ste_jax.report.formats import count, interval, model_name, p_value, percent, signed
 
 Tone = Literal["gain", "flat", "loss", "open"]
 
 SIGNIFICANCE = 0.05
 CHANCE = 0.5
+
+
+def least_changed(comparisons: int = 1) -> int:
+    """Returns the least number of prompts that must differ, all in one direction, for a significant gain.
+
+    The p-value of a gain is that of a sign-flip test over prompts. Under the null hypothesis, each of the 2^n
+    assignments of signs to n differences is equally likely, and the most extreme outcome, n differences of
+    one sign, has the two-sided p-value 2 / 2^n: n differences never have a smaller one (R. A. Fisher, The
+    Design of Experiments, 1935, section 21). For 0.05 that takes 6 prompts, and more if the p-value is
+    multiplied by a number of comparisons (Bonferroni).
+    """
+    needed = 1
+    while comparisons * 2.0 ** (1 - needed) >= SIGNIFICANCE:
+        needed += 1
+    return needed
+
+
+def can_tell(prompts: int, comparisons: int = 1) -> bool:
+    """Returns True if this many prompts can show a difference between two judges.
+
+    They cannot if the test would rather miss than find even a gain of 50 points, from a coin to a judge that
+    is always right. The coin is right on half of the prompts already, so the number of prompts that change
+    is binomial, with the probability 1/2. It reaches `least_changed` with a probability of 1/2 or more if
+    there are at least twice as many prompts less one: 11 for one comparison.
+    """
+    return prompts >= 2 * least_changed(comparisons) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +99,13 @@ def headline(models: list[dict[str, Any]], measure: Measure = VERDICTS) -> Headl
         )
     best = max(trained, key=lambda model: model[measure.accuracy])
     p = best[measure.p_value]
-    tone, verdict = _compare(100 * (best[measure.accuracy] - seed[measure.accuracy]), p, len(trained))
-    notes = (*_selection(best["iteration"], p, len(trained)), *_caveats(best, measure))
+    tone, verdict = _compare(100 * (best[measure.accuracy] - seed[measure.accuracy]), p, len(trained), best)
+    few = _least_gain(best, len(trained), measure) if tone == "flat" else ()
+    notes = (*_selection(best["iteration"], p, len(trained)), *few, *_caveats(best, measure))
     return Headline(seed, best, tone, verdict, notes)
 
 
-def _compare(points: float, p: float | None, comparisons: int) -> tuple[Tone, str]:
+def _compare(points: float, p: float | None, comparisons: int, best: dict[str, Any]) -> tuple[Tone, str]:
     """Returns the conclusion; the p-value is corrected for the choice of the best of several models."""
     change = f"{signed(points)} points"
     if p is None:
@@ -88,9 +115,35 @@ def _compare(points: float, p: float | None, comparisons: int) -> tuple[Tone, st
         return "gain", f"Significant gain over the seed ({change}, {p_value(p)})."
     if p < SIGNIFICANCE and points < 0:
         return "loss", f"Significantly worse than the seed ({change}, {p_value(p)})."
+    if not can_tell(_prompts(best), comparisons):
+        return "open", f"Cannot tell from {_pairs(best)} ({change}, {p_value(p)})."
     if points <= 0:
         return "flat", f"No gain: no trained model scores above the seed ({p_value(p)})."
     return "flat", f"No significant gain over the seed ({change}, {p_value(p)})."
+
+
+def _prompts(model: dict[str, Any]) -> int:
+    return model.get("prompts", model["n"])
+
+
+def _pairs(model: dict[str, Any]) -> str:
+    """Returns how many pairs a model was evaluated on, and of how many prompts if these are fewer."""
+    pairs = f"{count(model['n'])} {'pair' if model['n'] == 1 else 'pairs'}"
+    prompts = _prompts(model)
+    return pairs if prompts == model["n"] else f"{pairs} of {count(prompts)} instructions"
+
+
+def _least_gain(model: dict[str, Any], comparisons: int, measure: Measure) -> tuple[str, ...]:
+    """Returns a note on the smallest gain that could have been significant, unless it is below 5 points."""
+    changed = least_changed(comparisons)
+    # The verdict of one order may change alone; a decision is of both.
+    least = changed * (0.5 if measure.accuracy == VERDICTS.accuracy else 1.0) / model["n"]
+    if least < 0.05:
+        return ()
+    return (
+        f"A gain can only be significant if at least {changed} instructions are judged otherwise, which "
+        f"takes {100 * least:.0f} points on {_pairs(model)}.",
+    )
 
 
 def _selection(iteration: int, p: float | None, comparisons: int) -> tuple[str, ...]:

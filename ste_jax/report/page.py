@@ -16,6 +16,8 @@ from markupsafe import Markup
 
 from ste_jax.records import Comparison, Judgment, Label
 from ste_jax.report import formats
+from ste_jax.report.basis import basis_of
+from ste_jax.report.disagreements import Disagreements, shortened
 from ste_jax.report.headline import headline, measure_of
 
 _EXCERPT = 140
@@ -40,15 +42,21 @@ class _Shown:
     better: Label | None
 
 
-def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: epath.Path | Path) -> None:
+def write_report(
+    summary: dict[str, Any],
+    samples: list[SampledJudgment],
+    out: epath.Path | Path,
+    differing: Disagreements | None = None,
+) -> None:
     """Writes the report of a finished or unfinished run; an older report is replaced atomically.
 
     Args:
         summary: content of summary.json (see `ste_jax.summary`).
         samples: judgments to show in full, in order.
         out: path of the HTML file; its folder is created if missing.
+        differing: decisions of the last model that differ from labels; None: there are no labelled pairs.
     """
-    page = _render(summary, samples)
+    page = _render(summary, samples, differing)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Of its own, since a run and `ste report` may write at the same time.
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
@@ -57,7 +65,7 @@ def write_report(summary: dict[str, Any], samples: list[SampledJudgment], out: e
     temporary.replace(out)
 
 
-def _render(summary: dict[str, Any], samples: list[SampledJudgment]) -> str:
+def _render(summary: dict[str, Any], samples: list[SampledJudgment], differing: Disagreements | None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ste_jax.report", package_path=""),
         autoescape=True,
@@ -67,10 +75,13 @@ def _render(summary: dict[str, Any], samples: list[SampledJudgment]) -> str:
     )
     for name in ("percent", "interval", "count", "signed", "duration", "p_value", "model_name"):
         environment.filters[name] = getattr(formats, name)
-    figures, measure = _draw(summary), measure_of(summary)
+    environment.filters["shortened"], environment.filters["excerpt"] = shortened, _excerpt
+    figures, measure, basis = _draw(summary), measure_of(summary), basis_of(summary)
     return environment.get_template("report.html.jinja").render(
         run=summary,
-        result=headline(summary["models"], measure),
+        basis=basis,
+        result=headline(basis.models, measure),
+        differing=differing,
         measure=measure,
         figures=figures or {},
         has_figures=figures is not None,
@@ -91,6 +102,10 @@ def _draw(summary: dict[str, Any]) -> dict[str, Markup] | None:
 def _show(sample: SampledJudgment) -> _Shown:
     first, second = sample.pair.shown(sample.judgment.order)
     better = sample.pair.correct_verdict(sample.judgment.order)
-    words = " ".join(sample.pair.instruction.split())
-    excerpt = words if len(words) <= _EXCERPT else words[:_EXCERPT].rstrip() + "…"
-    return _Shown(sample, excerpt, (("A", first), ("B", second)), better)
+    return _Shown(sample, _excerpt(sample.pair.instruction), (("A", first), ("B", second)), better)
+
+
+def _excerpt(text: str) -> str:
+    """Returns the beginning of a text in one line."""
+    words = " ".join(text.split())
+    return words if len(words) <= _EXCERPT else words[:_EXCERPT].rstrip() + "…"

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ste_jax.report.basis import basis_of
 from ste_jax.report.formats import NOTHING, interval, model_name, percent
 from ste_jax.report.headline import Measure, measure_of
 from ste_jax.report.svg import ACCENT, BAD, INK, MUTED, PAPER, Plot, render
@@ -24,7 +25,7 @@ _HEIGHT = 3.0  # inches
 
 def draw_figures(summary: dict[str, Any]) -> dict[str, Plot]:
     """Returns the figures by name, without those whose numbers do not exist yet."""
-    models, yields, training = summary["models"], summary["yields"], summary["training"]
+    models, yields, training = basis_of(summary).models, summary["yields"], summary["training"]
     evaluated, measure = [row for row in training if row["evaluations"]], measure_of(summary)
     figures: list[tuple[str, Callable[[Figure, Rows], str], Rows, float]] = [
         ("accuracy", functools.partial(_accuracy, measure=measure), models, _HEIGHT),
@@ -124,7 +125,6 @@ def _accuracy(figure: Figure, models: Rows, *, measure: Measure) -> str:
         for edge in (*m[measure.interval], *(m["majority"] or {"interval95": []})["interval95"])
     ]
     axes.axhline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    axes.text(len(models) - 0.52, 0.505, "chance", color=MUTED, ha="right", va="bottom")
     _percent_axis(axes, max(0.0, min(0.45, *bounds) - 0.05), min(1.0, max(0.55, *bounds) + 0.05))
     _legend(axes)
     texts = [

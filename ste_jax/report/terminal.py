@@ -6,7 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ste_jax.report.formats import NOTHING, count
+from ste_jax.report.basis import basis_of
+from ste_jax.report.formats import NOTHING, count, p_value
 from ste_jax.report.headline import Headline, Measure, headline, measure_of
 from ste_jax.visible import visible_cell
 
@@ -20,12 +21,20 @@ _HEADERS = (
 
 def render_terminal_table(summary: dict[str, Any]) -> Table:
     """Returns a table of 80 columns with one row per model, the best in bold, and the conclusion below."""
-    measure = measure_of(summary)
-    result = headline(summary["models"], measure)
+    basis, measure = basis_of(summary), measure_of(summary)
+    result = headline(basis.models, measure)
+    lines = [
+        result.verdict,
+        *_by_kind(result),
+        *_made_second(summary, result, measure),
+        *_unpaired(summary["training"]),
+        *_advice(summary),
+    ]
+    number = f"{count(basis.models[0]['n'])} " if basis.models else ""
     # Text instead of str: rich interprets square brackets in a str as markup.
     table = Table(
-        title=Text(f"{visible_cell(summary['title'])}: held-out pairs, all shares in %"),
-        caption=Text("\n".join([result.verdict, *_by_kind(result), *_unpaired(summary["training"])])),
+        title=Text(f"{visible_cell(summary['title'])}: {number}{basis.name}, all shares in %"),
+        caption=Text("\n".join(lines)),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -36,7 +45,7 @@ def render_terminal_table(summary: dict[str, Any]) -> Table:
     table.add_column(Text("iter-\nation"), no_wrap=True)
     for header in _HEADERS:
         table.add_column(Text(header), justify="right", no_wrap=True)
-    for model in summary["models"]:
+    for model in basis.models:
         style = "bold" if result.best is model else ""
         table.add_row(*(Text(cell) for cell in _cells(model, measure)), style=style)
     return table
@@ -53,6 +62,23 @@ def _by_kind(result: Headline) -> list[str]:
         if kind in seed
     ]
     return [f"Decisions by kind of pairs: {', '.join(shares)}."]
+
+
+def _made_second(summary: dict[str, Any], result: Headline, measure: Measure) -> list[str]:
+    """Returns a line about the constructed pairs if the table is about labelled ones."""
+    if result.seed is None or not basis_of(summary).is_labelled:
+        return []
+    seed, best = summary["models"][0], (result.best or result.seed)["iteration"]
+    trained = next(model for model in summary["models"] if model["iteration"] == best)
+    shares = _points(seed[measure.accuracy])
+    if trained is not seed:
+        shares += f" to {_points(trained[measure.accuracy])} ({p_value(trained[measure.p_value])})"
+    return [f"On {count(seed['n'])} constructed pairs: {shares}."]
+
+
+def _advice(summary: dict[str, Any]) -> list[str]:
+    sentences = summary.get("advice", [])
+    return ["", "What to do next:", *(f"- {sentence}" for sentence in sentences)] if sentences else []
 
 
 def _unpaired(training: list[dict[str, Any]]) -> list[str]:

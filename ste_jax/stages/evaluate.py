@@ -5,18 +5,22 @@ Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate`, `iterati
 `iteration_k/probes` (records: Judgment), and what the model decides by into its card.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from ste_jax.decode.protocol import GREEDY, Sampling
 from ste_jax.errors import SteError
 from ste_jax.judging.decision import results_of, votes_by_example
 from ste_jax.judging.protocol import JudgingProtocol
 from ste_jax.judging.stream import StreamSettings, judge_into, not_judged, request_id
+from ste_jax.metrics.length import length_balance
+from ste_jax.metrics.policy import WRONG
 from ste_jax.metrics.stats import Metrics, evaluate_judgments
 from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
-from ste_jax.records import ORDERS, Comparison, ComparisonResult, Judgment
+from ste_jax.records import ORDERS, Comparison, ComparisonResult, Instruction, Judgment
 from ste_jax.stages.context import Context
 from ste_jax.stages.shortcuts import probes_of, shortcuts_of, write_card
 from ste_jax.storage.files import digest
@@ -40,21 +44,23 @@ def run(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
 
 
 def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]:
-    """Returns the numbers of a model whose judgments are there, without any model."""
+    """Returns the numbers of a model whose judgments are there, without any model.
+
+    Numbers are computed from verdicts and the labels of now: judgments stay where only labels were changed.
+    The key `labelled` holds the same numbers on the labelled pairs; None if there are none.
+    """
     seed, folder = context.config.seed, context.iteration(iteration)
     success = require_success(folder / "evaluate")
-    if success.fingerprint["inputs"]["pairs"] != _digest_of([*splits.test, *splits.labelled]):
+    pairs = [*splits.test, *splits.labelled]
+    if success.fingerprint["inputs"]["pairs"] != _digest_of(pairs, folder / "evaluate"):
         raise SteError(
             "stage_stale",
             f"{folder / 'evaluate'} judged other pairs than the configuration's: seed, pairs.test or "
             f"labelled_pairs were changed; set them back, or pass --redo={folder.name}/evaluate",
         )
-    judgments = read_records(folder / "evaluate", Judgment)
-    results = list(results_of(splits.test, judgments, seed=seed))
-    result = evaluate_judgments(results, seed=seed).to_json()
-    labelled = _evaluation_of(splits.labelled, judgments, seed).to_json() if splits.labelled else None
-    result["kinds"] = _by_kind(results, seed)
-    result["benchmarks"] = {"labelled": labelled} if labelled else {}
+    categories = _categories(context)
+    result = _numbers(results(context, iteration, splits.test), seed, categories)
+    result["labelled"] = _labelled(results(context, iteration, splits.labelled), seed, categories)
     result["majority"] = None
     result["shortcuts"] = shortcuts_of(context, iteration, splits)
     result["too_long"] = len(success.summary["too_long"])
@@ -64,14 +70,32 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
     return result
 
 
-def greedy_evaluation(context: Context, iteration: int, splits: Splits) -> Metrics:
-    """Returns the finished greedy evaluation on the test pairs, for paired tests."""
+def results(context: Context, iteration: int, pairs: Sequence[Comparison]) -> list[ComparisonResult]:
+    """Returns the decisions of the finished greedy evaluation; pairs without judgments have none."""
     judgments = read_records(context.iteration(iteration) / "evaluate", Judgment)
-    return _evaluation_of(splits.test, judgments, context.config.seed)
+    return list(results_of(pairs, judgments, seed=context.config.seed))
 
 
-def _digest_of(pairs: Sequence[Comparison]) -> str:
-    return digest([pair.to_json() for pair in pairs])
+def greedy_evaluation(context: Context, iteration: int, pairs: Sequence[Comparison]) -> Metrics | None:
+    """Returns the finished greedy evaluation, for paired tests; None if none of the pairs counts."""
+    judged = results(context, iteration, pairs)
+    return evaluate_judgments(judged, seed=context.config.seed) if _has_labels(judged) else None
+
+
+def _has_labels(judged: Sequence[ComparisonResult]) -> bool:
+    return any(result.comparison.label in ("A", "B") for result in judged)
+
+
+def _digest_of(pairs: Sequence[Comparison], folder: epath.Path) -> str:
+    """Returns the hash of the pairs by which the judgments in `folder` are found again.
+
+    It is that of what the judge sees. Labels and other columns may change without new judgments; a folder
+    of earlier versions has the hash of whole records.
+    """
+    success, records = read_success(folder), digest([pair.to_json() for pair in pairs])
+    if success and success.fingerprint["inputs"].get("pairs") == records:
+        return records
+    return digest([pair.judged_texts for pair in pairs])
 
 
 def _judge(
@@ -81,7 +105,7 @@ def _judge(
     source = context.model(iteration)
     fingerprint = context.fingerprint(
         name,
-        pairs=_digest_of(pairs),
+        pairs=_digest_of(pairs, folder),
         model=source.digest(),
         prompt=context.prompt.digest(),
     )
@@ -106,21 +130,48 @@ def _majority(seed: int, pairs: Sequence[Comparison], judgments: Sequence[Judgme
     return {"k": len(curve), **numbers, "curve": curve}
 
 
-def _by_kind(judged: Sequence[ComparisonResult], seed: int) -> dict[str, dict[str, Any]]:
-    """Returns the accuracy of the pooled decisions on each kind of pairs; {} if there is one kind only."""
-    results = [one for one in judged if one.comparison.label != "tie"]
-    kinds = sorted({one.comparison.subset for one in results})
+def _numbers(judged: Sequence[ComparisonResult], seed: int, categories: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the metrics of decisions, as a whole, by subset and by category."""
+
+    def category(pair: Comparison) -> str:
+        return pair.category or categories.get(pair.prompt_id, "")
+
+    metrics = evaluate_judgments(judged, seed=seed)
+    return {
+        **metrics.to_json(),
+        "prompts": len(set(metrics.clusters.values())),
+        "kinds": _by_group(judged, seed, lambda pair: pair.subset),
+        "categories": _by_group(judged, seed, category),
+    }
+
+
+def _labelled(
+    judged: Sequence[ComparisonResult], seed: int, categories: Mapping[str, str]
+) -> dict[str, Any] | None:
+    if not _has_labels(judged):
+        return None
+    balance = length_balance(judged, WRONG, seed=seed)["pooled"]
+    return {**_numbers(judged, seed, categories), "length_balance": balance, "majority": None}
+
+
+def _categories(context: Context) -> dict[str, str]:
+    """Returns the category of each selected instruction that has one, by its id."""
+    folder = context.workdir / "select"
+    if not read_success(folder):
+        return {}
+    return {one.id: one.category for one in read_records(folder, Instruction) if one.category}
+
+
+def _by_group(
+    judged: Sequence[ComparisonResult], seed: int, name: Callable[[Comparison], str]
+) -> dict[str, dict[str, Any]]:
+    """Returns the accuracy on each group of pairs; {} if there is one group only, "none" has no name."""
+    labelled = [one for one in judged if one.comparison.label in ("A", "B")]
+    groups = sorted({name(one.comparison) or "none" for one in labelled})
     found = {}
-    for kind in kinds if len(kinds) > 1 else ():
-        numbers = evaluate_judgments([one for one in results if one.comparison.subset == kind], seed=seed)
-        found[kind] = {
-            "n": numbers.n,
-            "accuracy_pooled": numbers.accuracy_pooled,
-            "pooled_interval95": list(numbers.pooled_interval95 or ()) or None,
-        }
+    for group in groups if len(groups) > 1 else ():
+        members = [one for one in labelled if (name(one.comparison) or "none") == group]
+        numbers = evaluate_judgments(members, seed=seed).to_json()
+        keys = ("n", "accuracy", "interval95", "accuracy_pooled", "pooled_interval95")
+        found[group] = {key: numbers[key] for key in keys}
     return found
-
-
-def _evaluation_of(pairs: Sequence[Comparison], judgments: Sequence[Judgment], seed: int) -> Metrics:
-    """Returns the numbers of one judgment a pair and order; pairs without judgments are not counted."""
-    return evaluate_judgments(list(results_of(pairs, judgments, seed=seed)), seed=seed)

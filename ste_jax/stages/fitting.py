@@ -26,6 +26,7 @@ from ste_jax.judging.validation import validation_accuracy
 from ste_jax.judging.verdict import PARSER
 from ste_jax.models.llama import Llama
 from ste_jax.pairs.splits import Splits
+from ste_jax.pairs.used import text_hashes
 from ste_jax.progress import Progress
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Judgment, PairwiseExample, PreferenceExample, TrainingExample
@@ -273,10 +274,12 @@ def _why_nothing(iteration: int, judgments: Iterable[Judgment]) -> str:
     )
 
 
-def _card(training: Training) -> ModelCard:
+def _card(training: Training, validation: Sequence[Comparison]) -> ModelCard:
     """Returns the card of the model, which records how the judge is trained to answer."""
     context, source = training.context, training.source
     config = context.config
+    chosen_by = text_hashes(validation) if config.labelled_pairs else ()
+    inherited = source.card.chosen_by if source.card else ()
     return ModelCard(
         name=f"{config.name}-iteration-{training.iteration}",
         architecture=source.architecture,
@@ -288,6 +291,7 @@ def _card(training: Training) -> ModelCard:
         max_new_tokens=config.annotate.max_new_tokens,
         force_verdict=config.annotate.force_verdict,
         dtype=config.decode.dtype,
+        chosen_by=tuple(sorted({*chosen_by, *inherited})),
     )
 
 
@@ -300,7 +304,7 @@ def _train(
 ) -> TrainResult:
     context, iteration, source = training.context, training.iteration, training.source
     config, settings, folder = context.config, training.settings, training.folder
-    card = _card(training)
+    card = _card(training, validation)
 
     def accuracy(model: Llama, step: int) -> float:
         decoding = reshard_model(model, context.mesh, config.decode.dtype)

@@ -98,7 +98,7 @@ def test_ties_are_counted(tmp_path):
         same,
     )
     pairs, ties, identical = read_labelled_pairs(_jsonl(tmp_path / "p.jsonl", *rows))
-    assert ([pair.chosen for pair in pairs], ties, identical) == (["5", "6"], 1, 1)
+    assert ([pair.chosen for pair in pairs], len(ties), identical) == (["5", "6"], 1, 1)
     with raises("data_invalid", "t.jsonl"):
         read_labelled_pairs(_jsonl(tmp_path / "t.jsonl", PAIR | {"label": "tie"}, same))
 

@@ -64,3 +64,19 @@ def samples(finished_run: Run) -> list[SampledJudgment]:
 def young_summary(summary: dict[str, Any]) -> dict[str, Any]:
     """The run before its first judgment: no figures to draw, so quick to report."""
     return summary | {"models": [], "yields": [], "training": []}
+
+
+@pytest.fixture
+def labelled_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """The run with 40 labelled pairs, on which accuracy rises from 50 to 95%."""
+    for model, accuracy in zip(summary["models"], (0.5, 0.6, 0.8, 0.95), strict=True):
+        bounds = [accuracy - 0.1, min(1.0, accuracy + 0.1)]
+        group = {"n": 20, "accuracy": accuracy, "accuracy_pooled": accuracy, "pooled_interval95": bounds}
+        own = {"n": 40, "prompts": 40, "accuracy": accuracy, "interval95": bounds, "majority": None}
+        tests = dict.fromkeys(
+            ("p_value_vs_seed", "p_value_pooled_vs_seed"), 0.001 if model["iteration"] else None
+        )
+        groups = {"kinds": {}, "categories": {"billing": group, "shipping": group}}
+        balance = {"accuracy": 0.6123, "interval95": [0.5, 0.75]}
+        model["labelled"] = {**own, **tests, **groups, "length_balance": balance, "flip_rate": 0.1}
+    return summary

@@ -30,7 +30,7 @@ def test_paper_scale_counts_fit(summary):
 
 def test_markup_in_the_title_stays_text(summary):
     summary["title"] = "[bold red]run[/] [link=x]"
-    assert "[bold red]run[/] [link=x]: held-out pairs" in _printed(summary)
+    assert "[bold red]run[/] [link=x]: 24 constructed pairs" in _printed(summary)
 
 
 def test_shares_of_nothing_are_dashes(summary):
