@@ -335,7 +335,7 @@ def test_the_report_opens_no_model_and_shows_a_draw_from_all_judgments(
     config = dataclasses.replace(config, model="somebody/elsewhere")
     context = Context(config, epath.Path(copied(finished, tmp_path / "run")))
     shown: list[Any] = []
-    monkeypatch.setattr("ste_jax.summary.write_report", lambda _, samples, __: shown.extend(samples))
+    monkeypatch.setattr("ste_jax.summary.write_report", lambda _, samples, *__: shown.extend(samples))
     assert pipeline.report(context)["model"] == "tiny"
     found = [
         (k, judgment)

@@ -23,6 +23,7 @@ CARD = ModelCard(
     max_new_tokens=512,
     force_verdict=True,
     dtype="bfloat16",
+    chosen_by=("0a1b", "2c3d"),
     calibration={"temperature": 1.5, "threshold": 0.7, "pairs": 400},
     shortcuts={
         "summary": "This judge decides by the length of the responses.",
@@ -87,6 +88,9 @@ def test_fields_of_version_2_are_unknown_in_version_1() -> None:
         ("force_verdict", 1),
         ("dtype", 32),
         ("calibration", [1.5]),
+        ("chosen_by", "0a1b"),
+        ("chosen_by", [1]),
+        ("chosen_by", None),
         ("shortcuts", "short"),
         ("shortcuts", {"lines": []}),
         ("shortcuts", {"summary": "s", "lines": ["one"]}),
