@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ ROWS = [
 ]
 
 
-def pairs_file(folder: Path, name: str = "rivers.jsonl", **changes: dict[str, Any]) -> str:
+def pairs_file(folder: Path, name: str = "rivers.jsonl", changes: Mapping[str, Any] = {}) -> str:
     rows = [row | changes.get(row["id"], {}) for row in ROWS]
     path = folder / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -71,7 +72,7 @@ NEW = {
 def test_other_labels_are_not_judged_again(tiny_model: Path, out: Path, tmp_path: Path, name: str) -> None:
     before = judgments(out)
     fresh = load_judge(tiny_model, **VERDICT)
-    found = evaluate(fresh, read_pairs_file(pairs_file(tmp_path, name, **NEW)), out=out)
+    found = evaluate(fresh, read_pairs_file(pairs_file(tmp_path, name, NEW)), out=out)
     assert fresh.model._engine is None, "no weights were read"
     assert judgments(out) == before
     labels = {comparison.id: comparison.label for comparison in found.result.comparisons}
@@ -79,18 +80,18 @@ def test_other_labels_are_not_judged_again(tiny_model: Path, out: Path, tmp_path
     assert found.result.too_long == ["long"]
     for judgment in found.result.judgments:
         label = labels[judgment.pair_id]
-        right = label if judgment.order == "as_given" else {"A": "B", "B": "A"}.get(label, label)
-        assert judgment.correct == (None if label == "tie" else judgment.verdict == right)
+        says_a = judgment.verdict == ("A" if judgment.order == "as_given" else "B")
+        assert judgment.correct == (None if label == "tie" else says_a == (label == "A"))
     assert found.numbers["subsets"].keys() == {"lakes", "rivers"}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"mine.jsonl", name})
     # Like the result of an evaluation that begins with these labels.
-    again = evaluate(fresh, read_pairs_file(pairs_file(tmp_path, name, **NEW)), out=out)
+    again = evaluate(fresh, read_pairs_file(pairs_file(tmp_path, name, NEW)), out=out)
     assert again.numbers == found.numbers
     assert fresh.model._engine is None
 
 
 def test_the_new_result_is_that_of_a_new_evaluation(judge: Judge, out: Path, tmp_path: Path) -> None:
-    data = pairs_file(tmp_path, **NEW)
+    data = pairs_file(tmp_path, changes=NEW)
     evaluate(judge, read_pairs_file(data), out=out)
     evaluate(judge, read_pairs_file(data), out=tmp_path / "fresh.jsonl")
     assert out.read_bytes() == (tmp_path / "fresh.jsonl").read_bytes()
@@ -101,7 +102,7 @@ def test_the_new_result_is_that_of_a_new_evaluation(judge: Judge, out: Path, tmp
 )
 def test_other_texts_are_refused(judge: Judge, out: Path, tmp_path: Path, change: dict[str, str]) -> None:
     before = out.read_bytes()
-    data = read_pairs_file(pairs_file(tmp_path, x0=change | {"label": "B"}))
+    data = read_pairs_file(pairs_file(tmp_path, changes={"x0": change | {"label": "B"}}))
     with raises("output_mismatch", "mine.jsonl", "texts_hash"):
         evaluate(judge, data, out=out)
     assert out.read_bytes() == before
@@ -110,7 +111,7 @@ def test_other_texts_are_refused(judge: Judge, out: Path, tmp_path: Path, change
 def test_other_settings_are_refused_whatever_the_labels(tiny_model: Path, out: Path, tmp_path: Path) -> None:
     other = load_judge(tiny_model, **VERDICT, seed=1)
     with raises("output_mismatch", "seed: 0 -> 1"):
-        evaluate(other, read_pairs_file(pairs_file(tmp_path, **NEW)), out=out)
+        evaluate(other, read_pairs_file(pairs_file(tmp_path, changes=NEW)), out=out)
 
 
 def test_a_result_without_the_hash_of_its_texts_is_not_reused(
@@ -122,7 +123,7 @@ def test_a_result_without_the_hash_of_its_texts_is_not_reused(
     del value["settings"]["data"]["texts_hash"], value["sha256"]
     out.write_text(json.dumps(value) + "\n" + "".join(lines))
     with raises("output_mismatch", "mine.jsonl"):
-        evaluate(judge, read_pairs_file(pairs_file(tmp_path, **NEW)), out=out)
+        evaluate(judge, read_pairs_file(pairs_file(tmp_path, changes=NEW)), out=out)
 
 
 # ---- pairs that chose the checkpoint ----

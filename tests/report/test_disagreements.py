@@ -13,10 +13,10 @@ from ste_jax.report.page import write_report
 HOSTILE = "</p><script>alert(1)</script>{{ 7 * 7 }}"
 
 
-def decided(id_: str, label: Any, winner: Any, confidence: float, **texts: str) -> ComparisonResult:
-    fields = {"instruction": f"Question {id_}?", "response_a": "Yes.", "response_b": "No."} | texts
+def decided(id_: str, label: Any, winner: Any, confidence: float, **texts: Any) -> ComparisonResult:
+    fields: dict[str, Any] = {"instruction": f"Question {id_}?", "response_a": "Yes.", "response_b": "No."}
     return ComparisonResult(
-        comparison=Comparison(id=id_, label=label, subset="billing", **fields),
+        comparison=Comparison(id=id_, label=label, subset="billing", **(fields | texts)),
         winner=winner,
         confidence=confidence,
         consistent=False,

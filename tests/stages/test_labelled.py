@@ -37,7 +37,7 @@ MADE = [
         instruction=f"Name stone {i}.",
         response_a=f"Stone {i} is granite.",
         response_b="No.",
-        label="AB"[i % 2],
+        label=("A", "B")[i % 2],
     )
     for i in range(6)
 ]
