@@ -149,8 +149,11 @@ def native_row(row: Fields, shape: PairShape, where: str) -> dict[str, Any]:
     others = {name: value for name, value in row.items() if name not in consumed}
     prompt, first, second = _texts(row, shape, where)
     if shape.by_choice:
-        key = json.dumps([prompt, first, second], default=str)
-        first, second, label = placed(key, first, second)
+        chosen = first
+        # By the texts, whichever was chosen: a row that is labelled anew stays the same pair.
+        one, other = sorted((first, second))
+        first, second, _ = placed(json.dumps([prompt, one, other], default=str), one, other)
+        label = "A" if first == chosen else "B"
     return {**others, "instruction": prompt, "response_a": first, "response_b": second, "label": label}
 
 

@@ -8,8 +8,6 @@ Reads `pairs/` (and the labelled pairs), writes `iteration_k/evaluate`, `iterati
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from ste_jax.decode.protocol import GREEDY, Sampling
 from ste_jax.errors import SteError
 from ste_jax.judging.decision import results_of, votes_by_example
@@ -22,8 +20,8 @@ from ste_jax.metrics.vote import vote_curve
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import ORDERS, Comparison, ComparisonResult, Instruction, Judgment
 from ste_jax.stages.context import Context
+from ste_jax.stages.pair_inputs import judged_digest
 from ste_jax.stages.shortcuts import probes_of, shortcuts_of, write_card
-from ste_jax.storage.files import digest
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.success import read_success, require_success
@@ -52,7 +50,7 @@ def finished(context: Context, iteration: int, splits: Splits) -> dict[str, Any]
     seed, folder = context.config.seed, context.iteration(iteration)
     success = require_success(folder / "evaluate")
     pairs = [*splits.test, *splits.labelled]
-    if success.fingerprint["inputs"]["pairs"] != _digest_of(pairs, folder / "evaluate"):
+    if success.fingerprint["inputs"]["pairs"] != judged_digest(folder / "evaluate", pairs):
         raise SteError(
             "stage_stale",
             f"{folder / 'evaluate'} judged other pairs than the configuration's: seed, pairs.test or "
@@ -86,18 +84,6 @@ def _has_labels(judged: Sequence[ComparisonResult]) -> bool:
     return any(result.comparison.label in ("A", "B") for result in judged)
 
 
-def _digest_of(pairs: Sequence[Comparison], folder: epath.Path) -> str:
-    """Returns the hash of the pairs by which the judgments in `folder` are found again.
-
-    It is that of what the judge sees. Labels and other columns may change without new judgments; a folder
-    of earlier versions has the hash of whole records.
-    """
-    success, records = read_success(folder), digest([pair.to_json() for pair in pairs])
-    if success and success.fingerprint["inputs"].get("pairs") == records:
-        return records
-    return digest([pair.judged_texts for pair in pairs])
-
-
 def _judge(
     context: Context, iteration: int, name: str, pairs: Sequence[Comparison], samples: int, sampling: Sampling
 ) -> None:
@@ -105,7 +91,7 @@ def _judge(
     source = context.model(iteration)
     fingerprint = context.fingerprint(
         name,
-        pairs=_digest_of(pairs, folder),
+        pairs=judged_digest(folder, pairs),
         model=source.digest(),
         prompt=context.prompt.digest(),
     )

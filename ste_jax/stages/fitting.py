@@ -40,7 +40,8 @@ from ste_jax.stages.examples import (
     store_preference_examples,
     store_training_examples,
 )
-from ste_jax.storage.files import digest, matching, remove
+from ste_jax.stages.pair_inputs import scored_digest
+from ste_jax.storage.files import matching, remove
 from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
@@ -175,7 +176,9 @@ def _fingerprint(training: Training, splits: Splits) -> dict:
         judgments=require_success(context.iteration(training.iteration) / "annotate").content_hash,
         model=training.source.digest(),
         prompt=context.prompt.digest(),
-        validation=digest([pair.to_json() for pair in splits.validation]),
+        validation=scored_digest(
+            training.folder, splits.validation, by_kind=training.settings.choose_by == "worst_kind"
+        ),
     )
 
 

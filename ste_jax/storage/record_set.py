@@ -87,7 +87,7 @@ def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
       SteError: "stage_stale" if it was made from something else, the message lists the differences; or by
         an older version whose fingerprints cannot be compared.
     """
-    found = _stored_fingerprint(folder)
+    found = stored_fingerprint(folder)
     if found is None:
         return False
     wanted = json.loads(canonical_json(fingerprint))
@@ -108,7 +108,8 @@ def check_fingerprint(folder: epath.Path, fingerprint: dict[str, Any]) -> bool:
     return True
 
 
-def _stored_fingerprint(folder: epath.Path) -> dict[str, Any] | None:
+def stored_fingerprint(folder: epath.Path) -> dict[str, Any] | None:
+    """Returns the fingerprint of the stage in `folder`, started or finished; None if nothing was started."""
     if success := read_success(folder):
         return success.fingerprint
     path = folder / STARTED

@@ -78,6 +78,15 @@ def test_the_place_of_the_chosen_response_follows_from_the_record(tmp_path):
     assert 10 < list(labels.values()).count("A") < 30
 
 
+def test_a_pair_whose_other_response_is_chosen_is_the_same_pair_with_another_label(tmp_path):
+    rows = [{"prompt": f"Q{i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
+    anew = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    before, after = read(tmp_path, *rows), read(tmp_path, *anew)
+    assert [pair.judged_texts for pair in before] == [pair.judged_texts for pair in after]
+    assert all({one.label, other.label} == {"A", "B"} for one, other in zip(before, after, strict=True))
+    assert all(pair.chosen.startswith("no") for pair in after)
+
+
 def test_conversations_that_part_early_go_on_as_turns(tmp_path):
     more = {"role": "user", "content": "And?"}
     row = {

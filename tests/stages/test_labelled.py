@@ -15,6 +15,8 @@ from ste_jax.pairs.used import text_hash, text_hashes, write_splits
 from ste_jax.records import Comparison, Instruction, Judgment
 from ste_jax.stages import evaluate, fitting, pairs
 from ste_jax.stages.context import Context
+from ste_jax.stages.pair_inputs import scored_digest
+from ste_jax.storage.files import digest
 from ste_jax.storage.readers import read_records
 from ste_jax.storage.record_set import RecordSet
 from tests.errors import raises
@@ -134,6 +136,20 @@ def test_a_half_of_ties_only_has_no_numbers(run: Context, tmp_path: Path) -> Non
     assert pipeline.report(other)["models"][0]["labelled"] is None
 
 
+def test_training_depends_on_labels_of_the_pairs_that_choose_its_checkpoint(run: Context) -> None:
+    splits = pipeline._splits(run)
+    first, *rest = splits.validation
+
+    def digest_with(by_kind: bool = False, **changes: Any) -> str:
+        pairs_now = [dataclasses.replace(first, **changes), *rest]
+        return scored_digest(run.iteration(1) / "train", pairs_now, by_kind=by_kind)
+
+    assert digest_with(category="new", metadata={"note": "by Ann"}, subset="new") == digest_with()
+    assert digest_with(subset="new", by_kind=True) != digest_with(by_kind=True)
+    for change in ({"label": "A" if first.label == "B" else "B"}, {"response_a": "Other."}):
+        assert digest_with(**change) != digest_with()
+
+
 @pytest.mark.parametrize("field", ["instruction", "response_b", "reference"])
 def test_other_texts_must_be_judged_again(run: Context, tmp_path: Path, field: str) -> None:
     changed = pipeline._splits(run).labelled[0].id
@@ -151,7 +167,7 @@ def test_an_evaluation_of_an_earlier_version_is_read(run: Context) -> None:
     original = success.read_text("utf-8")
     value = json.loads(original)
     records = [pair.to_json() for pair in (*splits.test, *splits.labelled)]
-    value["fingerprint"]["inputs"]["pairs"] = evaluate.digest(records)
+    value["fingerprint"]["inputs"]["pairs"] = digest(records)
     try:
         success.write_text(json.dumps(value))
         pipeline.run_stage(run, "evaluate", 0)
