@@ -82,6 +82,8 @@ def evaluate(
     if not isinstance(benchmark, Benchmark):
         benchmark = load(benchmark, path)
     items = benchmark.limited(limit, judge.settings.seed)
+    for item in items:
+        judge.settings.prompt.check_columns(item.texts)
     if all(item.label not in ("A", "B") for item in items):
         raise SteError(
             "no_labels",

@@ -7,7 +7,7 @@ from ste_jax.instructions.filters import LANGUAGES, FilterSettings, FunnelStep, 
 from ste_jax.records import Instruction
 from tests.errors import raises
 
-OFF = {"languages": (), "personal_data": False}
+OFF = {"languages": (), "personal_data": "keep"}
 ENGLISH = [
     "Who is Francesco Lelli?",
     "Is Elon Musk an alien?",
@@ -129,7 +129,7 @@ def test_languages_can_be_chosen_outside_of_the_usual_rivals_too():
     ],
 )
 def test_personal_data_goes(text):
-    assert _kept([text], personal_data=True) == []
+    assert _kept([text], personal_data="drop") == []
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_personal_data_goes(text):
     ],
 )
 def test_ordinary_numbers_and_made_up_addresses_stay(text):
-    assert _kept([text], personal_data=True) == [text]
+    assert _kept([text], personal_data="drop") == [text]
 
 
 @pytest.mark.parametrize(
