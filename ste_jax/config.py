@@ -149,7 +149,8 @@ class PairsConfig:
         sent, which is taken as the better response y_w. Rows without one are left out. "": the model answers.
       solutions: File of solved problems in the columns of GSM8K, for the mode "solutions".
       functions: File of functions with tests in the columns of MBPP, for the mode "code".
-      sampling: Sampling of the better response y_w, unless it is from a column, and of all other calls but those of "high_temperature".
+      sampling: Sampling of the better response y_w, unless it is from a column, and of all other calls but
+        those of "high_temperature".
       high_temperature: Sampling of y_l in the mode of that name.
       max_response_tokens: Maximum length of a response in tokens.
       max_modified_tokens: Maximum length of x' in tokens.
