@@ -124,10 +124,10 @@ def test_columns_that_the_prompt_shows_are_not_joined_with_the_instruction(tmp_p
     assert first.passed_through == {"label": "A", **first.texts, "city": "Ulm"}
     assert second.texts == {"context": "It snows.", "policy": "3"}
     plain = read_comparisons(path, labels="optional")[0]
-    assert (plain.texts, plain.instruction) == ({}, "Why?\n\nIt rains.\n\nJoined.")
+    assert (plain.texts, plain.instruction) == ({}, "Why?\n\nJoined.\n\nIt rains.")
     again = comparison_from_row(row_from_comparison(first), "row", named=SHOWN)
     assert (again.texts, again.instruction) == (first.texts, first.instruction)
-    assert list(comparisons_from_rows(load_pairs(path, shown=SHOWN.shown), named=SHOWN))[0] == first
+    assert next(comparisons_from_rows(load_pairs(path, shown=SHOWN.shown), named=SHOWN)) == first
 
 
 def test_the_same_pair_with_another_shown_text_is_another_pair(tmp_path):

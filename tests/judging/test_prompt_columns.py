@@ -41,7 +41,7 @@ def test_a_column_is_shown_where_its_placeholder_stands():
 
 
 def test_columns_keep_the_order_of_the_template_and_may_stand_in_a_pointwise_prompt():
-    user = "== Q\n{instruction}\n== Docs\n{documents}\n== Facts\n{facts}\n== R\n{response}\n== End\n[[A]] or [[B]]?"
+    user = "== Q\n{instruction}\n== Docs\n{documents}\n== Facts\n{facts}\n== R\n{response}\n== [[A]] [[B]]"
     prompt = prompt_of(user)
     assert (prompt.columns, prompt.is_pointwise) == (("documents", "facts"), True)
     filled = prompt.fill("q", "r", "", texts={"documents": "d", "facts": "f"})
