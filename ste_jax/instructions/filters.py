@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ste_jax.config_field import INHERITED, config_field
 from ste_jax.errors import SteError
@@ -91,16 +91,11 @@ class FilterSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FunnelStep:
-    """Numbers of instructions that a filter removed, left, and changed by masks."""
+    """Numbers of instructions that a filter removed and left."""
 
     name: str
     removed: int
     left: int
-    masked: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the row of the funnel in summaries."""
-        return {"name": self.name, "removed": self.removed, "left": self.left}
 
 
 def filter_instructions(
@@ -139,7 +134,7 @@ def filter_instructions(
             steps.append(FunnelStep(PERSONAL_DATA, changed, len(instructions)))
         else:
             instructions = masked
-            steps.append(FunnelStep(f"{PERSONAL_DATA}, masked in {changed}", 0, len(instructions), changed))
+            steps.append(FunnelStep(f"{PERSONAL_DATA}, masked in {changed}", 0, len(instructions)))
     return instructions, steps
 
 

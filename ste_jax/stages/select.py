@@ -111,7 +111,6 @@ def run(context: Context) -> list[Instruction]:
     # The name of the seed model, for readers of the run that do not open its models.
     summary = {
         "model": source.name,
-        "masked": sum(step.masked for step in funnel),
         "columns_left_out": columns_left_out,
         **_summary(len(read), len(to_label), funnel, labelled, selection),
     }
@@ -220,7 +219,7 @@ def _summary(
     read: int, requested: int, funnel: list[FunnelStep], labelled: list[Instruction], selection: Selection
 ) -> dict:
     return {
-        "funnel": [{"name": "read", "removed": 0, "left": read}, *map(FunnelStep.to_json, funnel)],
+        "funnel": [{"name": "read", "removed": 0, "left": read}, *map(dataclasses.asdict, funnel)],
         "labels": {
             "asked": requested,
             "parsed_category": sum(i.category is not None for i in labelled),
