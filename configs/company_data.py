@@ -96,20 +96,20 @@ def _try_locally(c: ConfigDict) -> None:
     c.judge_prompt = "pointwise"
     c.select.pool, c.select.size, c.select.categories, c.select.max_tokens = 0, 60, (), 256
     c.pairs.mode = ("random_crossed", "padded", "cut_off")
-    c.pairs.max_response_tokens = 64
-    c.pairs.validation, c.pairs.test = 12, 36
+    c.pairs.max_response_tokens = 40
+    c.pairs.validation, c.pairs.test = 9, 30
 
     # One sample records the log-odds of the verdict, which are all that there is to know.
-    c.annotate.max_pairs, c.annotate.samples, c.annotate.stop_when_correct = 40, 1, 0
+    c.annotate.max_pairs, c.annotate.samples, c.annotate.stop_when_correct = 16, 1, 0
     c.annotate.max_new_tokens, c.annotate.force_verdict = 0, True
 
     c.train.objective, c.train.choose_by = "pairwise", "accuracy_pooled"
-    c.train.learning_rate, c.train.warmup_steps, c.train.epochs = 1e-4, 2, 2.0
-    c.train.row_length, c.train.batch_rows, c.train.micro_rows = 1024, 4, 2  # a row holds two pairs
+    c.train.learning_rate, c.train.warmup_steps, c.train.epochs = 1e-4, 4, 1.0
+    c.train.row_length, c.train.batch_rows, c.train.micro_rows = 1024, 2, 2  # a row holds two pairs
     c.train.remat = "dots"
-    c.train.evaluate_every = c.train.checkpoint_every = 10
+    c.train.evaluate_every = c.train.checkpoint_every = 12
 
     c.evaluate.votes = 0
     c.decode.sequences, c.decode.samples_per_slot = 64, 1
-    c.decode.buckets = (128, 192, 256, 384, 512)
+    c.decode.buckets = (128, 256, 512)
     c.decode.prefill_tokens = 1024

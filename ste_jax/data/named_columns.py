@@ -59,7 +59,7 @@ class NamedColumns:
                     "data_invalid",
                     f"{where}: the column {name} is missing: the judge prompt shows {{{name}}}",
                 )
-        return {name: _shown_text(row[name], name, where) for name in self.shown}
+        return {name: shown_text(row[name], name, where) for name in self.shown}
 
     def without_shown(self, row: Fields) -> Mapping[str, Any]:
         """Returns a row without the columns that the judge prompt shows."""
@@ -69,7 +69,12 @@ class NamedColumns:
 BY_NAME = NamedColumns()
 
 
-def _shown_text(value: Any, name: str, where: str) -> str:
+def shown_text(value: Any, name: str, where: str) -> str:
+    """Returns the text of a cell that the judge prompt shows; a list of texts is parted by blank lines.
+
+    Raises:
+      SteError: "data_invalid", if the cell holds neither text, a number nor a list of them.
+    """
     if is_absent(value):
         return ""
     parts = value if isinstance(value, list | tuple) else [value]

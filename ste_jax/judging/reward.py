@@ -14,6 +14,7 @@ from typing import Any
 
 from ste_jax.checks import check_number, check_text
 from ste_jax.data.messages import flatten_messages
+from ste_jax.data.named_columns import shown_text
 from ste_jax.errors import SteError
 from ste_jax.judging.batches import Comparer
 
@@ -82,7 +83,7 @@ class RewardFunction:
             raise SteError("data_invalid", f"reward: prompts[{empty}] is empty")
         responses = _texts("completions", completions, n)
         references = self._column(self.reference, columns, n, optional=True) or [""] * n
-        further = [self._column(name, columns, n, optional=True) or [] for name in self.shown]
+        further = [self._shown_column(name, columns, n) for name in self.shown]
         rows = list(zip(instructions, responses, references, *further, strict=True))
         baselines = self._column(self.baseline, columns, n)
         games = _groups(rows) if baselines is None else _against(rows, baselines)
@@ -115,13 +116,12 @@ class RewardFunction:
     def _column(
         self, name: str | None, columns: Mapping[str, Any], n: int, *, optional: bool = False
     ) -> list[str] | None:
-        if name is None:
-            return None
-        if name not in columns:
-            raise SteError(
-                "data_invalid", f"reward: the column {name} is missing; there are {sorted(columns)}"
-            )
-        return _texts(name, columns[name], n, optional=optional)
+        return None if name is None else _texts(name, _present(name, columns), n, optional=optional)
+
+    def _shown_column(self, name: str, columns: Mapping[str, Any], n: int) -> list[str]:
+        """Returns a column that the judge's prompt shows, as the readers of files do."""
+        values = _listed(name, _present(name, columns), n)
+        return [shown_text(value, name, f"reward: {name}[{index}]") for index, value in enumerate(values)]
 
     def for_verl(self, *, instruction: str = "question", batch: bool = False) -> Callable[..., Any]:
         """Returns a `compute_score` for verl, which passes no prompt but the columns of `extra_info`.
@@ -195,7 +195,14 @@ def _pair(game: _Game, columns: Sequence[str]) -> dict[str, str]:
     return pair | ({"reference": reference} if reference else {})
 
 
-def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) -> list[str]:
+def _present(name: str, columns: Mapping[str, Any]) -> Any:
+    if name not in columns:
+        raise SteError("data_invalid", f"reward: the column {name} is missing; there are {sorted(columns)}")
+    return columns[name]
+
+
+def _listed(name: str, values: Any, n: int) -> Sequence[Any]:
+    """Returns the values of a column, one per completion."""
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
         found = (
             len(values)
@@ -205,6 +212,11 @@ def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) 
         raise SteError(
             "data_invalid", f"reward: {name} must be a list of {n}, one per completion, not {found}"
         )
+    return values
+
+
+def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) -> list[str]:
+    values = _listed(name, values, n)
     return [
         "" if optional and value is None else _text(value, f"reward: {name}[{index}]")
         for index, value in enumerate(values)
