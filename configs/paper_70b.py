@@ -122,8 +122,7 @@ def shrink(c: ConfigDict) -> None:
     c.mesh = c.train_mesh = (1, 1, 1)
     c.select.pool, c.select.size, c.select.quotas = 20, 12, ConfigDict()
     # A small model does not follow the prompt of "modified_one_call".
-    with c.pairs.ignore_type():
-        c.pairs.mode = ("nearest", "truncated")
+    c.pairs.mode = ("nearest", "truncated")
     c.pairs.max_response_tokens, c.pairs.max_modified_tokens = 48, 40
     c.pairs.validation, c.pairs.test = 2, 3
     c.annotate.samples, c.annotate.max_new_tokens, c.annotate.force_verdict = 4, 32, True

@@ -67,8 +67,8 @@ def preview(context: Context) -> Preview:
       SteError: as `run`.
     """
     config = context.config
-    read, columns_left_out = read_source(config.instructions)
-    kept, funnel = _filtered(config, read, HeldOutTexts.read(config), context.seed_model)
+    read, columns_left_out = read_source(config.instructions, context.instruction_columns)
+    kept, funnel = _filtered(context, read, HeldOutTexts.read(config))
     return Preview(len(read), columns_left_out, kept, funnel)
 
 
