@@ -121,7 +121,7 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
 
 def _splits(context: Context) -> Splits:
     """Returns the finished pairs by use; those to train on stay on disk."""
-    return pairs.split(context, IndexedRecords(context.workdir / "pairs", Comparison))
+    return pairs.split(context.config, IndexedRecords(context.workdir / "pairs", Comparison), context.named)
 
 
 def _read(context: Context, name: str, kind: type) -> list:

@@ -38,7 +38,9 @@ def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
     """
     splits = None
     if _success(context, "pairs"):
-        splits = pairs.split(context, read_records(context.workdir / "pairs", Comparison))
+        splits = pairs.split(
+            context.config, read_records(context.workdir / "pairs", Comparison), context.named
+        )
     summary = _summarize(context, folders, splits)
     write_atomically(
         context.workdir / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n"

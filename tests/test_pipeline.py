@@ -210,7 +210,7 @@ def opened(ste: Any, workdir: Path, **annotating: Any) -> tuple[Context, Splits,
     value.annotate.update(annotating)
     config = read_config(value.to_dict())
     context = Context(config, epath.Path(workdir))
-    splits = pairs.split(context, read_records(context.workdir / "pairs", Comparison))
+    splits = pairs.split(config, read_records(context.workdir / "pairs", Comparison))
     return context, splits, read_records(context.workdir / "iteration_1/annotate", Judgment)
 
 

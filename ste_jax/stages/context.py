@@ -13,7 +13,7 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
 from ste_jax.data.comparisons import read_labelled_pairs
-from ste_jax.data.named_columns import NamedColumns
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.data.prompts import read_prompts
 from ste_jax.data.sources import InstructionColumns
 from ste_jax.decode.engine import Engine
@@ -71,7 +71,8 @@ class Context:
     @property
     def named(self) -> NamedColumns:
         """Columns of the labelled pairs that the judge prompt shows."""
-        return NamedColumns(shown=self.prompt.columns)
+        # Without such pairs the prompt is not opened, whose file may be gone when a report is made.
+        return NamedColumns(shown=self.prompt.columns) if self.config.labelled_pairs else BY_NAME
 
     @property
     def instruction_columns(self) -> InstructionColumns:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
-from ste_jax.data.named_columns import BY_NAME
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.errors import SteError
 from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.certain import CERTAIN, OF_TWO_ANSWERS
@@ -115,11 +115,8 @@ def held_out(config: RunConfig) -> HeldOut:
     return HeldOut(test=config.pairs.test, validation=0 if config.labelled_pairs else config.pairs.validation)
 
 
-def split(context: Context, pairs: Sequence[Comparison]) -> Splits:
+def split(config: RunConfig, pairs: Sequence[Comparison], named: NamedColumns = BY_NAME) -> Splits:
     """Returns the pairs of a run by use (see `split_pairs`)."""
-    config = context.config
-    # Without labelled pairs the prompt is not needed, whose file may be gone when a report is made.
-    named = context.named if config.labelled_pairs else BY_NAME
     return split_pairs(config.seed, pairs, held_out(config), config.labelled_pairs, named)
 
 

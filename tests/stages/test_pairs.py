@@ -92,7 +92,7 @@ def test_pairs_hold_the_answers_and_the_rest_is_counted_by_reason(make_context: 
         "responses_near": 1,
         "too_long": 1,
     }
-    splits = pairs.split(context, made)
+    splits = pairs.split(context.config, made)
     assert [len(part) for part in vars(splits).values()] == [4, 1, 1, 0]
     assert pairs.run(context, []) == made  # finished: read, not made
 
@@ -234,7 +234,7 @@ def test_answers_of_other_instructions_and_beginnings_cost_no_call(make_context:
 def test_no_response_of_a_held_out_pair_occurs_in_a_training_pair(make_context: MakeContext) -> None:
     for seed in range(4):
         context = make_context(seed=seed, pairs=ACROSS)
-        splits = pairs.split(context, others_run(context))
+        splits = pairs.split(context.config, others_run(context))
         texts = {
             name: {text for pair in part for text in (pair.chosen, pair.rejected)}
             for name, part in vars(splits).items()
@@ -336,7 +336,7 @@ def test_pairs_whose_label_is_certain_stay_within_the_parts(make_context: MakeCo
     assert all(a.isdisjoint(b) for a, b in itertools.combinations(parts, 2))
     summary = require_success(context.workdir / "pairs").summary
     assert summary["made_by_mode"] == Counter(one.subset for one in made)
-    split = pairs.split(context, made)
+    split = pairs.split(context.config, made)
     assert {one.metadata["split"] for one in split.train} == {"train"}
     constraints = [one for one in made if one.subset == "constraint"]
     held_out = {kind.name for kind in HELD_OUT}
@@ -368,7 +368,7 @@ def test_test_pairs_are_of_their_own_kinds(
     assert kinds["test"] <= tested
     ids = {part: {one.prompt_id for one in made if one.metadata["split"] == part} for part in kinds}
     assert ids["test"].isdisjoint(ids["train"] | ids["validation"])
-    assert {one.id for one in pairs.split(context, made).test} == {
+    assert {one.id for one in pairs.split(context.config, made).test} == {
         one.id for one in made if one.metadata["split"] == "test"
     }
 
