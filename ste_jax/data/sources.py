@@ -18,6 +18,7 @@ from ste_jax.data.fields import Fields, optional_name, optional_text, unique_id
 from ste_jax.data.files import stem
 from ste_jax.data.header import check_header, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS, instruction_text
+from ste_jax.data.messages import flatten_messages
 from ste_jax.data.named_columns import NamedColumns
 from ste_jax.data.prompt_columns import filled_columns, refuse_two_prompts
 from ste_jax.data.rows import Row, Table, read_table, table_of
@@ -76,6 +77,9 @@ class InstructionColumns(NamedColumns):
         """Returns the better response of a row; "" where the cell is empty, None if no column is named."""
         if not self.better_from:
             return None
+        value = row.fields.get(self.better_from)
+        if isinstance(value, list | tuple) and value:
+            return flatten_messages(value, f"{row.where}, column {self.better_from}").strip()
         return (optional_text(row.fields, self.better_from, row.where) or "").strip()
 
     def correct_answer(self, row: Row) -> str | None:

@@ -175,6 +175,9 @@ def test_better_responses_and_references_are_read_from_their_columns(tmp_path):
     first, second = read_instructions(path, columns)
     assert (first.response, first.reference) == ("So.", "gold")
     assert (second.response, second.reference) == ("", "")
+    said = {"reply": [{"role": "assistant", "content": "So it is."}], "question": "Why?"}
+    (spoken,) = read_instructions(lines(tmp_path / "m.jsonl", said), InstructionColumns(better_from="reply"))
+    assert spoken.response == "So it is."
     assert read_source(path, columns).columns_left_out == []
     plain = read_source(path)
     assert (plain.instructions[0].response, plain.columns_left_out) == (None, ["reply", "reference"])
