@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select.max_tokens = 48
     c.select.decontaminate = ()
     c.select.filters = ConfigDict(
-        {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 200, "personal_data": True}
+        {"languages": ("en",), "near_duplicate_threshold": 0.8, "max_chars": 200, "personal_data": "drop"}
     )
 
     c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type

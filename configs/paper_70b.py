@@ -7,9 +7,9 @@
 Slices: v5p-32, v5p-128, 2xv5p-64, v6e-64 (the default); and two that can train a model of this size, but have
 too little memory per chip to decode it: v5e-128, and v5e-16, which trains adapters.
 
-Comments name the section of the paper that a value is from. `:runlocal` keeps the settings and shrinks the
-sizes, so that the same file runs on a CPU with a small model (`--config=configs/paper_70b.py:runlocal
---config.model=MODEL`).
+Comments name the section of the paper that a value is from. `:runlocal` shrinks the sizes and
+makes pairs that need no modified instructions, so that the same file runs on a CPU with a small model
+(`--config=configs/paper_70b.py:runlocal --config.model=MODEL`).
 """
 
 from ml_collections import ConfigDict
@@ -121,6 +121,8 @@ def shrink(c: ConfigDict) -> None:
     c.iterations, c.instructions = 1, "starter"
     c.mesh = c.train_mesh = (1, 1, 1)
     c.select.pool, c.select.size, c.select.quotas = 20, 12, ConfigDict()
+    # A small model does not follow the prompt of "modified_one_call".
+    c.pairs.mode = ("nearest", "truncated")
     c.pairs.max_response_tokens, c.pairs.max_modified_tokens = 48, 40
     c.pairs.validation, c.pairs.test = 2, 3
     c.annotate.samples, c.annotate.max_new_tokens, c.annotate.force_verdict = 4, 32, True

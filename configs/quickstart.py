@@ -39,9 +39,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.select.decontaminate = ()
     # The starter instructions are English and hold no personal data. For other instructions install
     # ste-jax[select] and switch on the filters: languages ("en",), as scripts/quickstart.sh does, and
-    # personal_data True.
+    # personal_data "drop".
     c.select.filters = ConfigDict(
-        {"languages": (), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": False}
+        {"languages": (), "near_duplicate_threshold": 0.8, "max_chars": 600, "personal_data": "keep"}
     )
 
     c.pairs = ConfigDict(type_safe=False)  # a mode may be replaced by one of another type

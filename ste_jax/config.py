@@ -145,9 +145,12 @@ class PairsConfig:
         "composite", "arithmetic"; and, of people's references, "solutions" and "code".
       test_mode: Kinds of the test pairs, in the same form. Those that `mode` lacks show whether a judge has
         learned more than the kinds it was trained with. Empty: those of `mode`.
+      better_from: Column of the instructions with a response to each, such as the reply that a team has
+        sent, which is taken as the better response y_w. Rows without one are left out. "": the model answers.
       solutions: File of solved problems in the columns of GSM8K, for the mode "solutions".
       functions: File of functions with tests in the columns of MBPP, for the mode "code".
-      sampling: Sampling of the better response y_w and of all other calls but those of "high_temperature".
+      sampling: Sampling of the better response y_w, unless it is from a column, and of all other calls but
+        those of "high_temperature".
       high_temperature: Sampling of y_l in the mode of that name.
       max_response_tokens: Maximum length of a response in tokens.
       max_modified_tokens: Maximum length of x' in tokens.
@@ -158,6 +161,7 @@ class PairsConfig:
 
     mode: Modes = _pairs("modified")
     test_mode: Modes = _pairs((), used=lambda section: bool(section.test_mode))
+    better_from: str = _pairs("", used=lambda section: section.better_from != "")
     solutions: str = _pairs("", by_content=True)
     functions: str = _pairs("", by_content=True)
     max_response_tokens: int = _pairs(1024)
@@ -309,6 +313,8 @@ class RunConfig:
         training if it is of another run, else 2024-07-26.
       instructions: Source of instructions: a file or folder, "starter" (shipped with the package), or
         "tfds:NAME[:SPLIT]".
+      instructions_column: Column that holds the instructions. "": the first one with a known name (see
+        docs/DATA.md).
       labelled_pairs: File of pairs with labels. One half replaces the validation pairs; on the other half
         every model is evaluated in addition to the test pairs. Instructions with the text of one of their
         prompts are left out. "": none.
@@ -337,6 +343,7 @@ class RunConfig:
     chat_template: str = config_field("", affects=STAGES, by_content=True)
     chat_date: str = config_field("", affects=STAGES, used=lambda section: section.chat_date != "")
     instructions: str = config_field(affects=("select",), by_content=True)
+    instructions_column: str = config_field("", affects=("select",), by_content=True)
     labelled_pairs: str = config_field("", affects=("select", *JUDGING), by_content=True)
     judge_prompt: str = config_field("standard", affects=JUDGING, by_content=True)
     rubric: str = config_field("", affects=JUDGING, by_content=True)

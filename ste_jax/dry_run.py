@@ -80,7 +80,7 @@ def dry_run(context: Context, topology: str = "") -> DryRun:
     judge_prompt = speed.judge_prompt_tokens if speed else None
     work = run_work(config, lengths, kept=KEPT, instructions=len(preview.kept), judge_prompt=judge_prompt)
     prompt = _prompt(context, preview.kept[0], speed)
-    validation, tested = labelled_halves(config.seed, config.labelled_pairs)
+    validation, tested = labelled_halves(config.seed, config.labelled_pairs, context.named)
     return DryRun(
         read=preview.read,
         columns_left_out=preview.columns_left_out,
@@ -106,11 +106,11 @@ def _lengths(context: Context, kept: list[Instruction], speed: Speed | None) -> 
     """Returns mean lengths: those of the instructions are counted, others are measured or assumed."""
     tokenizer = context.seed_model.tokenizer
     counted: dict[str, Any] = {
-        "instruction": sum(len(tokenizer.encode_plain(i.text)) for i in kept) // len(kept)
+        "instruction": sum(len(tokenizer.encode_plain(i.whole)) for i in kept) // len(kept)
     }
     if speed is not None:
-        labels = label_prompt(kept[0].text, context.config.select.categories)
-        templated = len(encode_chat(tokenizer, labels)) - len(tokenizer.encode_plain(kept[0].text))
+        labels = label_prompt(kept[0].whole, context.config.select.categories)
+        templated = len(encode_chat(tokenizer, labels)) - len(tokenizer.encode_plain(kept[0].whole))
         counted |= {
             "template": templated,
             "response": speed.response_tokens,
@@ -124,6 +124,11 @@ def _prompt(context: Context, instruction: Instruction, speed: Speed | None) -> 
     made = list(speed.responses.values()) if speed else []
     first, second = made[:2] if len(made) > 1 else ("(the first response)", "(the second response)")
     comparison = Comparison(
-        id=instruction.id, instruction=instruction.text, response_a=first, response_b=second
+        id=instruction.id,
+        instruction=instruction.text,
+        response_a=instruction.response or first,
+        response_b=second,
+        reference=instruction.reference,
+        texts=instruction.texts,
     )
     return JudgingProtocol(context.judging, context.seed_model.tokenizer).prompt_ids(comparison, "as_given")

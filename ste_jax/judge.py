@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from ste_jax.checks import check_text
-from ste_jax.data.comparisons import Scoring, comparison_from_row
+from ste_jax.data.comparisons import Ranking, Scoring, comparison_from_row
 from ste_jax.distributed import monitor
 from ste_jax.distributed.preemption import StopRequested
 from ste_jax.errors import SteError
@@ -181,6 +181,7 @@ class Judge(JudgeUses):
         response_b: str,
         *,
         reference: str | None = None,
+        texts: Mapping[str, str] | None = None,
         rubric: str | None = None,
         votes: int = 1,
         orders: Orders = "both",
@@ -193,6 +194,7 @@ class Judge(JudgeUses):
           response_a: the first response.
           response_b: the second response.
           reference: a correct answer to show to the judge.
+          texts: the texts of `columns`, if the prompt shows any.
           rubric: criteria for this call, in place of those of the prompt.
           votes: samples of each order; 1 is one greedy judgment.
           orders: "both" orders, or "one" (as given; half the cost, with the judge's position bias), which a
@@ -206,13 +208,14 @@ class Judge(JudgeUses):
         """
         settings = self._compare_settings(votes, orders, on_flip)
         row = {
+            **self.given_texts("compare", texts),
             "instruction": instruction,
             "response_a": response_a,
             "response_b": response_b,
             "reference": reference,
         }
-        comparison = comparison_from_row(row, "compare", default_id="compare")
-        self.check_reference(comparison.reference)
+        comparison = comparison_from_row(row, "compare", default_id="compare", named=self.named)
+        self.check_shown(comparison)
         (result,) = list(self._results([comparison], settings, self.protocol(rubric)))
         return result
 
@@ -232,8 +235,9 @@ class Judge(JudgeUses):
         All pairs are checked before the first is judged.
 
         Args:
-          pairs: dicts with "instruction", "response_a", "response_b" and optionally "id", "reference",
-            "label" and further columns, which are passed through; or `Comparison` records.
+          pairs: dicts with "instruction", "response_a", "response_b", the `columns` of the prompt, and
+            optionally "id", "reference", "label" and further columns, which are passed through; or
+            `Comparison` records.
           out: file of JSON lines to write the results to. An interrupted call with the same arguments
             continues where it ended; a finished file is read back without judging again.
           rubric, votes, orders, on_flip: see `compare`.
@@ -334,10 +338,27 @@ class Judge(JudgeUses):
         return dataclasses.replace(self.settings, prompt=prompt)
 
     def _checked(self, pairs: Iterable[Mapping[str, Any] | Comparison]) -> list[Comparison]:
-        comparisons = checked_comparisons(pairs)
+        comparisons = checked_comparisons(pairs, self.named)
         for comparison in comparisons:
-            self.check_reference(comparison.reference)
+            self.check_shown(comparison)
         return comparisons
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that the prompt shows; see `JudgePrompt.columns`."""
+        return self.settings.prompt.columns
+
+    def check_shown(self, row: Comparison | Ranking | Scoring) -> None:
+        """Refuses a row whose reference cannot be shown, or without a text that the prompt shows.
+
+        Raises:
+          SteError: as `check_reference`, or "data_invalid"; names the row.
+        """
+        try:
+            self.check_reference(row.reference)
+            self.settings.prompt.check_columns(row.texts)
+        except SteError as error:
+            raise SteError(error.code, f"{row.id}: {error}") from error
 
     def check_reference(self, reference: str | None) -> None:
         """Refuses a reference that the prompt cannot show, or that the judge was not trained to read.
@@ -434,6 +455,7 @@ class Judge(JudgeUses):
                 response_a=row.response,
                 response_b="",
                 reference=row.reference,
+                texts=row.texts,
             )
             for n, row in enumerate(rows)
         ]
@@ -444,9 +466,10 @@ class Judge(JudgeUses):
             item.comparison.id: result_of({item.order: item}, rule, prompt_digest)
             for item in self.judge(protocol, comparisons, settings)
         }
-        trained = self.is_trained_with(rubric)
+        trained, with_reference = self.is_trained_with(rubric), self.settings.prompt.needs_reference
         return [
-            grade_of(found[str(n)], trained=trained and row.reference is None) for n, row in enumerate(rows)
+            grade_of(found[str(n)], trained=trained and (with_reference or row.reference is None))
+            for n, row in enumerate(rows)
         ]
 
     def _rule(self, settings: CompareSettings) -> DecisionRule:

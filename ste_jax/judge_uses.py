@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ste_jax.checks import as_list
 from ste_jax.data.comparisons import Ranking, Scoring, ranking_from_row, scoring_from_row
 from ste_jax.data.fields import check_unique, unique_id
+from ste_jax.data.named_columns import NamedColumns
 from ste_jax.errors import SteError
 from ste_jax.judging.batches import (
     CHUNK,
@@ -62,8 +63,40 @@ class JudgeUses:
         """Returns the results of many comparisons, in input order."""
         raise NotImplementedError
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that the prompt shows."""
+        raise NotImplementedError
+
+    @property
+    def named(self) -> NamedColumns:
+        """The columns that the prompt shows, for readers of rows."""
+        return NamedColumns(shown=self.columns)
+
+    def given_texts(self, name: str, texts: Mapping[str, str] | None) -> dict[str, str]:
+        """Returns the argument `texts` of a call.
+
+        Args:
+          name: name of the method, for errors.
+          texts: its argument.
+
+        Raises:
+          SteError: "argument_invalid": the prompt does not show one of the texts.
+        """
+        if unknown := sorted((texts or {}).keys() - {*self.columns}):
+            shown = ", ".join(self.columns) or "none"
+            raise SteError(
+                "argument_invalid",
+                f"{name}: texts has {unknown[0]!r}, which the prompt does not show (its columns: {shown})",
+            )
+        return dict(texts or {})
+
     def check_reference(self, reference: str | None) -> None:
         """Refuses a reference that cannot be shown to this judge."""
+        raise NotImplementedError
+
+    def check_shown(self, row: Any) -> None:
+        """Refuses a row whose reference cannot be shown, or without a text that the prompt shows."""
         raise NotImplementedError
 
     def check_call(self, rubric: str | None, votes: int) -> None:
@@ -80,6 +113,7 @@ class JudgeUses:
         responses: Sequence[str],
         *,
         reference: str | None = None,
+        texts: Mapping[str, str] | None = None,
         rubric: str | None = None,
         votes: int = 1,
         method: Method | None = None,
@@ -94,6 +128,7 @@ class JudgeUses:
           instruction: text, or a conversation as a list of {"role", "content"}.
           responses: at least one. A single response is ranked without a comparison.
           reference: a correct answer to show to the judge.
+          texts: the texts of `columns`, if the prompt shows any.
           rubric: criteria for this call, in place of those of the prompt.
           votes: samples of each order; 1 is one greedy judgment.
           method: "round_robin", "swiss" or "knockout". Default: all pairs up to 4 distinct responses, Swiss
@@ -105,11 +140,12 @@ class JudgeUses:
           SteError: an argument is invalid.
         """
         row = {
+            **self.given_texts("rank", texts),
             "instruction": instruction,
             "responses": as_list("rank: responses", responses),
             "reference": reference,
         }
-        ranking = ranking_from_row(row, "rank", default_id="rank")
+        ranking = ranking_from_row(row, "rank", default_id="rank", named=self.named)
         (result,) = self.rank_many(
             [ranking], rubric=rubric, votes=votes, method=method, max_comparisons=max_comparisons
         )
@@ -129,6 +165,7 @@ class JudgeUses:
         anchors: Sequence[str] | None = None,
         scale: tuple[int, int] | None = None,
         reference: str | None = None,
+        texts: Mapping[str, str] | None = None,
         rubric: str | None = None,
         votes: int = 1,
     ) -> ScoreResult:
@@ -143,6 +180,7 @@ class JudgeUses:
             is trained for it. Without baseline, anchors and scale, the score of a pointwise judge is the
             probability that the response is good, and that of others is on the scale (1, 5).
           reference: a correct answer to show to the judge.
+          texts: the texts of `columns`, if the prompt shows any.
           rubric: criteria for this call; a question to grade by, with a scale.
           votes: samples of each order of a comparison.
 
@@ -157,13 +195,14 @@ class JudgeUses:
             if not anchors or not all(isinstance(anchor, str) for anchor in anchors):
                 raise SteError("argument_invalid", "score: anchors must be a list of at least one text")
         row = {
+            **self.given_texts("score", texts),
             "instruction": instruction,
             "response": response,
             "baseline": baseline,
             "anchors": anchors,
             "reference": reference,
         }
-        scoring = scoring_from_row(row, "score", default_id="score")
+        scoring = scoring_from_row(row, "score", default_id="score", named=self.named)
         (result,) = self.score_many([scoring], scale=scale, rubric=rubric, votes=votes)
         return result
 
@@ -181,7 +220,8 @@ class JudgeUses:
         """Returns the rankings of many rows, in input order. All rows are checked before the first is judged.
 
         Args:
-          rows: dicts with "instruction", "responses" and optionally "id", "reference" and further columns.
+          rows: dicts with "instruction", "responses", the `columns` of the prompt, and optionally "id",
+            "reference" and further columns.
           out: file of JSON lines to write the results to, see `compare_many`.
           rubric, votes, method, max_comparisons: see `rank`.
           progress: show a progress bar on stderr.
@@ -191,13 +231,13 @@ class JudgeUses:
         """
         if out is not None:
             check_output(out)
-        rankings = _checked(rows, Ranking, ranking_from_row, "rank")
+        rankings = _checked(rows, Ranking, partial(ranking_from_row, named=self.named), "rank")
         self.check_call(rubric, votes)
         if self.is_pointwise and method is None and max_comparisons is None:
             # Grades are made once per response, however many pairs are compared by them.
             method = "round_robin"
         for ranking in rankings:
-            self.check_reference(ranking.reference)
+            self.check_shown(ranking)
             schedule_of(ranking.responses, self.settings.seed, method, max_comparisons)
         run = partial(
             rank_rows,
@@ -225,9 +265,9 @@ class JudgeUses:
         """Returns the scores of many rows, in input order. All rows are checked before the first is judged.
 
         Args:
-          rows: dicts with "instruction", "response" and optionally "baseline" or "anchors", "id", "reference"
-            and further columns. A row with opponents is compared with them, the others are scored as by
-            `score`.
+          rows: dicts with "instruction", "response", the `columns` of the prompt, and optionally "baseline"
+            or "anchors", "id", "reference" and further columns. A row with opponents is compared with them,
+            the others are scored as by `score`.
           out: file of JSON lines to write the results to, see `compare_many`.
           scale, rubric, votes: see `score`.
           progress: show a progress bar on stderr.
@@ -237,13 +277,13 @@ class JudgeUses:
         """
         if out is not None:
             check_output(out)
-        scorings = _checked(rows, Scoring, scoring_from_row, "score")
+        scorings = _checked(rows, Scoring, partial(scoring_from_row, named=self.named), "score")
         graded = scale is None and self.is_pointwise
         levels_of(scale := scale or SCALE)
         alone: Callable[[Sequence[Scoring]], list[ScoreResult]] | None = None
         judged = [row for row in scorings if graded or row.opponents]
         for row in judged:
-            self.check_reference(row.reference)
+            self.check_shown(row)
         # On a scale, any rubric will do; only judgments are bound to the judge's own.
         own = rubric if judged else None
         self.check_call(own, votes)
@@ -252,7 +292,15 @@ class JudgeUses:
         elif len(judged) < len(scorings):
             alone = self._on_scale(ScaleScorer(self.model.source.tokenizer, scale=scale, rubric=rubric))
         trained = self.is_trained_with(own)
-        run = partial(score_rows, self, alone=alone, trained=trained, rubric=rubric, votes=votes)
+        run = partial(
+            score_rows,
+            self,
+            alone=alone,
+            trained=trained,
+            with_reference=self.settings.prompt.needs_reference,
+            rubric=rubric,
+            votes=votes,
+        )
         settings = {"scale": "pointwise" if graded else list(scale), "rubric": rubric}
         call = partial(self.call_settings, own, votes)
 
@@ -290,7 +338,14 @@ class JudgeUses:
             self.check_reference(reference)
         self.check_call(rubric, votes)
         options = {"rubric": rubric, "votes": votes}
-        return RewardFunction(self, baseline=baseline, reference=reference, on_abstain=on_abstain, **options)
+        return RewardFunction(
+            self,
+            baseline=baseline,
+            reference=reference,
+            shown=self.columns,
+            on_abstain=on_abstain,
+            **options,
+        )
 
 
 def _checked(rows: Iterable[Any], kind: type[Item], build: Callable[..., Item], name: str) -> list[Item]:

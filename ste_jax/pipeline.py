@@ -122,7 +122,8 @@ def run_stage(context: Context, stage: str, iteration: int) -> dict[str, Any]:
 
 def _splits(context: Context) -> Splits:
     """Returns the finished pairs by use, and notes that of labelled pairs; those to train on stay on disk."""
-    splits = pairs.split(context.config, IndexedRecords(context.workdir / "pairs", Comparison))
+    finished = IndexedRecords(context.workdir / "pairs", Comparison)
+    splits = pairs.split(context.config, finished, context.named)
     labelled = context.config.labelled_pairs
     process.on_process_zero(lambda: write_splits(context.workdir, labelled, splits))
     return splits

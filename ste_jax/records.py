@@ -25,6 +25,11 @@ def opposite(label: Label) -> Label:
     return "B" if label == "A" else "A"
 
 
+def _without(value: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Returns a dict without some names, so that records without these fields keep their hashes."""
+    return {name: item for name, item in value.items() if name not in names}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
     """Base class of all records, with conversion to and from JSON."""
@@ -52,13 +57,32 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Instruction(Record):
-    """An unlabelled instruction with the labels of the selecting model (None: not parsed or labelled)."""
+    """An unlabelled instruction with the labels of the selecting model (None: not parsed or labelled).
+
+    Attributes:
+      response: the response of the column `pairs.better_from`; None if no column is named.
+      reference: a correct answer, if the judge prompt shows one.
+      texts: further texts that the judge prompt shows, by the column that they are from.
+    """
 
     text: str
     source: str
     category: str | None = None
     complexity: int | None = None
     length: str | None = None
+    response: str | None = None
+    reference: str | None = None
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-ready dict, without the last three where they are empty."""
+        value = super().to_json()
+        return _without(value, *(name for name in ("response", "reference", "texts") if not value[name]))
+
+    @property
+    def whole(self) -> str:
+        """The text with those that the judge prompt shows below it: what filters and a model read."""
+        return "\n\n".join([self.text, *filter(str.strip, self.texts.values())])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +110,7 @@ class Comparison(Record):
       reference: a correct answer shown to the judge, if there is one.
       subset: subset of a benchmark, or the kind of a constructed pair ("": none).
       category: category of the instruction, if it was labelled.
+      texts: further texts that the judge prompt shows, by the column that they are from.
       votes: number of people who preferred A, B and neither, where single votes are known.
       metadata: anything else that belongs to the comparison, as JSON values. "__surface__" is reserved.
       columns: the optional fields as the input spelled them, by column, which results pass through; None for
@@ -100,24 +125,26 @@ class Comparison(Record):
     reference: str | None = None
     subset: str = ""
     category: str | None = None
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
     votes: dict[str, int] = dataclasses.field(default_factory=dict)
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     columns: dict[str, str] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-ready dict, without `columns`."""
+        """Returns the fields as a JSON-ready dict, without `columns`, and without `texts` if it is empty."""
         value = super().to_json()
         del value["columns"]
-        return value
+        return value if self.texts else _without(value, "texts")
 
     @property
     def passed_through(self) -> dict[str, Any]:
-        """Columns of the input that a result repeats: the optional fields that are set, and metadata."""
+        """Columns of the input that a result repeats: optional fields that are set, texts and metadata."""
         given = self.columns
         if given is None:
             names = ("label", "prompt_id", "reference", "subset", "category")
             given = {name: value for name in names if (value := getattr(self, name))}
-        return given | {name: value for name, value in self.metadata.items() if name != SURFACE_KEY}
+        others = {name: value for name, value in self.metadata.items() if name != SURFACE_KEY}
+        return given | self.texts | others
 
     @property
     def judged_texts(self) -> list[str | None]:

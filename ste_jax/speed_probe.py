@@ -57,7 +57,12 @@ def measure(context: Context, instructions: Sequence[Instruction]) -> Speed:
         answers, answered = calls.timed(calls.answer)
         pairs = [
             Comparison(
-                id=i.id, instruction=i.text, response_a=answers[i.id].text, response_b=answers[j.id].text
+                id=i.id,
+                instruction=i.text,
+                response_a=answers[i.id].text,
+                response_b=answers[j.id].text,
+                reference=i.reference,
+                texts=i.texts,
             )
             for i, j in zip(chosen, [*chosen[1:], chosen[0]], strict=True)
             if i.id in answers and j.id in answers
@@ -80,7 +85,7 @@ class _Calls:
 
     def __init__(self, context: Context, folder: epath.Path, instructions: Sequence[Instruction]):
         self._context, self._folder = context, folder
-        self._questions = {i.id: [Message("user", i.text)] for i in instructions}
+        self._questions = {i.id: [Message("user", i.whole)] for i in instructions}
 
     def timed(self, call: Callable[[str], tuple[T, Work]]) -> tuple[T, Work]:
         """Calls a function twice and returns the result and the work of the second call, with its time."""

@@ -40,7 +40,9 @@ def write(context: Context, folders: Sequence[str]) -> dict[str, Any]:
     """
     splits = None
     if _success(context, "pairs"):
-        splits = pairs.split(context.config, read_records(context.workdir / "pairs", Comparison))
+        splits = pairs.split(
+            context.config, read_records(context.workdir / "pairs", Comparison), context.named
+        )
     summary = _summarize(context, folders, splits)
     summary["advice"] = advice(summary)
     write_atomically(

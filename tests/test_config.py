@@ -56,7 +56,7 @@ def test_runlocal_is_small(path: Path) -> None:
     config = read_config(shipped(path, "runlocal").to_dict())
     assert config.iterations == 1
     assert config.instructions == "starter"
-    assert config.select.size <= 12
+    assert config.select.size <= (60 if path.stem == "company_data" else 12)
     assert config.mesh == (1, 1, 1)
 
 

@@ -240,4 +240,13 @@ def test_a_reference_needs_a_judge_that_was_trained_with_any_prompt(tiny_model: 
         trained.compare(X, "a", "b", rubric="Be brief.")
     assert trained.model._engine is None
     trained.check_reference(None)
+    user = load_prompt("verdict").user.replace("### Response A", "### Truth\n{reference}\n### Response A")
+    shows = {**load_prompt("verdict").to_json(), "user": user}
+    del shows["reference_section"]
+    (folder / "model.json").write_text(json.dumps(card | {"judge_prompt": shows}))
+    with_references = load_judge(folder, max_new_tokens=0, force_verdict=True)
+    with_references.check_reference("Paris")
+    with raises("reference_missing", "compare"):
+        with_references.compare(X, "a", "b")
+    (folder / "model.json").write_text(json.dumps(card))
     load_judge(folder, max_new_tokens=0, force_verdict=True, allow_untrained_prompt=True).check_reference("P")

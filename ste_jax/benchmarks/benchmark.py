@@ -5,6 +5,7 @@ from typing import Any
 
 from ste_jax.data.comparisons import columns_passed_through, pairs_in, without_identical
 from ste_jax.data.files import content_hash, data_files, other_parts
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.data.rows import read_table
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
@@ -48,16 +49,20 @@ class Benchmark:
         return [self.items[i] for i in sorted(drawn)]
 
 
-def read_pairs_file(path: str) -> Benchmark:
+def read_pairs_file(path: str, named: NamedColumns = BY_NAME) -> Benchmark:
     """Returns the labelled comparisons of a file or folder (see `read_comparisons`).
 
     Pairs of two equal responses, of which none is better, are left out. What was left out or changed is
     counted in the notes.
 
+    Args:
+      path: see `read_comparisons`.
+      named: columns that the user names.
+
     Raises:
       SteError: as `read_comparisons`, or "data_invalid" if no pair is left.
     """
-    read, cut = pairs_in(read_table(path), labels="required")
+    read, cut = pairs_in(read_table(path), labels="required", named=named)
     items, identical = without_identical(read)
     if not items:
         raise SteError("data_invalid", f"{path}: both responses are the same in all {identical} pairs")

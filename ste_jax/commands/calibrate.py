@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from ste_jax.commands.judge_flags import check_single_command, load_judge, output_path
+from ste_jax.commands.judge_flags import COLUMN, check_single_command, load_judge, output_path
 from ste_jax.data.comparisons import read_labelled_pairs
+from ste_jax.data.named_columns import NamedColumns
 from ste_jax.distributed import preemption, process
 from ste_jax.visible import visible
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     from ste_jax.judging.calibration import check_agreement, check_size, fit_calibration
 
     check_agreement(_AGREEMENT.value)
-    pairs, ties, identical = read_labelled_pairs(_DATA.value)
+    pairs, ties, identical = read_labelled_pairs(_DATA.value, named=NamedColumns(prompt=COLUMN.value))
     prompts = [pair.cluster for pair in pairs]
     check_size(len(pairs), len(set(prompts)))
     out = output_path(_OUT.value) if _OUT.value else None
@@ -47,6 +48,9 @@ def main(argv: list[str]) -> None:
         judge = load_judge()
         # Log-odds do not depend on a calibration that is there already; the settings of `out` would.
         judge.calibration = None
+        if judge.columns:  # the file was read before, so that its errors do not wait for a model
+            named = NamedColumns(prompt=COLUMN.value, shown=judge.columns)
+            pairs = read_labelled_pairs(_DATA.value, named=named).pairs
         results = judge.compare_many(pairs, out=out, progress=True)
         calibration = fit_calibration(
             [result.log_odds for result in results],

@@ -1,6 +1,7 @@
 """`ste evaluate`: a judge on a benchmark or a file of pairs; with --config, the evaluation stage of a run."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import app, flags
@@ -8,7 +9,7 @@ from absl import app, flags
 from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.checkpoint.location import check_exists
 from ste_jax.commands import run as run_commands
-from ste_jax.commands.judge_flags import MODEL, check_single_command, load_judge, output_path
+from ste_jax.commands.judge_flags import COLUMN, MODEL, check_single_command, load_judge, output_path
 from ste_jax.commands.results import JSON, POLICY
 from ste_jax.distributed import preemption, process
 from ste_jax.metrics.policy import POLICIES
@@ -61,9 +62,10 @@ def main(argv: list[str]) -> None:
 
     with session(out.parent, {"model": MODEL.value, "votes": str(_VOTES.value)}):
         preemption.install_handler()
+        judge = load_judge()
         evaluation = evaluate(
-            load_judge(),
-            _benchmark(),
+            judge,
+            _benchmark(judge.columns),
             out=out,
             votes=_VOTES.value,
             limit=_LIMIT.value,
@@ -87,10 +89,12 @@ def _print(evaluation: "Evaluation") -> None:
         Console().print(tables(evaluation.numbers))
 
 
-def _benchmark() -> "Benchmark":
+def _benchmark(shown: Sequence[str]) -> "Benchmark":
+    """Returns what to evaluate on, with the columns that the judge's prompt shows."""
     from ste_jax.benchmarks.benchmark import read_pairs_file
     from ste_jax.benchmarks.catalogue import load
+    from ste_jax.data.named_columns import NamedColumns
 
     if _BENCHMARK.value:
         return load(_BENCHMARK.value, _PATH.value)
-    return read_pairs_file(_DATA.value or "")
+    return read_pairs_file(_DATA.value or "", NamedColumns(prompt=COLUMN.value, shown=tuple(shown)))

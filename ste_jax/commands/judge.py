@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from absl import app, flags
 
-from ste_jax.commands.judge_flags import RUBRIC, load_judge, output_path
+from ste_jax.commands.judge_flags import COLUMN, RUBRIC, load_judge, output_path
 from ste_jax.data.comparisons import read_comparisons, read_rankings, read_scorings
+from ste_jax.data.named_columns import NamedColumns
 from ste_jax.distributed import preemption, process
 from ste_jax.errors import SteError
 from ste_jax.records import ORDERS, Comparison, ComparisonResult
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ste_jax.judging.scoring import ScoreResult
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _DATA = flags.DEFINE_string("data", None, "File or folder to judge (`ste data` shows what is read).")
 _OUT = flags.DEFINE_string("out", None, "File of JSON lines to write.")
@@ -93,16 +95,28 @@ def main(argv: list[str]) -> None:
     actions[argv[2]]()
 
 
-def _read() -> list[Comparison]:
-    return read_comparisons(_DATA.value or "", labels="optional", reference_column=_REFERENCE.value)
+def _named(shown: Sequence[str] = ()) -> NamedColumns:
+    return NamedColumns(prompt=COLUMN.value, reference=_REFERENCE.value or "", shown=tuple(shown))
+
+
+def _reread(judge: "Judge", rows: list[T], read: Callable[..., list[T]]) -> list[T]:
+    """Returns the rows of the file with the columns that the judge's prompt shows.
+
+    The file was read before, so that its errors do not wait for a model.
+    """
+    return read(_DATA.value or "", named=_named(judge.columns)) if judge.columns else rows
+
+
+def _read_pairs(path: str, named: NamedColumns) -> list[Comparison]:
+    return read_comparisons(path, labels="optional", named=named)
 
 
 def _compare() -> None:
-    out, comparisons = _out(), _read()
+    out, comparisons = _out(), _read_pairs(_DATA.value or "", _named())
     _write(
         out,
         lambda judge: judge.compare_many(
-            comparisons,
+            _reread(judge, comparisons, _read_pairs),
             out=out,
             votes=_VOTES.value,
             orders=cast("Orders", _ORDERS.value),
@@ -116,21 +130,26 @@ def _compare() -> None:
 def _rank() -> None:
     from ste_jax.judging.ranking import schedule_of
 
-    out, rows = _out(), read_rankings(_DATA.value or "", reference_column=_REFERENCE.value)
+    out, rows = _out(), read_rankings(_DATA.value or "", named=_named())
     method, most = cast("Method | None", _METHOD.value), _MAX_COMPARISONS.value
     for row in rows:
         schedule_of(row.responses, 0, method, most)
     _write(
         out,
         lambda judge: judge.rank_many(
-            rows, out=out, votes=_VOTES.value, method=method, max_comparisons=most, progress=True
+            _reread(judge, rows, read_rankings),
+            out=out,
+            votes=_VOTES.value,
+            method=method,
+            max_comparisons=most,
+            progress=True,
         ),
         rank_summary,
     )
 
 
 def _score() -> None:
-    out, rows = _out(), read_scorings(_DATA.value or "", reference_column=_REFERENCE.value)
+    out, rows = _out(), read_scorings(_DATA.value or "", named=_named())
     scale = None
     if _SCALE.value is not None:
         try:
@@ -142,7 +161,12 @@ def _score() -> None:
     _write(
         out,
         lambda judge: judge.score_many(
-            rows, out=out, scale=scale, rubric=rubric, votes=_VOTES.value, progress=True
+            _reread(judge, rows, read_scorings),
+            out=out,
+            scale=scale,
+            rubric=rubric,
+            votes=_VOTES.value,
+            progress=True,
         ),
         lambda results, seconds, _: score_summary(results, seconds),
     )
@@ -234,12 +258,13 @@ def summary(results: Sequence[ComparisonResult], seconds: float, pointwise: bool
 
 
 def _show() -> None:
-    comparisons = _read()
+    comparisons = _read_pairs(_DATA.value or "", _named())
     if _ROW.value >= len(comparisons):
         raise SteError(
             "row_missing", f"{_DATA.value}: rows are 0 to {len(comparisons) - 1}, not {_ROW.value}"
         )
-    judge, comparison = load_judge(), comparisons[_ROW.value]
+    judge = load_judge()
+    comparison = _reread(judge, comparisons, _read_pairs)[_ROW.value]
     print(visible(show(judge, comparison)))
 
 

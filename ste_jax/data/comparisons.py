@@ -6,7 +6,7 @@ instructions lose theirs. Columns without a meaning here pass through: in `metad
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ste_jax.data.cells import refuse_conversations, refuse_written_lists, with_conversations
@@ -26,6 +26,7 @@ from ste_jax.data.files import stem
 from ste_jax.data.header import check_header, shown
 from ste_jax.data.instruction_text import JOINED_COLUMNS, check_instruction, instruction_text
 from ste_jax.data.labels import EXPECTED, label_of, refuse_unsigned
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.data.pair_shapes import OPTIONAL_COLUMNS, Labels, native_row, pair_shape, with_forms
 from ste_jax.data.prompt_columns import PROMPT_COLUMNS, prompt_column, with_one_prompt
 from ste_jax.data.repeated_prompts import without_prompts
@@ -51,6 +52,7 @@ class Ranking:
       instruction: the text that all responses answer.
       responses: at least one.
       reference: a correct answer shown to the judge, if there is one.
+      texts: further texts that the judge prompt shows, by column.
       extra: the other columns of the row, as JSON values.
     """
 
@@ -58,6 +60,7 @@ class Ranking:
     instruction: str
     responses: tuple[str, ...]
     reference: str | None = None
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -72,6 +75,7 @@ class Scoring:
       baseline: the opponent that it is compared with, if there is one.
       anchors: the opponents that it is compared with, if there are several.
       reference: a correct answer shown to the judge, if there is one.
+      texts: further texts that the judge prompt shows, by column.
       extra: the other columns of the row, as JSON values.
     """
 
@@ -81,6 +85,7 @@ class Scoring:
     baseline: str | None = None
     anchors: tuple[str, ...] = ()
     reference: str | None = None
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -95,7 +100,7 @@ def comparison_from_row(
     *,
     default_id: str = "",
     labels: Labels = "optional",
-    reference_column: str | None = None,
+    named: NamedColumns = BY_NAME,
 ) -> Comparison:
     """Returns the comparison that a row or dict describes.
 
@@ -107,7 +112,7 @@ def comparison_from_row(
       where: the file and line, or the argument, to name in errors.
       default_id: the id of a row without one.
       labels: "required" refuses a row without a label.
-      reference_column: the column that holds the reference, in place of `reference`.
+      named: the columns of the reference and of texts that the judge prompt shows.
 
     Raises:
       SteError: "data_invalid", if a column is missing or has the wrong type, the instruction is empty or the
@@ -119,42 +124,46 @@ def comparison_from_row(
         raise SteError("data_invalid", f"{where}: the label is missing, expected {EXPECTED}")
     optional = {name: optional_group(row, name, where) for name in ("subset", "category")}
     optional["prompt_id"] = optional_name(row, "prompt_id", where)
-    reference = _reference(row, where, reference_column)
-    columns = {"label": label, **optional, reference_column or "reference": reference}
+    reference = _reference(row, where, named)
+    columns = {"label": label, **optional, named.reference or "reference": reference}
+    own = named.without_shown(row)
     return Comparison(
         id=optional_name(row, "id", where) or default_id,
         prompt_id=optional["prompt_id"] or "",
-        instruction=instruction_text(row, "instruction", where),
+        instruction=instruction_text(own, "instruction", where),
         response_a=required_text(row, "response_a", where),
         response_b=required_text(row, "response_b", where),
         label=label,
         reference=reference,
         subset=optional["subset"] or "",
         category=optional["category"],
-        metadata=extra_columns(row, _known(_COMPARISON, reference_column), where),
+        texts=named.texts(row, where),
+        metadata=extra_columns(own, _known(_COMPARISON, named), where),
         columns={name: value for name, value in columns.items() if value},
     )
 
 
 def ranking_from_row(
-    row: Fields, where: str, *, default_id: str = "", reference_column: str | None = None
+    row: Fields, where: str, *, default_id: str = "", named: NamedColumns = BY_NAME
 ) -> Ranking:
     """Returns the ranking that a row describes: `instruction`, `responses`, optionally `id`, `reference`.
 
     `responses` is a list of texts, or in a CSV file such a list as JSON. See `comparison_from_row`.
     """
     _require_mapping(row, where)
+    own = named.without_shown(row)
     return Ranking(
         id=optional_name(row, "id", where) or default_id,
-        instruction=instruction_text(row, "instruction", where),
+        instruction=instruction_text(own, "instruction", where),
         responses=tuple(text_list(row, "responses", where)),
-        reference=_reference(row, where, reference_column),
-        extra=extra_columns(row, _known(_RANKING, reference_column), where),
+        reference=_reference(row, where, named),
+        texts=named.texts(row, where),
+        extra=extra_columns(own, _known(_RANKING, named), where),
     )
 
 
 def scoring_from_row(
-    row: Fields, where: str, *, default_id: str = "", reference_column: str | None = None
+    row: Fields, where: str, *, default_id: str = "", named: NamedColumns = BY_NAME
 ) -> Scoring:
     """Returns the scoring that a row describes: `instruction`, `response`, optionally `id`, `reference`, and
     `baseline` (a text) or `anchors` (a list of texts).
@@ -165,14 +174,16 @@ def scoring_from_row(
     anchors = () if is_absent(row.get("anchors")) else tuple(text_list(row, "anchors", where))
     if anchors and not is_absent(row.get("baseline")):
         raise SteError("data_invalid", f"{where}: both baseline and anchors; leave one of them out")
+    own = named.without_shown(row)
     return Scoring(
         id=optional_name(row, "id", where) or default_id,
-        instruction=instruction_text(row, "instruction", where),
+        instruction=instruction_text(own, "instruction", where),
         response=required_text(row, "response", where),
         baseline=optional_text(row, "baseline", where),
         anchors=anchors,
-        reference=_reference(row, where, reference_column),
-        extra=extra_columns(row, _known(_SCORING, reference_column), where),
+        reference=_reference(row, where, named),
+        texts=named.texts(row, where),
+        extra=extra_columns(own, _known(_SCORING, named), where),
     )
 
 
@@ -181,7 +192,7 @@ def comparisons_from_rows(
     *,
     name: str = "pairs",
     labels: Labels = "optional",
-    reference_column: str | None = None,
+    named: NamedColumns = BY_NAME,
 ) -> Iterator[Comparison]:
     """Yields the comparisons of dicts in memory, in their order, checked one by one as they are consumed.
 
@@ -189,13 +200,13 @@ def comparisons_from_rows(
       rows: see `comparison_from_row`. A row without an id is named `pair-NAME-NUMBER`, counted from 1.
       name: name of the argument in errors, such as "pairs[3]", and in default ids.
       labels: "required" refuses rows without a label.
-      reference_column: the column that holds the reference, in place of `reference`.
+      named: the columns of the reference and of texts that the judge prompt shows.
 
     Raises:
       SteError: "data_invalid", as `comparison_from_row`, or an id occurs twice.
     """
     numbered = (Row(index + 1, f"{name}[{index}]", row) for index, row in enumerate(rows))
-    return _comparisons(numbered, name, labels, reference_column)
+    return _comparisons(numbered, name, labels, named)
 
 
 class Read(NamedTuple, Generic[T]):
@@ -210,7 +221,7 @@ class Read(NamedTuple, Generic[T]):
     cut: int
 
 
-def read_comparisons(path: str, *, labels: Labels, reference_column: str | None = None) -> list[Comparison]:
+def read_comparisons(path: str, *, labels: Labels, named: NamedColumns = BY_NAME) -> list[Comparison]:
     """Returns the comparisons of a file or folder, in order; all of it is checked.
 
     Published forms of pairs are read too (see `find_shape`). A row without an id is named `pair-STEM-NUMBER`
@@ -220,13 +231,13 @@ def read_comparisons(path: str, *, labels: Labels, reference_column: str | None 
     Args:
       path: a file, or a folder of parts (see `read_table`); for its columns see `comparison_from_row`.
       labels: "required" refuses rows without a label.
-      reference_column: the column that holds the reference, in place of `reference`.
+      named: the columns of the reference and of texts that the judge prompt shows.
 
     Raises:
       SteError: "file_not_found", "file_unreadable", or "data_invalid" with the file and line; also if
         labels are required and one pair has two, unless a column says that different people gave them.
     """
-    comparisons = pairs_in(read_table(path), labels=labels, reference_column=reference_column).records
+    comparisons = pairs_in(read_table(path), labels=labels, named=named).records
     if others := columns_passed_through(comparisons):
         _log.info("%s: columns that are passed through to results: %s", path, shown(others))
     return comparisons
@@ -237,11 +248,13 @@ def columns_passed_through(comparisons: Iterable[Comparison]) -> list[str]:
     return list(dict.fromkeys(name for comparison in comparisons for name in comparison.metadata))
 
 
-def pairs_in(table: Table, *, labels: Labels, reference_column: str | None = None) -> Read[Comparison]:
+def pairs_in(table: Table, *, labels: Labels, named: NamedColumns = BY_NAME) -> Read[Comparison]:
     """Returns the comparisons of a table; see `read_comparisons`."""
-    shape = pair_shape(table, labels)
+    table = named.checked(table)
+    shape = pair_shape(table, labels, named.prompt)
     refuse_unsigned(((row.where, row.fields) for row in table.rows), shape.label)
-    table = with_one_prompt(table, shape.prompt)
+    if not named.prompt:
+        table = with_one_prompt(table, shape.prompt)
     shape = with_forms(shape, table)
     if shape.by_choice and not shape.has_turns:
         refuse_written_lists(table.rows, shape.responses)
@@ -250,7 +263,7 @@ def pairs_in(table: Table, *, labels: Labels, reference_column: str | None = Non
     rows = [row._replace(fields=native_row(row.fields, shape, row.where)) for row in table.rows]
     rows = without_end_tokens(table.path, rows, ("response_a", "response_b"))
     rows, cut = without_prompts(table.path, rows, ("response_a", "response_b"))
-    read = list(_comparisons(rows, stem(table.path), labels, reference_column))
+    read = list(_comparisons(rows, stem(table.path), labels, named))
     if labels == "required":
         voters = [tuple(str(row.fields.get(name)) for name in shape.voters) for row in rows]
         refuse_contradictions(read, [row.where for row in rows], voters if shape.voters else ())
@@ -271,13 +284,17 @@ class LabelledPairs(NamedTuple):
     identical: int
 
 
-def read_labelled_pairs(path: str) -> LabelledPairs:
+def read_labelled_pairs(path: str, *, named: NamedColumns = BY_NAME) -> LabelledPairs:
     """Returns the comparisons of a file, those that are labelled A or B apart from ties.
+
+    Args:
+      path: see `read_comparisons`.
+      named: columns that the user names.
 
     Raises:
       SteError: as `read_comparisons`, or "data_invalid" if nothing is left.
     """
-    comparisons = read_comparisons(path, labels="required")
+    comparisons = read_comparisons(path, labels="required", named=named)
     ties = [comparison for comparison in comparisons if comparison.label == "tie"]
     pairs, identical = without_identical([one for one in comparisons if one.label != "tie"])
     if not pairs:
@@ -300,16 +317,22 @@ def is_identical(comparison: Comparison) -> bool:
     return comparison.response_a.strip() == comparison.response_b.strip()
 
 
-def load_pairs(path: str) -> list[dict[str, Any]]:
+def load_pairs(path: str, *, column: str = "", shown: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Returns the checked rows of a file of pairs as dicts, ready for `Judge.compare_many`.
 
     Every dict has `id`, `instruction`, `response_a` and `response_b`, those of `label`, `prompt_id`,
     `reference`, `subset` and `category` that have a value, and the other columns of the file as JSON values.
 
+    Args:
+      path: a file, or a folder of parts.
+      column: column of the prompt; "": the first one with a known name.
+      shown: columns that the judge's prompt shows, `judge.columns`. They are not joined with the instruction.
+
     Raises:
       SteError: as `read_comparisons`; labels are optional.
     """
-    return [row_from_comparison(comparison) for comparison in read_comparisons(path, labels="optional")]
+    named = NamedColumns(prompt=column, shown=tuple(shown))
+    return [row_from_comparison(pair) for pair in read_comparisons(path, labels="optional", named=named)]
 
 
 def row_from_comparison(comparison: Comparison) -> dict[str, Any]:
@@ -318,35 +341,40 @@ def row_from_comparison(comparison: Comparison) -> dict[str, Any]:
         name: getattr(comparison, name) for name in ("id", "instruction", "response_a", "response_b")
     }
     optional = {name: getattr(comparison, name) for name in OPTIONAL_COLUMNS}
-    return comparison.metadata | fields | {name: value for name, value in optional.items() if value}
+    return (
+        comparison.metadata
+        | comparison.texts
+        | fields
+        | {name: value for name, value in optional.items() if value}
+    )
 
 
-def read_rankings(path: str, *, reference_column: str | None = None) -> list[Ranking]:
+def read_rankings(path: str, *, named: NamedColumns = BY_NAME) -> list[Ranking]:
     """Returns the rankings of a file or folder, in order (see `ranking_from_row`).
 
     Raises:
       SteError: as `read_comparisons`.
     """
-    return rankings_in(read_table(path), reference_column=reference_column).records
+    return rankings_in(read_table(path), named=named).records
 
 
-def read_scorings(path: str, *, reference_column: str | None = None) -> list[Scoring]:
+def read_scorings(path: str, *, named: NamedColumns = BY_NAME) -> list[Scoring]:
     """Returns the scorings of a file or folder, in order (see `scoring_from_row`).
 
     Raises:
       SteError: as `read_comparisons`.
     """
-    return scorings_in(read_table(path), reference_column=reference_column).records
+    return scorings_in(read_table(path), named=named).records
 
 
-def rankings_in(table: Table, *, reference_column: str | None = None) -> Read[Ranking]:
+def rankings_in(table: Table, *, named: NamedColumns = BY_NAME) -> Read[Ranking]:
     """Returns the rankings of a table; see `read_rankings`."""
-    return _read(table, "rank", ranking_from_row, _RANKING, "responses", reference_column)
+    return _read(table, "rank", ranking_from_row, _RANKING, "responses", named)
 
 
-def scorings_in(table: Table, *, reference_column: str | None = None) -> Read[Scoring]:
+def scorings_in(table: Table, *, named: NamedColumns = BY_NAME) -> Read[Scoring]:
     """Returns the scorings of a table; see `read_scorings`."""
-    return _read(table, "score", scoring_from_row, _SCORING, "response", reference_column)
+    return _read(table, "score", scoring_from_row, _SCORING, "response", named)
 
 
 def _read(
@@ -355,13 +383,17 @@ def _read(
     build: Callable[..., T],
     known: frozenset[str],
     response: str,
-    reference_column: str | None,
+    named: NamedColumns,
 ) -> Read[T]:
     """Returns one record per row of a table; rows without an id are named `KIND-STEM-NUMBER`."""
-    name, prompt = stem(table.path), prompt_column(table.columns) or "instruction"
-    required = [("instruction", PROMPT_COLUMNS), (response, [response])]
-    check_header(table, known | {*PROMPT_COLUMNS}, required, f"instruction (or prompt, question), {response}")
-    table = with_conversations(with_one_prompt(table, prompt), [prompt])
+    table = named.checked(table)
+    name, prompt = stem(table.path), named.prompt or prompt_column(table.columns) or "instruction"
+    required = [("instruction", (*PROMPT_COLUMNS, prompt)), (response, [response])]
+    meant = known | {*PROMPT_COLUMNS, prompt}
+    check_header(table, meant, required, f"instruction (or prompt, question), {response}")
+    if not named.prompt:
+        table = with_one_prompt(table, prompt)
+    table = with_conversations(table, [prompt])
     rows = [row._replace(fields=_renamed(row, prompt)) for row in table.rows]
     responses = (response, "baseline")
     refuse_conversations(rows, responses)
@@ -370,7 +402,7 @@ def _read(
     seen, records = {}, []
     for row in rows:
         id_ = unique_id(row.fields, f"{kind}-{name}-{row.number}", row.where, seen)
-        records.append(build(row.fields, row.where, default_id=id_, reference_column=reference_column))
+        records.append(build(row.fields, row.where, default_id=id_, named=named))
     return Read(records, cut)
 
 
@@ -383,32 +415,28 @@ def _renamed(row: Row, prompt: str) -> dict[str, Any]:
     return {**fields, "instruction": row.fields.get(prompt)}
 
 
-def _comparisons(
-    rows: Iterable[Row], stem: str, labels: Labels, reference_column: str | None
-) -> Iterator[Comparison]:
+def _comparisons(rows: Iterable[Row], stem: str, labels: Labels, named: NamedColumns) -> Iterator[Comparison]:
     seen: dict[str, str] = {}
     first_id: dict[str, str] = {}
     for row in rows:
         _require_mapping(row.fields, row.where)
         id_ = unique_id(row.fields, f"pair-{stem}-{row.number}", row.where, seen)
-        comparison = comparison_from_row(
-            row.fields, row.where, default_id=id_, labels=labels, reference_column=reference_column
-        )
+        comparison = comparison_from_row(row.fields, row.where, default_id=id_, labels=labels, named=named)
         prompt_id = comparison.prompt_id or first_id.setdefault(comparison.instruction, id_)
         yield dataclasses.replace(comparison, prompt_id=prompt_id)
 
 
-def _reference(row: Fields, where: str, column: str | None) -> str | None:
+def _reference(row: Fields, where: str, named: NamedColumns) -> str | None:
     """Returns the reference; a named column must exist, though single cells may be empty."""
-    if column is not None and column not in row:
-        raise SteError("data_invalid", f"{where}: the reference column {column} is missing")
-    reference = optional_text(row, column or "reference", where)
+    if named.reference and named.reference not in row:
+        raise SteError("data_invalid", f"{where}: the reference column {named.reference} is missing")
+    reference = optional_text(row, named.reference or "reference", where)
     return reference if reference and reference.strip() else None
 
 
-def _known(columns: frozenset[str], reference_column: str | None) -> frozenset[str]:
+def _known(columns: frozenset[str], named: NamedColumns) -> frozenset[str]:
     """Returns the columns with a meaning; a `reference` column passes through if another one is named."""
-    return columns if reference_column is None else columns - {"reference"} | {reference_column}
+    return columns - {"reference"} | {named.reference} if named.reference else columns
 
 
 def _require_mapping(row: Any, where: str):

@@ -11,10 +11,11 @@ from ste_jax.errors import SteError
 from ste_jax.records import Comparison
 
 
-def pair_key(comparison: Comparison) -> tuple[str, frozenset[str]]:
+def pair_key(comparison: Comparison) -> tuple[tuple[str, ...], frozenset[str]]:
     """Returns what is the same for all rows about one pair, in either order of its responses."""
     responses = (comparison.response_a, comparison.response_b)
-    return _plain(comparison.instruction), frozenset(map(_plain, responses))
+    shown = (comparison.instruction, *comparison.texts.values())
+    return tuple(map(_plain, shown)), frozenset(map(_plain, responses))
 
 
 def refuse_contradictions(

@@ -11,11 +11,12 @@ from ste_jax.data.files import other_parts, stem
 from ste_jax.data.header import likely_columns
 from ste_jax.data.instruction_text import JOINED_COLUMNS
 from ste_jax.data.meant_columns import meant_responses
+from ste_jax.data.named_columns import NamedColumns
 from ste_jax.data.pair_shapes import RESPONSE_COLUMNS, find_shape, known_columns, pair_shape
 from ste_jax.data.prompt_columns import PROMPT_COLUMNS
 from ste_jax.data.repeated_prompts import repeats_prompt
 from ste_jax.data.rows import Table, read_table
-from ste_jax.data.sources import columns_left_out, instructions_of
+from ste_jax.data.sources import InstructionColumns, columns_left_out, instructions_of
 from ste_jax.records import Comparison
 
 _SHOWN = 3
@@ -42,44 +43,51 @@ class Overview(NamedTuple):
     first: list[dict[str, str]]
 
 
-def overview(path: str) -> Overview:
+def overview(path: str, column: str = "") -> Overview:
     """Returns what is read from a file or folder.
+
+    Args:
+      path: the file or folder.
+      column: column of the prompt; "": the first one with a known name.
 
     Raises:
       SteError: as the reader of the kind of rows that it holds.
     """
-    found = _overview(read_table(path, text_lines=True))
+    named = InstructionColumns(prompt=column)
+    found = _overview(named.checked(read_table(path, text_lines=True)), named)
     more = {"other parts of the data set, which are not read,": other_parts(path)}
     return found._replace(counts={**found.counts, **more})
 
 
-def _overview(table: Table) -> Overview:
+def _overview(table: Table, named: InstructionColumns) -> Overview:
     # A name that is almost a known one counts for it, so that the reader of its kind refuses it.
-    known = known_columns() | {"response", "responses", "baseline"}
+    known = known_columns() | {"response", "responses", "baseline", named.prompt}
     columns = likely_columns(table.columns, known)
     if find_shape(columns) or meant_responses(table.columns, known):
-        return _pairs(table)
+        return _pairs(table, named)
     if "responses" in columns:
-        return _rankings(table)
-    if _is_scored(table, columns):
-        return _scorings(table)
+        return _rankings(table, named)
+    if _is_scored(table, columns, named):
+        return _scorings(table, named)
     # One response of a pair: the reader of pairs names the other one. A chosen response alone is an answer.
     is_half = any(name in columns for pair in RESPONSE_COLUMNS for name in pair if name != "chosen")
-    return _pairs(table) if is_half else _instructions(table)
+    return _pairs(table, named) if is_half else _instructions(table, named)
 
 
-def _is_scored(table: Table, columns: Sequence[str]) -> bool:
+def _is_scored(table: Table, columns: Sequence[str], named: NamedColumns) -> bool:
     """Returns True for a response in every row, or a column `baseline`: some instructions have responses."""
     has_all = all(isinstance(row.fields.get("response"), str) for row in table.rows)
     is_near = "response" in columns and "response" not in table.columns
-    return bool(set(PROMPT_COLUMNS) & set(columns)) and (has_all or is_near or "baseline" in columns)
+    return bool({*PROMPT_COLUMNS, named.prompt} & set(columns)) and (
+        has_all or is_near or "baseline" in columns
+    )
 
 
-def _pairs(table: Table) -> Overview:
-    shape = pair_shape(table, "optional")
-    pairs, cut = pairs_in(table, labels="optional")
+def _pairs(table: Table, named: NamedColumns) -> Overview:
+    shape = pair_shape(table, "optional", named.prompt)
+    pairs, cut = pairs_in(table, labels="optional", named=named)
     if all(pair.label for pair in pairs):
-        pairs_in(table, labels="required")
+        pairs_in(table, labels="required", named=named)
     labels = Counter(pair.label for pair in pairs)
     texts = {text for pair in pairs for text in (pair.instruction, pair.response_a, pair.response_b)}
     prompt = shape.prompt or "what both begin with"
@@ -127,9 +135,9 @@ def _responses_counted(cut: int, responses: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _rankings(table: Table) -> Overview:
-    rankings, cut = rankings_in(table)
-    known = {*PROMPT_COLUMNS, "responses", *_OPTIONAL}
+def _rankings(table: Table, named: NamedColumns) -> Overview:
+    rankings, cut = rankings_in(table, named=named)
+    known = {*_prompts(named), "responses", *_OPTIONAL}
     return Overview(
         kind="rankings",
         used=[name for name in table.columns if name in known],
@@ -158,9 +166,9 @@ def _texts_kept(table: Table, columns: Sequence[str], read: Collection[str]) -> 
     return {"texts that begin like conversations": kept}
 
 
-def _scorings(table: Table) -> Overview:
-    scorings, cut = scorings_in(table)
-    known = {*PROMPT_COLUMNS, "response", "baseline", "anchors", *_OPTIONAL}
+def _scorings(table: Table, named: NamedColumns) -> Overview:
+    scorings, cut = scorings_in(table, named=named)
+    known = {*_prompts(named), "response", "baseline", "anchors", *_OPTIONAL}
     return Overview(
         kind="responses to score (or instructions, of which the responses are not read)",
         used=[name for name in table.columns if name in known],
@@ -173,7 +181,7 @@ def _scorings(table: Table) -> Overview:
             **_responses_counted(cut, [text for row in scorings for text in (row.response, *row.opponents)]),
             **_texts_kept(
                 table,
-                (*PROMPT_COLUMNS, "response", "baseline"),
+                (*_prompts(named), "response", "baseline"),
                 {text for row in scorings for text in (row.instruction, row.response, row.baseline) if text},
             ),
         },
@@ -186,9 +194,13 @@ def _scorings(table: Table) -> Overview:
     )
 
 
-def _instructions(table: Table) -> Overview:
-    instructions = instructions_of(table, stem(table.path))
-    left_out = columns_left_out(table)
+def _prompts(named: NamedColumns) -> tuple[str, ...]:
+    return (named.prompt,) if named.prompt else PROMPT_COLUMNS
+
+
+def _instructions(table: Table, columns: InstructionColumns) -> Overview:
+    instructions = instructions_of(table, stem(table.path), columns)
+    left_out = columns_left_out(table, columns)
     return Overview(
         kind="instructions",
         used=[name for name in table.columns if name not in left_out],

@@ -87,13 +87,18 @@ class PairShape:
         return tuple(filter(None, (self.prompt, *self.responses, *self.label)))
 
 
-def find_shape(columns: Sequence[str]) -> PairShape | None:
-    """Returns the shape of a table with these columns, or None if they hold no two responses."""
+def find_shape(columns: Sequence[str], prompt: str = "") -> PairShape | None:
+    """Returns the shape of a table with these columns, or None if they hold no two responses.
+
+    Args:
+      columns: names of the columns.
+      prompt: column of the prompt; "": the first one with a known name.
+    """
     responses = next((pair for pair in RESPONSE_COLUMNS if set(pair) <= set(columns)), None)
     if responses is None:
         return None
     voters = tuple(name for name in VOTER_COLUMNS if name in columns)
-    return PairShape(prompt_column(columns), responses, _label_columns(columns, responses), voters)
+    return PairShape(prompt or prompt_column(columns), responses, _label_columns(columns, responses), voters)
 
 
 def with_forms(shape: PairShape, table: Table) -> PairShape:
@@ -107,14 +112,19 @@ def with_forms(shape: PairShape, table: Table) -> PairShape:
     )
 
 
-def pair_shape(table: Table, labels: Labels) -> PairShape:
+def pair_shape(table: Table, labels: Labels, prompt: str = "") -> PairShape:
     """Returns the shape of a table of pairs.
+
+    Args:
+      table: the table.
+      labels: "required" refuses a table without labels.
+      prompt: column of the prompt; "": the first one with a known name.
 
     Raises:
       SteError: "data_invalid" with the columns that were found and those expected.
     """
-    known = known_columns()
-    shape = find_shape(likely_columns(table.columns, known))
+    known = known_columns() | {*filter(None, [prompt])}
+    shape = find_shape(likely_columns(table.columns, known), prompt)
     meant = {} if shape else meant_responses(table.columns, known)
     required: list[tuple[str, Sequence[str]]] = []
     if not shape:

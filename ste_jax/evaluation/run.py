@@ -94,6 +94,8 @@ def evaluate(
     if card is not None and card.chosen_by:
         benchmark = without_checkpoint_pairs(benchmark, card.chosen_by, keep=include_checkpoint_pairs)
     items = benchmark.limited(limit, judge.settings.seed)
+    for item in items:
+        judge.settings.prompt.check_columns(item.texts)
     if all(item.label not in ("A", "B") for item in items):
         raise SteError(
             "no_labels",

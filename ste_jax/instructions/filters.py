@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ste_jax.config_field import INHERITED, config_field
 from ste_jax.errors import SteError
@@ -50,7 +50,7 @@ _CARD = re.compile(
 )
 
 
-OTHER_LANGUAGE = "other language"
+OTHER_LANGUAGE, PERSONAL_DATA = "other language", "personal data"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,15 @@ class FilterSettings:
       near_duplicate_threshold: Jaccard similarity of character 5-grams at which the later of two instructions
         is removed (1: only if equal).
       max_chars: maximum number of characters of an instruction.
-      personal_data: removes instructions with e-mail addresses, phone or card numbers.
+      personal_data: what is done with e-mail addresses, phone and card numbers: "drop" removes instructions
+        that have one in any column that is read; "mask" puts <EMAIL>, <PHONE> and <CARD> in their place;
+        "keep" changes nothing.
     """
 
     languages: tuple[str, ...] = config_field(("en",), affects=INHERITED)
     near_duplicate_threshold: float = config_field(0.8, affects=INHERITED)
     max_chars: int = config_field(4000, affects=INHERITED)
-    personal_data: bool = config_field(True, affects=INHERITED)
+    personal_data: Literal["drop", "mask", "keep"] = config_field("drop", affects=INHERITED)
 
     def __post_init__(self):
         if not 0.0 < self.near_duplicate_threshold <= 1.0:
@@ -119,13 +121,20 @@ def filter_instructions(
     if settings.languages:
         name = f"{OTHER_LANGUAGE} than {', '.join(settings.languages)}"
         filters.append((name, functools.partial(_other_languages, languages=settings.languages)))
-    if settings.personal_data:
-        filters.append(("personal data", lambda texts: [_has_personal_data(text) for text in texts]))
     steps = []
     for name, find in filters:
-        found = find([instruction.text for instruction in instructions])
+        found = find([instruction.whole for instruction in instructions])
         instructions = [kept for kept, removed in zip(instructions, found, strict=True) if not removed]
         steps.append(FunnelStep(name, sum(found), len(instructions)))
+    if settings.personal_data != "keep":
+        masked = [_masked(instruction) for instruction in instructions]
+        changed = sum(one != other for one, other in zip(instructions, masked, strict=True))
+        if settings.personal_data == "drop":
+            instructions = [one for one, other in zip(instructions, masked, strict=True) if one == other]
+            steps.append(FunnelStep(PERSONAL_DATA, changed, len(instructions)))
+        else:
+            instructions = masked
+            steps.append(FunnelStep(f"{PERSONAL_DATA}, masked in {changed}", 0, len(instructions)))
     return instructions, steps
 
 
@@ -185,24 +194,47 @@ def _confidences(
     return best, values[best], sum(values[code] for code in wanted)
 
 
-def _has_personal_data(text: str) -> bool:
-    return any(found for find in (_emails, _phones, _cards) for found in find(text))
+def _masked(instruction: Instruction) -> Instruction:
+    """Returns an instruction with placeholders for personal data in all of its texts."""
+    return dataclasses.replace(
+        instruction,
+        text=mask(instruction.text),
+        response=instruction.response and mask(instruction.response),
+        reference=instruction.reference and mask(instruction.reference),
+        texts={name: mask(text) for name, text in instruction.texts.items()},
+    )
 
 
-def _emails(text: str) -> Iterator[str]:
-    return (match[0] for match in _EMAIL.finditer(text) if not _NOBODY.search(match[0]))
+def mask(text: str) -> str:
+    """Returns a text with <EMAIL>, <PHONE> and <CARD> in place of addresses, phone and card numbers."""
+    for placeholder, find in (("<EMAIL>", _emails), ("<CARD>", _cards), ("<PHONE>", _phones)):
+        for found in reversed(list(find(text))):
+            text = f"{text[: found.start]}{placeholder}{text[found.end :]}"
+    return text
 
 
-def _phones(text: str) -> Iterator[str]:
+class _Found(NamedTuple):
+    """Place of personal data in a text."""
+
+    start: int
+    end: int
+
+
+def _emails(text: str) -> Iterator[_Found]:
+    return (_Found(*match.span()) for match in _EMAIL.finditer(text) if not _NOBODY.search(match[0]))
+
+
+def _phones(text: str) -> Iterator[_Found]:
     with needs("select"):
         from phonenumbers import Leniency, PhoneNumberMatcher
 
     matches = PhoneNumberMatcher(text, "US", leniency=Leniency.VALID)
-    return (match.raw_string for match in matches if _WRITTEN_AS_PHONE.search(match.raw_string))
+    return (_Found(m.start, m.end) for m in matches if _WRITTEN_AS_PHONE.search(m.raw_string))
 
 
-def _cards(text: str) -> Iterator[str]:
+def _cards(text: str) -> Iterator[_Found]:
     with needs("select"):
         from stdnum import luhn
 
-    return (match[0] for match in _CARD.finditer(text) if luhn.is_valid(re.sub(r"\D", "", match[0])))
+    matches = _CARD.finditer(text)
+    return (_Found(*match.span()) for match in matches if luhn.is_valid(re.sub(r"\D", "", match[0])))

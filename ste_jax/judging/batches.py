@@ -71,14 +71,15 @@ def rank_rows(
 
 
 def score_against(
-    judge: Comparer, rows: Sequence[Scoring], *, trained: bool, **options: Any
+    judge: Comparer, rows: Sequence[Scoring], *, trained: bool, with_reference: bool = False, **options: Any
 ) -> list[ScoreResult]:
     """Returns the mean probability of each response to beat its opponents.
 
     Args:
       judge: the judge.
       rows: responses with a baseline or anchors.
-      trained: True if the judge was trained on pairs with this prompt. No judge is trained with references.
+      trained: True if the judge was trained on pairs with this prompt.
+      with_reference: True if its prompt needs references; other judges are trained without.
       **options: arguments of `Judge.compare_many`.
     """
     pairs = [
@@ -91,7 +92,7 @@ def score_against(
     for row in rows:
         own = [next(results) for _ in row.opponents]
         usage = sum_usage(result.usage for result in own)
-        known = trained and row.reference is None
+        known = trained and (with_reference or row.reference is None)
         method = "anchors" if row.anchors else "baseline"
         scores.append(mean_win_probability(own, method=method, trained=known, usage=usage))
     return scores
@@ -103,6 +104,7 @@ def score_rows(
     *,
     alone: Callable[[Sequence[Scoring]], list[ScoreResult]] | None,
     trained: bool,
+    with_reference: bool = False,
     **options: Any,
 ) -> list[ScoreResult]:
     """Returns the score of each row: against its opponents if it has any.
@@ -111,12 +113,13 @@ def score_rows(
       judge: the judge.
       rows: responses to score.
       alone: returns the scores of rows without opponents; None if there are none.
-      trained: see `score_against`.
+      trained, with_reference: see `score_against`.
       **options: arguments of `Judge.compare_many`.
     """
     against = [n for n, row in enumerate(rows) if row.opponents]
     others = [n for n, row in enumerate(rows) if not row.opponents]
-    compared = score_against(judge, [rows[n] for n in against], trained=trained, **options)
+    options |= {"trained": trained, "with_reference": with_reference}
+    compared = score_against(judge, [rows[n] for n in against], **options)
     scores = dict(zip(against, compared, strict=True))
     if alone is not None:
         scores |= zip(others, alone([rows[n] for n in others]), strict=True)
@@ -141,6 +144,7 @@ def chunks(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _pair(id_: str, row: Ranking | Scoring, response_a: str, response_b: str) -> dict[str, Any]:
     return {
+        **row.texts,
         "id": id_,
         "instruction": row.instruction,
         "response_a": response_a,

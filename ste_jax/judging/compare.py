@@ -8,6 +8,7 @@ from ste_jax.checkpoint.source import ModelSource
 from ste_jax.checks import as_list, check_whole
 from ste_jax.data.comparisons import comparisons_from_rows
 from ste_jax.data.fields import check_unique
+from ste_jax.data.named_columns import NamedColumns
 from ste_jax.decode.protocol import GREEDY, RequestLimits, Sampling
 from ste_jax.errors import SteError
 from ste_jax.judging.decision import DecisionRule, decide, order_result, undecided
@@ -88,8 +89,14 @@ def identical_result(
     return undecided(comparison, "tie" if fits else "too_long", prompt_digest=prompt_digest)
 
 
-def checked_comparisons(pairs: Iterable[Mapping[str, Any] | Comparison]) -> list[Comparison]:
+def checked_comparisons(
+    pairs: Iterable[Mapping[str, Any] | Comparison], named: NamedColumns
+) -> list[Comparison]:
     """Returns the comparisons of dicts, or of `Comparison` records, whose ids must be unique.
+
+    Args:
+      pairs: dicts or records.
+      named: the columns that the judge prompt shows.
 
     Raises:
       SteError: "argument_invalid" or "data_invalid".
@@ -103,13 +110,15 @@ def checked_comparisons(pairs: Iterable[Mapping[str, Any] | Comparison]) -> list
         comparisons = cast(list[Comparison], items)
         check_unique([comparison.id for comparison in comparisons], "pairs")
         return comparisons
-    return list(comparisons_from_rows(cast(list[Mapping[str, Any]], items)))
+    return list(comparisons_from_rows(cast(list[Mapping[str, Any]], items), named=named))
 
 
 def content_key(comparison: Comparison, order: Order, *, pointwise: bool = False) -> str:
     """Returns the name that the random draws of a prompt belong to: exchanging the responses keeps it."""
     shown = comparison.shown(order)[: 1 if pointwise else 2]
-    return digest([comparison.instruction, *shown, comparison.reference])
+    # Only where there are any, so that the draws of other comparisons stay.
+    texts = [comparison.texts] if comparison.texts else []
+    return digest([comparison.instruction, *shown, comparison.reference, *texts])
 
 
 def content_hash(comparisons: Sequence[Comparison]) -> str:

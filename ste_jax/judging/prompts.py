@@ -1,9 +1,9 @@
 """The prompt that a judge sees. Sampling, training and serving share it, and exported judges carry it.
 
-The instruction, the responses and the reference are untrusted. They are inserted in one pass of replacement,
-so that a response that contains "{rubric}" stays literal, after text/sanitize.py has defused what imitates a
-delimiter of the template or a verdict. Delimiters are the lines of the template directly above and below an
-inserted text, so that every template file has its own.
+The instruction, the responses, the reference and the texts of further columns are untrusted. They are
+inserted in one pass of replacement, so that a response that contains "{rubric}" stays literal, after
+text/sanitize.py has defused what imitates a delimiter of the template or a verdict. Delimiters are the lines
+of the template directly above and below an inserted text, so that every template file has its own.
 """
 
 import dataclasses
@@ -12,23 +12,31 @@ import json
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from ste_jax.data.instruction_text import HISTORY_COLUMNS, SYSTEM_COLUMNS
+from ste_jax.data.labels import LABEL_COLUMNS
 from ste_jax.errors import SteError
 from ste_jax.paths import local_path
 from ste_jax.text.sanitize import SANITIZER, sanitize_and_count
 
+NO_TEXTS: Mapping[str, str] = {}
 _PAIR = ("instruction", "response_a", "response_b")
 _SINGLE = ("instruction", "response")
 _FIELDS = ("user", "system", "rubric", "reference_section")
-# Placeholders of other judges, which would be shown as they are.
+# Columns with a meaning of their own, and placeholders of other judges for them. Any other placeholder is the
+# column of that name.
 _OTHERS = (
-    *("question", "prompt", "input", "output", "answer", "answer_a", "answer_b", "criteria", "context"),
+    *("question", "prompt", "input", "output", "answer", "answer_a", "answer_b", "criteria", "responses"),
     *("response_1", "response_2", "output_1", "output_2", "ref_answer", "reference_answer", "model_output"),
+    *("chosen", "rejected", "baseline", "anchors", "id", "prompt_id", "messages"),
 )
-_FOREIGN = re.compile(r"\{\{?\s*(?:" + "|".join(_OTHERS) + r")\s*\}")
-_PLACEHOLDER = re.compile(r"\{(" + "|".join((*_PAIR, "response", "rubric", "reference")) + r")\}")
+_OWN = (*_PAIR, "response", "rubric", "reference")
+_NO_COLUMNS = frozenset((*_OWN, *_OTHERS, *LABEL_COLUMNS, *SYSTEM_COLUMNS, *HISTORY_COLUMNS))
+_FOREIGN = re.compile(r"\{\{?\s*(?:" + "|".join(_NO_COLUMNS.difference(_OWN)) + r")\s*\}")
+_PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +48,8 @@ class JudgePrompt:
       system: system message, without placeholders; empty for none.
       user: template of the user message. {instruction}, {response_a} and {response_b} occur once each, alone
         on a line between two delimiter lines; {rubric} may occur anywhere. It names both [[A]] and [[B]].
-        {reference} may occur in the same way as {response_a}; then every comparison needs a reference.
+        {reference} may occur in the same way as {response_a}; then every comparison needs a reference. So
+        may any other name: it is the column of the data whose text is shown there (see `columns`).
         With {response} in place of {response_a} and {response_b} the prompt is pointwise: it shows one
         response, [[A]] says that it is good and [[B]] that it is not.
       rubric: criteria that replace {rubric}. Trusted: it comes from the configuration.
@@ -62,12 +71,7 @@ class JudgePrompt:
                 raise _invalid(self.name, f"{field} must be text, not {type(value).__name__}")
             if any("\ud800" <= character <= "\udfff" for character in value):
                 raise _invalid(self.name, f"{field} is no valid Unicode: half of a surrogate pair")
-        if foreign := _FOREIGN.search(self.user):
-            raise _invalid(
-                self.name,
-                f"{foreign[0]} is no placeholder; the placeholders are {{instruction}}, {{response_a}}, "
-                "{response_b}, {response}, {rubric} and {reference}",
-            )
+        self._check_placeholders()
         if self.sanitizer not in (1, SANITIZER):
             raise SteError(
                 "schema_newer",
@@ -90,6 +94,23 @@ class JudgePrompt:
                 raise _invalid(self.name, "reference_section must contain {reference}")
             _delimiters(self.name, self._template(with_reference=True), "reference_section")
 
+    def _check_placeholders(self) -> None:
+        """Refuses placeholders that nothing replaces."""
+        if foreign := _FOREIGN.search(self.user):
+            raise _invalid(
+                self.name,
+                f"{foreign[0]} is no placeholder; the placeholders are {{instruction}}, {{response_a}}, "
+                "{response_b}, {response}, {rubric}, {reference} and names of further columns",
+            )
+        allowed = {"system": (), "rubric": (), "reference_section": ("reference",)}
+        for field, names in allowed.items():
+            found = {*_PLACEHOLDER.findall(getattr(self, field))}.difference(names)
+            # The criteria may speak of {x}; they are not filled, and shown as they are.
+            if unfilled := sorted(found & {*_OWN} if field == "rubric" else found):
+                raise _invalid(
+                    self.name, f"{field} contains {{{unfilled[0]}}}, which is replaced in user only"
+                )
+
     @property
     def is_pointwise(self) -> bool:
         """True if the prompt shows one response at a time."""
@@ -100,7 +121,24 @@ class JudgePrompt:
         """Names of the placeholders of untrusted texts that every filled prompt contains."""
         return _SINGLE if self.is_pointwise else _PAIR
 
-    def fill(self, instruction: str, response_a: str, response_b: str, reference: str | None = None) -> str:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data whose texts are shown, in the order of the template."""
+        return tuple(dict.fromkeys(n for n in _PLACEHOLDER.findall(self.user) if n not in _OWN))
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if every comparison needs a reference: the template contains {reference}."""
+        return "{reference}" in self.user
+
+    def fill(
+        self,
+        instruction: str,
+        response_a: str,
+        response_b: str,
+        reference: str | None = None,
+        texts: Mapping[str, str] = NO_TEXTS,
+    ) -> str:
         """Returns the user message that asks which of two responses to `instruction` is better.
 
         Args:
@@ -108,26 +146,33 @@ class JudgePrompt:
           response_a: the response shown first.
           response_b: the response shown second; a pointwise prompt does not show it.
           reference: a correct answer to show, if there is one.
+          texts: the texts of `columns`; others are not shown.
 
         Raises:
-          SteError: "prompt_no_reference" if the template cannot show a reference, "reference_missing" if it
-            cannot do without.
+          SteError: "prompt_no_reference" if the template cannot show a reference, "reference_missing" or
+            "data_invalid" if it cannot do without a reference or a column.
         """
-        return self.fill_and_count(instruction, response_a, response_b, reference)[0]
+        return self.fill_and_count(instruction, response_a, response_b, reference, texts)[0]
 
     def fill_and_count(
-        self, instruction: str, response_a: str, response_b: str, reference: str | None = None
+        self,
+        instruction: str,
+        response_a: str,
+        response_b: str,
+        reference: str | None = None,
+        texts: Mapping[str, str] = NO_TEXTS,
     ) -> tuple[str, int]:
         """Returns what `fill` returns, and the number of imitated delimiters and verdicts in the texts."""
         self.check_reference(reference)
+        self.check_columns(texts)
         template = self._template(reference is not None)
         delimiters = _delimiters(self.name, template)
         shown = (instruction, response_a) if self.is_pointwise else (instruction, response_a, response_b)
-        texts = dict(zip(self.texts, shown, strict=True))
+        inserted = dict(zip(self.texts, shown, strict=True)) | {name: texts[name] for name in self.columns}
         if reference is not None:
-            texts["reference"] = reference
+            inserted["reference"] = reference
         values, total = {"rubric": self.rubric}, 0
-        for name, text in texts.items():
+        for name, text in inserted.items():
             values[name], count = sanitize_and_count(text, delimiters, self.sanitizer)
             total += count
         return _PLACEHOLDER.sub(lambda match: values[match[1]], template), total
@@ -140,10 +185,19 @@ class JudgePrompt:
                 f"prompt {self.name}: the template cannot show a reference; add a reference_section or "
                 "use a built-in prompt",
             )
-        if reference is None and "{reference}" in self.user:
+        if reference is None and self.needs_reference:
             raise SteError(
                 "reference_missing",
                 f"prompt {self.name}: the template contains {{reference}}; give a reference",
+            )
+
+    def check_columns(self, texts: Mapping[str, str]) -> None:
+        """Raises SteError "data_invalid" if a text is missing that the template shows."""
+        if missing := [name for name in self.columns if name not in texts]:
+            raise SteError(
+                "data_invalid",
+                f"prompt {self.name}: the template contains {{{missing[0]}}}; give the data a column "
+                f"{missing[0]}, or correct the placeholder",
             )
 
     def digest(self, *, with_reference: bool = False) -> str:
@@ -214,7 +268,8 @@ def _delimiters(name: str, template: str, field: str = "user") -> list[str]:
     lines = [line.strip() for line in template.splitlines() if line.strip()]
     delimiters: list[str] = []
     texts = _SINGLE if "{response}" in template else _PAIR
-    for text in (*texts, *(("reference",) if "{reference}" in template else ())):
+    further = [name for name in dict.fromkeys(_PLACEHOLDER.findall(template)) if name not in _OWN]
+    for text in (*texts, *(("reference",) if "{reference}" in template else ()), *further):
         placeholder = f"{{{text}}}"
         if template.count(placeholder) != 1 or placeholder not in lines:
             raise _invalid(name, f"{field} must contain {placeholder} exactly once, alone on its line")

@@ -97,7 +97,8 @@ def check_reference(
 ) -> None:
     """Refuses a reference that the prompt cannot show, or that a judge was not trained to read.
 
-    Judges of runs are trained on pairs without references, so that a reference changes their prompt.
+    Judges of runs are trained on pairs without references, unless their prompt needs one, so that a reference
+    changes their prompt.
 
     Args:
       source: the judge.
@@ -110,7 +111,12 @@ def check_reference(
     """
     prompt.check_reference(reference)
     card = source.card
-    if reference is not None and not untrained and card is not None and card.judge_prompt is not None:
+    if (
+        reference is not None
+        and not (untrained or prompt.needs_reference)
+        and card is not None
+        and card.judge_prompt is not None
+    ):
         raise SteError(
             "untrained_prompt",
             f"{source.path}: this judge was trained without references; leave the reference out, or load the "
@@ -159,7 +165,9 @@ class JudgingProtocol:
         """Returns the ids of the prompt that shows a comparison in `order`."""
         prompt = self.settings.prompt
         first, second = comparison.shown(order)
-        text, imitations = prompt.fill_and_count(comparison.instruction, first, second, comparison.reference)
+        text, imitations = prompt.fill_and_count(
+            comparison.instruction, first, second, comparison.reference, comparison.texts
+        )
         if imitations:
             self.imitations[comparison.id] = imitations
         messages = [Message("system", prompt.system)] if prompt.system else []
@@ -180,8 +188,10 @@ class JudgingProtocol:
         Raises:
           SteError: "chat_invalid" if the chat template refuses or rewrites it.
         """
-        reference = "Loire" if "{reference}" in self.settings.prompt.user else None
-        self.prompt_ids(dataclasses.replace(_RIVERS, reference=reference), ORDERS[0])
+        prompt = self.settings.prompt
+        reference = "Loire" if prompt.needs_reference else None
+        texts = dict.fromkeys(prompt.columns, "Rivers of Europe")
+        self.prompt_ids(dataclasses.replace(_RIVERS, reference=reference, texts=texts), ORDERS[0])
 
     def log_imitations(self) -> None:
         """Logs how many comparisons imitate delimiters or verdicts of the prompt, and forgets them."""

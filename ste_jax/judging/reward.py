@@ -14,6 +14,7 @@ from typing import Any
 
 from ste_jax.checks import check_number, check_text
 from ste_jax.data.messages import flatten_messages
+from ste_jax.data.named_columns import shown_text
 from ste_jax.errors import SteError
 from ste_jax.judging.batches import Comparer
 
@@ -31,6 +32,7 @@ class RewardFunction:
       judge: the judge.
       baseline: column with the response to beat, or None.
       reference: column with a correct answer that the judge is shown, or None.
+      shown: further columns that the judge's prompt shows.
       on_abstain: reward of a completion that the judge could not compare.
       options: further keyword arguments of `Judge.compare_many`, such as `votes` or `rubric`.
     """
@@ -41,10 +43,12 @@ class RewardFunction:
         *,
         baseline: str | None = None,
         reference: str | None = None,
+        shown: Sequence[str] = (),
         on_abstain: float = 0.5,
         **options: Any,
     ):
         self.judge, self.baseline, self.reference = judge, baseline, reference
+        self.shown = tuple(shown)
         check_number("reward: on_abstain", on_abstain)
         for name, column in (("baseline", baseline), ("reference", reference)):
             if column is not None:
@@ -55,8 +59,10 @@ class RewardFunction:
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        names = {"baseline": self.baseline, "reference": self.reference, "on_abstain": self.on_abstain}
-        return functools.partial(RewardFunction, self.judge, **names, **self.options), ()
+        names = {"baseline": self.baseline, "reference": self.reference, "shown": self.shown}
+        return functools.partial(
+            RewardFunction, self.judge, **names, on_abstain=self.on_abstain, **self.options
+        ), ()
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """Returns the reward of each completion.
@@ -65,7 +71,8 @@ class RewardFunction:
           prompts: one per completion: text or messages.
           completions: text or messages.
           **columns: columns of the data set, one value per completion, and anything else that a trainer
-            passes. Only the columns named as baseline and reference are read.
+            passes. Only the columns named as baseline and reference, and those that the judge's prompt shows,
+            are read.
 
         Raises:
           SteError: if a column is missing or holds anything but text, or lengths differ.
@@ -76,7 +83,8 @@ class RewardFunction:
             raise SteError("data_invalid", f"reward: prompts[{empty}] is empty")
         responses = _texts("completions", completions, n)
         references = self._column(self.reference, columns, n, optional=True) or [""] * n
-        rows = list(zip(instructions, responses, references, strict=True))
+        further = [self._shown_column(name, columns, n) for name in self.shown]
+        rows = list(zip(instructions, responses, references, *further, strict=True))
         baselines = self._column(self.baseline, columns, n)
         games = _groups(rows) if baselines is None else _against(rows, baselines)
         probabilities = self._compare({game for row in games for game in row if game is not None})
@@ -97,7 +105,8 @@ class RewardFunction:
         if not distinct:
             return {}
         with self._lock:
-            results = list(self.judge.compare_many(map(_pair, distinct), **self.options))
+            pairs = [_pair(game, self.shown) for game in distinct]
+            results = list(self.judge.compare_many(pairs, **self.options))
         found: dict[_Game, float | None] = {}
         for game, result in zip(distinct, results, strict=True):
             p = result.probability_a
@@ -107,13 +116,12 @@ class RewardFunction:
     def _column(
         self, name: str | None, columns: Mapping[str, Any], n: int, *, optional: bool = False
     ) -> list[str] | None:
-        if name is None:
-            return None
-        if name not in columns:
-            raise SteError(
-                "data_invalid", f"reward: the column {name} is missing; there are {sorted(columns)}"
-            )
-        return _texts(name, columns[name], n, optional=optional)
+        return None if name is None else _texts(name, _present(name, columns), n, optional=optional)
+
+    def _shown_column(self, name: str, columns: Mapping[str, Any], n: int) -> list[str]:
+        """Returns a column that the judge's prompt shows, as the readers of files do."""
+        values = _listed(name, _present(name, columns), n)
+        return [shown_text(value, name, f"reward: {name}[{index}]") for index, value in enumerate(values)]
 
     def for_verl(self, *, instruction: str = "question", batch: bool = False) -> Callable[..., Any]:
         """Returns a `compute_score` for verl, which passes no prompt but the columns of `extra_info`.
@@ -150,43 +158,51 @@ class RewardFunction:
             )
 
 
-# A comparison: instruction, response A, response B, reference ("": none).
-_Game = tuple[str, str, str, str]
+# A comparison: instruction, response A, response B, reference ("": none), texts of the columns shown.
+_Game = tuple[str, ...]
 
 
-def _against(rows: Sequence[tuple[str, str, str]], baselines: Sequence[str]) -> list[list[_Game]]:
-    return [[(i, a, b, ref)] for (i, a, ref), b in zip(rows, baselines, strict=True)]
+def _against(rows: Sequence[tuple[str, ...]], baselines: Sequence[str]) -> list[list[_Game]]:
+    return [[(i, a, b, *shown)] for (i, a, *shown), b in zip(rows, baselines, strict=True)]
 
 
-def _groups(rows: Sequence[tuple[str, str, str]]) -> list[list[_Game | None]]:
+def _groups(rows: Sequence[tuple[str, ...]]) -> list[list[_Game | None]]:
     """Returns the comparisons of each row with the others of its prompt, None with an identical response."""
-    members: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, (instruction, _, reference) in enumerate(rows):
-        members[instruction, reference].append(index)
+    members: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, (instruction, _, *shown) in enumerate(rows):
+        members[instruction, *shown].append(index)
     games: list[list[_Game | None]] = [[] for _ in rows]
-    for (instruction, reference), indices in members.items():
+    for (instruction, *shown), indices in members.items():
         for i, j in itertools.permutations(indices, 2):
             a, b = rows[i][1], rows[j][1]
-            games[i].append(None if a == b else (instruction, a, b, reference))
+            games[i].append(None if a == b else (instruction, a, b, *shown))
     return games
 
 
 def _mirrored(game: _Game) -> _Game:
-    instruction, a, b, reference = game
-    return instruction, b, a, reference
+    instruction, a, b, *shown = game
+    return instruction, b, a, *shown
 
 
 def _id(game: _Game) -> str:
     return hashlib.sha256("\x1f".join(game).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _pair(game: _Game) -> dict[str, str]:
-    instruction, a, b, reference = game
-    pair = {"id": _id(game), "instruction": instruction, "response_a": a, "response_b": b}
+def _pair(game: _Game, columns: Sequence[str]) -> dict[str, str]:
+    instruction, a, b, reference, *texts = game
+    pair = dict(zip(columns, texts, strict=True))
+    pair |= {"id": _id(game), "instruction": instruction, "response_a": a, "response_b": b}
     return pair | ({"reference": reference} if reference else {})
 
 
-def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) -> list[str]:
+def _present(name: str, columns: Mapping[str, Any]) -> Any:
+    if name not in columns:
+        raise SteError("data_invalid", f"reward: the column {name} is missing; there are {sorted(columns)}")
+    return columns[name]
+
+
+def _listed(name: str, values: Any, n: int) -> Sequence[Any]:
+    """Returns the values of a column, one per completion."""
     if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
         found = (
             len(values)
@@ -196,6 +212,11 @@ def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) 
         raise SteError(
             "data_invalid", f"reward: {name} must be a list of {n}, one per completion, not {found}"
         )
+    return values
+
+
+def _texts(name: str, values: Sequence[Any], n: int, *, optional: bool = False) -> list[str]:
+    values = _listed(name, values, n)
     return [
         "" if optional and value is None else _text(value, f"reward: {name}[{index}]")
         for index, value in enumerate(values)
@@ -237,7 +258,7 @@ def _verl_batch(
     if missing:
         raise SteError("data_invalid", f"reward: extra_info[{missing[0]}] has no key {instruction!r}")
     columns: dict[str, Any] = {}
-    for name in (reward.baseline, reward.reference):
+    for name in (reward.baseline, reward.reference, *reward.shown):
         if name is not None:
             columns[name] = [info.get(name) for info in extra_infos]
     columns["ground_truth"] = list(ground_truths)

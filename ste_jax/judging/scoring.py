@@ -5,7 +5,7 @@ more than the most probable level does. A judge that was trained on pairs was ne
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy import special
 from ste_jax.data.comparisons import Scoring
 from ste_jax.decode.protocol import GREEDY, Backend, Completion, ForcedSuffix, Request, RequestLimits
 from ste_jax.errors import SteError
+from ste_jax.judging.prompts import NO_TEXTS
 from ste_jax.randomness import sample_keys
 from ste_jax.records import ComparisonResult
 from ste_jax.text.chat import Message, encode_chat
@@ -144,21 +145,29 @@ class ScaleScorer:
         self.levels = levels_of(scale)
         self.suffix = level_suffix(tokenizer.encode_plain, self.levels)
 
-    def messages(self, instruction: str, response: str, reference: str | None = None) -> list[Message]:
-        """Returns the prompt that requests the level of a response."""
-        texts = {"instruction": instruction, "response": response}
+    def messages(
+        self,
+        instruction: str,
+        response: str,
+        reference: str | None = None,
+        texts: Mapping[str, str] = NO_TEXTS,
+    ) -> list[Message]:
+        """Returns the prompt that requests the level of a response; see `JudgePrompt.fill`."""
+        shown = {"instruction": instruction, **texts, "response": response}
         if reference:
-            texts["reference"] = reference
-        blocks = [f"<{name}>\n{_untrusted(text)}\n</{name}>" for name, text in texts.items()]
+            shown["reference"] = reference
+        tags = [f"<{name}>" for name in (*_TAGS, *texts)]
+        blocks = [f"<{name}>\n{_untrusted(text, tags)}\n</{name}>" for name, text in shown.items()]
         if reference:
             blocks.append("The reference is a correct answer, for comparison.")
         low, high = self.levels[0], self.levels[-1]
         question = _QUESTION.format(rubric=self._rubric, low=low, high=high)
         return [Message("system", _SYSTEM), Message("user", "\n\n".join([*blocks, question]))]
 
-    def prompt_ids(self, instruction: str, response: str, reference: str | None = None) -> tuple[int, ...]:
-        """Returns the token ids of `messages`."""
-        return tuple(encode_chat(self._tokenizer, self.messages(instruction, response, reference)))
+    def prompt_ids(self, row: Scoring) -> tuple[int, ...]:
+        """Returns the token ids of the `messages` of a row."""
+        messages = self.messages(row.instruction, row.response, row.reference, row.texts)
+        return tuple(encode_chat(self._tokenizer, messages))
 
     def result(self, prompt_tokens: int, completion: Completion) -> ScoreResult:
         """Returns the score of a completion that ended with the forced choice."""
@@ -175,8 +184,8 @@ class ScaleScorer:
         )
 
 
-def _untrusted(text: str) -> str:
-    return sanitize(text, [f"<{name}>" for name in _TAGS], verdict=r"[AB]|\d+")
+def _untrusted(text: str, tags: Sequence[str]) -> str:
+    return sanitize(text, tags, verdict=r"[AB]|\d+")
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
@@ -213,7 +222,7 @@ def _requests(
     results: dict[int, ScoreResult] = {}
     for index, row in enumerate(rows):
         try:
-            prompt = scorer.prompt_ids(row.instruction, row.response, row.reference)
+            prompt = scorer.prompt_ids(row)
         except SteError as error:  # of the chat template
             results[index] = _without_value("no_verdict", error=str(error))
             continue

@@ -71,8 +71,8 @@ def surface_of(comparison: Comparison) -> Surface:
 def without_texts(comparison: Comparison) -> dict[str, Any]:
     """Returns a comparison as a JSON-ready dict without its texts, but with their surface."""
     value = comparison.to_json()
-    for name in ("instruction", "response_a", "response_b", "reference", "metadata"):
-        del value[name]
+    for name in ("instruction", "response_a", "response_b", "reference", "texts", "metadata"):
+        value.pop(name, None)
     return value | {SURFACE_KEY: dataclasses.asdict(surface_of(comparison))}
 
 

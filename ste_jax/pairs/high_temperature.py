@@ -15,7 +15,7 @@ def second_answers(inputs: PairInputs) -> dict[str, Generation]:
     """Returns one more answer to each instruction, sampled once for all kinds that need them."""
     return inputs.sampler.sample(
         "high_temperature",
-        {i.id: [Message("user", i.text)] for i in inputs.instructions},
+        {i.id: [Message("user", i.whole)] for i in inputs.instructions},
         max_new_tokens=inputs.max_response_tokens,
         sampling=inputs.high_temperature,
     )

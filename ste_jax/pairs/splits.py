@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar, get_args
 
 from ste_jax.data.comparisons import is_identical, read_labelled_pairs
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.errors import SteError
 from ste_jax.randomness import generator
 from ste_jax.records import Comparison, Part
@@ -48,7 +49,13 @@ class HeldOut:
     validation: int
 
 
-def split_pairs(seed: int, pairs: Sequence[Comparison], held_out: HeldOut, labelled_path: str) -> Splits:
+def split_pairs(
+    seed: int,
+    pairs: Sequence[Comparison],
+    held_out: HeldOut,
+    labelled_path: str,
+    named: NamedColumns = BY_NAME,
+) -> Splits:
     """Returns the pairs by use. All pairs of an instruction are in the same part.
 
     Pairs that were made within the parts of their instructions stay there. Otherwise the parts follow from
@@ -59,11 +66,12 @@ def split_pairs(seed: int, pairs: Sequence[Comparison], held_out: HeldOut, label
       pairs: the constructed pairs.
       held_out: minimum numbers of test and validation pairs.
       labelled_path: file of labelled pairs, half of which replace the validation pairs; "" for none.
+      named: columns of that file that the judge prompt shows.
 
     Raises:
       SteError: "no_training_pairs" if all pairs are held out, "data_invalid" as `check_labelled_ids`.
     """
-    validation, labelled = labelled_halves(seed, labelled_path)
+    validation, labelled = labelled_halves(seed, labelled_path, named)
     check_labelled_ids(labelled_path, [*validation, *labelled], (pair.id for pair in pairs))
     outlines = [_Outline(p.id, p.prompt_id, p.metadata.get(PART), i) for i, p in enumerate(pairs)]
     if any(outline.part for outline in outlines):
@@ -145,7 +153,9 @@ def build_within_parts(
     }
 
 
-def labelled_halves(seed: int, path: str) -> tuple[list[Comparison], list[Comparison]]:
+def labelled_halves(
+    seed: int, path: str, named: NamedColumns = BY_NAME
+) -> tuple[list[Comparison], list[Comparison]]:
     """Returns the labelled pairs that choose checkpoints, and those that every model is evaluated on.
 
     The halves depend on the texts and not on the labels: a pair that is labelled anew stays in its half. Ties
@@ -154,10 +164,11 @@ def labelled_halves(seed: int, path: str) -> tuple[list[Comparison], list[Compar
     Args:
       seed: seed of the run.
       path: file of labelled pairs; "" for none.
+      named: columns of that file that the judge prompt shows.
     """
     if not path:
         return [], []
-    decided, ties, identical = read_labelled_pairs(path)
+    decided, ties, identical = read_labelled_pairs(path, named=named)
     for count, what in (
         (len(ties), "labelled tie choose no checkpoint and enter no accuracy"),
         (identical, "with equal responses are left out"),

@@ -116,7 +116,8 @@ def _answers(config: RunConfig, size: int, lengths: Lengths) -> list[Calls]:
         "degraded": [worse],
         "high_temperature": [answer],
     }
-    made = [answer, *(call for mode in config.pairs.modes for call in calls.get(mode, []))]
+    better = [] if config.pairs.better_from else [answer]
+    made = [*better, *(call for mode in config.pairs.modes for call in calls.get(mode, []))]
     # Kinds of two answers to an instruction take those of `high_temperature`.
     if OF_TWO_ANSWERS.intersection(config.pairs.modes) and "high_temperature" not in config.pairs.modes:
         made.append(answer)

@@ -13,7 +13,9 @@ from etils import epath
 from ste_jax.checkpoint.source import ModelSource, open_model
 from ste_jax.config import FINGERPRINT_SCHEMA, RunConfig, fingerprint_of
 from ste_jax.data.comparisons import read_labelled_pairs
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.data.prompts import read_prompts
+from ste_jax.data.sources import InstructionColumns
 from ste_jax.decode.engine import Engine
 from ste_jax.errors import SteError
 from ste_jax.extras import require
@@ -22,13 +24,15 @@ from ste_jax.judging.protocol import JudgeSettings, check_prompt
 from ste_jax.logs import log_mesh
 from ste_jax.models.llama import Llama, check_divisible, parameter_table
 from ste_jax.pairs.certain import BY_SIMILARITY
-from ste_jax.pairs.verified import read_references
+from ste_jax.pairs.verified import VERIFIED, read_references
 from ste_jax.randomness import sample_keys
 from ste_jax.sharding import DECODE, MESH_AXES, TRAIN, decode_mesh, make_mesh
 from ste_jax.storage.files import digest
 from ste_jax.storage.success import read_success
 from ste_jax.text.template import ChatSettings
 
+# Kinds of pairs that are not made from the instructions of a run.
+WITHOUT_INSTRUCTION = frozenset(("arithmetic", *VERIFIED))
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +67,22 @@ class Context:
     def prompt(self) -> JudgePrompt:
         """Judge prompt of annotation, training and evaluation."""
         return load_prompt(self.config.judge_prompt, self.config.rubric)
+
+    @property
+    def named(self) -> NamedColumns:
+        """Columns of the labelled pairs that the judge prompt shows."""
+        # Without such pairs the prompt is not opened, whose file may be gone when a report is made.
+        return NamedColumns(shown=self.prompt.columns) if self.config.labelled_pairs else BY_NAME
+
+    @property
+    def instruction_columns(self) -> InstructionColumns:
+        """Columns of the instructions that the configuration or the judge prompt names."""
+        return InstructionColumns(
+            prompt=self.config.instructions_column,
+            shown=self.prompt.columns,
+            better_from=self.config.pairs.better_from,
+            with_reference=self.prompt.needs_reference,
+        )
 
     @property
     def judging(self) -> JudgeSettings:
@@ -128,8 +148,7 @@ class Context:
         Raises:
           SteError: a file is missing or invalid ("extra_missing" for a library).
         """
-        if self.config.labelled_pairs:
-            read_labelled_pairs(self.config.labelled_pairs)
+        self._check_shown()
         for path in self.config.select.decontaminate:
             read_prompts(path)
         for mode, (_, path) in self.config.pairs.references.items():
@@ -138,10 +157,27 @@ class Context:
         for is_used, modules in (
             (not BY_SIMILARITY.isdisjoint(self.config.pairs.modes), ("sklearn",)),
             (bool(filters.languages), ("lingua",)),
-            (filters.personal_data, ("phonenumbers", "stdnum")),
+            (filters.personal_data != "keep", ("phonenumbers", "stdnum")),
         ):
             if is_used:
                 require("select", *modules)
+
+    def _check_shown(self) -> None:
+        """Checks that the labelled pairs and the kinds of pairs have all that the judge prompt shows."""
+        prompt, pairs = self.prompt, self.config.pairs
+        if path := self.config.labelled_pairs:
+            for pair in read_labelled_pairs(path, named=self.named).pairs:
+                if prompt.needs_reference and pair.reference is None:
+                    raise SteError(
+                        "reference_missing", f"{path}, {pair.id}: the judge prompt shows {{reference}}"
+                    )
+        further = [*prompt.columns, *(["reference"] if prompt.needs_reference else [])]
+        if further and (modes := sorted(WITHOUT_INSTRUCTION.intersection(pairs.modes))):
+            raise SteError(
+                "config_invalid",
+                f"config: pairs.mode {modes[0]!r} has no {{{further[0]}}}, which the judge prompt shows: its "
+                "pairs are not made from the instructions",
+            )
 
     def engine(self, source: ModelSource) -> Engine:
         """Returns the engine of a model, and releases that of another one."""

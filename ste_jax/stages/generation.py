@@ -40,7 +40,8 @@ def generate_texts(
     records = RecordSet(folder, Generation, fingerprint, divided=True)
     if success is not None:
         return {g.id: g for g in read_records(folder, Generation)}, success.summary["too_long"]
-    engine, tokenizer = context.engine(source), source.tokenizer
+    # Without conversations no weights are loaded.
+    engine, tokenizer = context.engine(source) if conversations else None, source.tokenizer
     stage = f"{folder.parent.name}/{folder.name}"
     requests, too_long, invalid = [], [], []
     for id_, messages in conversations.items():
@@ -50,7 +51,7 @@ def generate_texts(
             _log.warning("%s: %s is left out: %s", stage, id_, error)
             invalid.append(id_)
             continue
-        if engine.refusal(len(prompt), max_new_tokens):
+        if engine and engine.refusal(len(prompt), max_new_tokens):
             too_long.append(id_)
         else:
             requests.append(Request(id_, prompt, context.keys(stage, id_, 1), max_new_tokens))
@@ -60,7 +61,8 @@ def generate_texts(
         text = tokenizer.decode(done.tokens)
         return [Generation(id=group.id, text=text, tokens=list(done.tokens), finish=done.finish)]
 
-    run_requests(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
+    if engine:
+        run_requests(engine, requests, sampling, records, make, label=folder.name.replace("_", " "))
     records.finish((request.id for request in requests), {"too_long": too_long, "chat_invalid": invalid})
     return {g.id: g for g in read_records(folder, Generation)}, too_long
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.data.prompts import read_prompts
 from ste_jax.instructions.filters import FunnelStep
 from ste_jax.instructions.held_out import contains, overlaps
@@ -20,9 +21,17 @@ def pair_id(settings: PairsConfig, instruction_id: str, mode: PairMode) -> str:
     return instruction_id if settings.modes == (mode,) else f"{instruction_id}.{mode}"
 
 
-def check_labelled_pairs(config: RunConfig, instructions: Sequence[Instruction]) -> None:
-    """Raises SteError if the labelled pairs cannot be read or have ids of pairs that will be constructed."""
-    validation, labelled = labelled_halves(config.seed, config.labelled_pairs)
+def check_labelled_pairs(
+    config: RunConfig, instructions: Sequence[Instruction], named: NamedColumns = BY_NAME
+) -> None:
+    """Raises SteError if the labelled pairs cannot be read or have ids of pairs that will be constructed.
+
+    Args:
+      config: the configuration of the run.
+      instructions: the instructions that pairs are made from.
+      named: columns of the labelled pairs that the judge prompt shows.
+    """
+    validation, labelled = labelled_halves(config.seed, config.labelled_pairs, named)
     ids = [pair_id(config.pairs, i.id, mode) for i in instructions for mode in config.pairs.modes]
     check_labelled_ids(config.labelled_pairs, [*validation, *labelled], ids)
 
@@ -58,7 +67,7 @@ class HeldOutTexts:
         kinds = ((IN_LABELLED, contains, self.labelled), (IN_BENCHMARKS, overlaps, self.benchmarks))
         for name, find, held_out in kinds:
             if held_out:
-                found = find([i.text for i in instructions], held_out, threshold)
+                found = find([i.whole for i in instructions], held_out, threshold)
                 instructions = [
                     i for i, is_held_out in zip(instructions, found, strict=True) if not is_held_out
                 ]

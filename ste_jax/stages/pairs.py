@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ste_jax.config import PairMode, PairsConfig, RunConfig
+from ste_jax.data.named_columns import BY_NAME, NamedColumns
 from ste_jax.errors import SteError
 from ste_jax.pairs.candidate import Answered, Candidate
 from ste_jax.pairs.certain import CERTAIN, OF_TWO_ANSWERS
@@ -60,10 +61,9 @@ def _made(context: Context, instructions: list[Instruction]) -> list[Comparison]
     if read_success(folder):
         return read_records(folder, Comparison)
 
-    check_labelled_pairs(context.config, instructions)
+    check_labelled_pairs(context.config, instructions, context.named)
     sampler = ModelSampler(context, folder, settings.sampling, fingerprint)
-    questions = {i.id: [Message("user", i.text)] for i in instructions}
-    answers = sampler.sample("answers", questions, max_new_tokens=settings.max_response_tokens)
+    answers = _better_responses(context, sampler, instructions)
     inputs = PairInputs(
         instructions=[i for i in instructions if i.id in answers],
         answers=answers,
@@ -80,7 +80,7 @@ def _made(context: Context, instructions: list[Instruction]) -> list[Comparison]
     pairs, rejected = _build(context, inputs)
     calls = {name: call for name in sampler.names if (call := read_success(folder / name))}
     work = [call.work for call in calls.values()]
-    invalid = len(calls["answers"].summary.get("chat_invalid", ()))
+    invalid = len(calls["answers"].summary.get("chat_invalid", ())) if "answers" in calls else 0
     unanswered = {"chat_invalid": invalid, "too_long": len(instructions) - len(inputs.instructions) - invalid}
     for reason, number in unanswered.items():
         if number:
@@ -95,14 +95,29 @@ def _made(context: Context, instructions: list[Instruction]) -> list[Comparison]
     return pairs
 
 
+def _better_responses(
+    context: Context, sampler: ModelSampler, instructions: list[Instruction]
+) -> dict[str, Generation]:
+    """Returns the better responses by the id of their instruction: those of a column, or of the model."""
+    settings = context.config.pairs
+    if not settings.better_from:
+        questions = {i.id: [Message("user", i.whole)] for i in instructions}
+        return sampler.sample("answers", questions, max_new_tokens=settings.max_response_tokens)
+    encode = context.seed_model.tokenizer.encode_plain
+    given = {i.id: i.response or "" for i in instructions}
+    return {
+        id_: Generation(id=id_, text=text, tokens=encode(text), finish="stop") for id_, text in given.items()
+    }
+
+
 def held_out(config: RunConfig) -> HeldOut:
     """Returns the minimum numbers of pairs to hold out; labelled pairs replace those for validation."""
     return HeldOut(test=config.pairs.test, validation=0 if config.labelled_pairs else config.pairs.validation)
 
 
-def split(config: RunConfig, pairs: Sequence[Comparison]) -> Splits:
+def split(config: RunConfig, pairs: Sequence[Comparison], named: NamedColumns = BY_NAME) -> Splits:
     """Returns the pairs of a run by use (see `split_pairs`)."""
-    return split_pairs(config.seed, pairs, held_out(config), config.labelled_pairs)
+    return split_pairs(config.seed, pairs, held_out(config), config.labelled_pairs, named)
 
 
 def made_from(context: Context) -> dict:
@@ -238,6 +253,8 @@ def _pair(
         id=id_,
         prompt_id=instruction.id,
         instruction=instruction.text,
+        reference=instruction.reference,
+        texts=instruction.texts,
         response_a=first[0],
         response_b=second[0],
         label=label,
@@ -261,10 +278,19 @@ def _certain_pair(context: Context, inputs: PairInputs, mode: PairMode, candidat
     if swapped:
         first, second = second, first
     encode = inputs.tokenizer.encode_plain
+    # A composite is made from several instructions, of which the judge sees all texts.
+    sources = candidate.sources if mode == "composite" else candidate.sources[:1]
+    known = {i.id: i for i in inputs.instructions}
+    shown = [known[id_] for id_ in sources if id_ in known]
+    references = [i.reference for i in shown if i.reference]
     return Comparison(
         id=id_,
         prompt_id=candidate.sources[0] if candidate.sources else candidate.key,
         instruction=candidate.instruction,
+        reference="\n\n".join(references) or None,
+        texts={
+            name: "\n\n".join(filter(None, (i.texts[name] for i in shown))) for name in context.prompt.columns
+        },
         response_a=first,
         response_b=second,
         label="tie" if candidate.is_tie else "B" if swapped else "A",

@@ -27,8 +27,11 @@ from ste_jax.storage.record_set import RecordSet
 from ste_jax.storage.sink import Work
 from ste_jax.storage.success import read_success, require_success
 
+NO_RESPONSE, NO_REFERENCE = "without a better response", "without a reference"
 # The setting that decides what a step of the funnel removes.
 _SETTINGS = {
+    NO_RESPONSE: "pairs.better_from",
+    NO_REFERENCE: "judge_prompt, which shows {reference}",
     IN_LABELLED: "labelled_pairs",
     IN_BENCHMARKS: "select.decontaminate",
     "exact duplicate": "always removed",
@@ -64,8 +67,8 @@ def preview(context: Context) -> Preview:
       SteError: as `run`.
     """
     config = context.config
-    read, columns_left_out = read_source(config.instructions)
-    kept, funnel = _filtered(config, read, HeldOutTexts.read(config), context.seed_model)
+    read, columns_left_out = read_source(config.instructions, context.instruction_columns)
+    kept, funnel = _filtered(context, read, HeldOutTexts.read(config))
     return Preview(len(read), columns_left_out, kept, funnel)
 
 
@@ -73,7 +76,7 @@ def run(context: Context) -> list[Instruction]:
     """Returns the selected instructions, selected now or by an earlier start."""
     config, settings = context.config, context.config.select
     folder = context.workdir / "select"
-    read, columns_left_out = read_source(config.instructions)
+    read, columns_left_out = read_source(config.instructions, context.instruction_columns)
     held_out = HeldOutTexts.read(config)
     source = context.seed_model
     fingerprint = context.fingerprint(
@@ -86,9 +89,9 @@ def run(context: Context) -> list[Instruction]:
     if read_success(folder):
         return read_records(folder, Instruction)
 
-    kept, funnel = _filtered(config, read, held_out, source)
+    kept, funnel = _filtered(context, read, held_out)
     to_label = kept if settings.categories else []
-    conversations = {i.id: label_prompt(i.text, settings.categories) for i in to_label}
+    conversations = {i.id: label_prompt(i.whole, settings.categories) for i in to_label}
     answers, _ = generate_texts(
         context,
         source,
@@ -116,18 +119,29 @@ def run(context: Context) -> list[Instruction]:
 
 
 def _filtered(
-    config: RunConfig, read: list[Instruction], held_out: HeldOutTexts, source: ModelSource
+    context: Context, read: list[Instruction], held_out: HeldOutTexts
 ) -> tuple[list[Instruction], list[FunnelStep]]:
     """Returns the instructions for the model to label, and the funnel so far."""
-    settings, funnel = config.select, []
-    kept = held_out.left_out_of(read, settings.filters.near_duplicate_threshold, funnel)
+    config, settings, funnel = context.config, context.config.select, []
+    kept = _drop_blank(read, funnel)
+    kept = held_out.left_out_of(kept, settings.filters.near_duplicate_threshold, funnel)
     kept, steps = filter_instructions(kept, settings.filters)
     funnel += steps
-    kept = _drop_long(kept, source, settings.max_tokens, funnel)
+    kept = _drop_long(kept, context.seed_model, settings.max_tokens, funnel)
     kept = _draw_pool(kept, settings.pool, config.seed, funnel)
     _check_left(config, kept, len(read), funnel)
-    check_labelled_pairs(config, kept)
+    check_labelled_pairs(config, kept, context.named)
     return kept, funnel
+
+
+def _drop_blank(instructions: list[Instruction], funnel: list[FunnelStep]) -> list[Instruction]:
+    """Returns the instructions but those without a response or a reference that the run needs."""
+    for name, field in ((NO_RESPONSE, "response"), (NO_REFERENCE, "reference")):
+        kept = [i for i in instructions if getattr(i, field) != ""]
+        if len(kept) < len(instructions):
+            funnel.append(FunnelStep(name, len(instructions) - len(kept), len(kept)))
+        instructions = kept
+    return instructions
 
 
 def _check_left(config: RunConfig, kept: list[Instruction], read: int, funnel: list[FunnelStep]) -> None:
@@ -179,7 +193,7 @@ def _add_work(records: RecordSet, folder: epath.Path) -> Work:
 def _drop_long(
     instructions: list[Instruction], source: ModelSource, max_tokens: int, funnel: list[FunnelStep]
 ) -> list[Instruction]:
-    kept = [i for i in instructions if len(source.tokenizer.encode_plain(i.text)) <= max_tokens]
+    kept = [i for i in instructions if len(source.tokenizer.encode_plain(i.whole)) <= max_tokens]
     funnel.append(FunnelStep("too many tokens", len(instructions) - len(kept), len(kept)))
     return kept
 

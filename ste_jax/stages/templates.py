@@ -6,10 +6,13 @@ from ste_jax.config import RunConfig
 from ste_jax.errors import SteError
 from ste_jax.instructions.labels import label_prompt
 from ste_jax.judging.protocol import JudgingProtocol
+from ste_jax.pairs.certain import OF_TWO_ANSWERS
 from ste_jax.pairs.construction import degraded_answer_prompt, modify_and_answer_prompt, modify_prompt
 from ste_jax.stages.context import Context
 from ste_jax.text.chat import Message, encode_chat
 
+# Kinds of pairs for which the model answers instructions, also where the better responses are given.
+ANSWERED_AGAIN = frozenset(("modified", "high_temperature", *OF_TWO_ANSWERS))
 _QUESTION, _ANSWER = "Name a river.", "The Loire."
 
 
@@ -32,7 +35,8 @@ def check_template(context: Context) -> None:
 def _conversations(config: RunConfig) -> Iterator[tuple[str, Sequence[Message], int]]:
     """Yields the setting that needs a prompt, the prompt, and the largest number of new tokens."""
     tokens = config.pairs.max_response_tokens
-    yield "pairs.max_response_tokens", [Message("user", _QUESTION)], tokens
+    if not config.pairs.better_from or ANSWERED_AGAIN.intersection(config.pairs.modes):
+        yield "pairs.max_response_tokens", [Message("user", _QUESTION)], tokens
     if categories := config.select.categories:
         yield "select.categories", label_prompt(_QUESTION, categories), 1
     prompts = {

@@ -17,6 +17,7 @@ from ste_jax.data.comparisons import (
     read_rankings,
     read_scorings,
 )
+from ste_jax.data.named_columns import NamedColumns
 from ste_jax.data.sources import read_instructions
 from ste_jax.records import Comparison, ComparisonResult
 from tests.errors import raises
@@ -191,7 +192,7 @@ def test_reference_column(tmp_path):
     row = PAIR | {"reference": "five", "gold": "5"}
     path = _jsonl(tmp_path / "p.jsonl", row, row | {"reference": " ", "gold": None})
     default = read_comparisons(path, labels="optional")
-    named = read_comparisons(path, labels="optional", reference_column="gold")
+    named = read_comparisons(path, labels="optional", named=NamedColumns(reference="gold"))
     assert [(pair.reference, pair.metadata) for pair in default] == [
         ("five", {"gold": "5"}),
         (None, {"gold": None}),
@@ -201,7 +202,7 @@ def test_reference_column(tmp_path):
         (None, {"reference": " "}),
     ]
     with raises("data_invalid", "line 1", "answer"):
-        read_comparisons(path, labels="optional", reference_column="answer")
+        read_comparisons(path, labels="optional", named=NamedColumns(reference="answer"))
 
 
 def test_extra_columns_of_parquet_become_json(tmp_path):
@@ -305,7 +306,7 @@ def test_results_repeat_the_columns_that_the_input_sets(tmp_path):
     assert not given.keys() & ComparisonResult(comparison=plain).to_dict().keys()
     assert plain.prompt_id == plain.id
     path = _jsonl(tmp_path / "p.jsonl", PAIR | {"solution": "five", "reference": "a page"})
-    (named,) = read_comparisons(path, labels="optional", reference_column="solution")
+    (named,) = read_comparisons(path, labels="optional", named=NamedColumns(reference="solution"))
     value = ComparisonResult(comparison=named).to_dict()
     assert (value["solution"], value["reference"]) == ("five", "a page")
     assert "columns" not in with_all.to_json()

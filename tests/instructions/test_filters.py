@@ -3,11 +3,11 @@ import sys
 import pytest
 from lingua import Language
 
-from ste_jax.instructions.filters import LANGUAGES, FilterSettings, FunnelStep, filter_instructions
+from ste_jax.instructions.filters import LANGUAGES, FilterSettings, FunnelStep, filter_instructions, mask
 from ste_jax.records import Instruction
 from tests.errors import raises
 
-OFF = {"languages": (), "personal_data": False}
+OFF = {"languages": (), "personal_data": "keep"}
 ENGLISH = [
     "Who is Francesco Lelli?",
     "Is Elon Musk an alien?",
@@ -129,7 +129,7 @@ def test_languages_can_be_chosen_outside_of_the_usual_rivals_too():
     ],
 )
 def test_personal_data_goes(text):
-    assert _kept([text], personal_data=True) == []
+    assert _kept([text], personal_data="drop") == []
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,45 @@ def test_personal_data_goes(text):
     ],
 )
 def test_ordinary_numbers_and_made_up_addresses_stay(text):
-    assert _kept([text], personal_data=True) == [text]
+    assert _kept([text], personal_data="drop") == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Mail a.b@uni.de or c@d.org.", "Mail <EMAIL> or <EMAIL>."),
+        ("call me on +44 20 7946 0958 or (212) 736-5000", "call me on <PHONE> or <PHONE>"),
+        ("4242 4242 4242 4242, 378282246310005: which is a card?", "<CARD>, <CARD>: which is a card?"),
+        ("m@n.de paid with 5555-5555-5555-4444; ring 212-736-5000", "<EMAIL> paid with <CARD>; ring <PHONE>"),
+        ("user@example.com has 2127365000 files", "user@example.com has 2127365000 files"),
+        ("", ""),
+    ],
+)
+def test_masks_replace_the_data_and_nothing_else(text, masked):
+    assert mask(text) == mask(masked) == masked
+
+
+def test_masked_instructions_stay_and_are_counted():
+    texts = ["Write to jo@shop.org please.", "Where is my parcel with the blue vase?"]
+    given = [Instruction(id=text, text=text, source="test") for text in texts]
+    kept, steps = filter_instructions(given, FilterSettings(languages=(), personal_data="mask"))
+    assert [one.text for one in kept] == ["Write to <EMAIL> please.", texts[1]]
+    assert (steps[-1].name, steps[-1].removed, steps[-1].left) == ("personal data, masked in 1", 0, 2)
+    kept, steps = filter_instructions(given, FilterSettings(languages=(), personal_data="keep"))
+    assert [one.text for one in kept] == texts
+    assert "personal data" not in " ".join(step.name for step in steps)
+
+
+def test_data_in_any_column_that_is_read_removes_the_instruction():
+    parts = (
+        {"response": "Ask jo@shop.org."},
+        {"reference": "+44 20 7946 0958"},
+        {"texts": {"c": "jo@shop.org"}},
+    )
+    given = [Instruction(id=str(n), text=f"Why {n}?", source="t", **part) for n, part in enumerate(parts)]
+    settings = FilterSettings(languages=(), near_duplicate_threshold=1.0)
+    kept, steps = filter_instructions(given, settings)
+    assert (kept, steps[-1].removed) == ([], 3)
 
 
 @pytest.mark.parametrize(

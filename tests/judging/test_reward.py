@@ -105,6 +105,21 @@ def test_a_reference_is_shown_to_the_judge_and_separates_groups(calls):
     ]
 
 
+def test_columns_of_the_prompt_are_shown_to_the_judge_and_separate_groups(calls):
+    reward = pickle.loads(pickle.dumps(RewardFunction(LongerWins(), shown=("context",), on_abstain=0.2)))
+    reward(["q", "q", "q"], ["a", "bb", "ccc"], context=["1", ["2", "3"], "1"], other=[0, 0, 0])
+    assert [(row["context"], row["response_a"], row["response_b"]) for row in calls[0]] == [("1", "a", "ccc")]
+    against = RewardFunction(LongerWins(), baseline="b", shown=("context",))
+    against(["q"], ["aa"], b=["a"], context=[["x", "y"]])
+    assert calls[1][0]["context"] == "x\n\ny"
+    against.for_verl()("set", "aa", "g", {"question": "q", "b": "a", "context": "z"})
+    assert calls[2][0]["context"] == "z"
+    with raises("data_invalid", "context"):
+        against(["q"], ["aa"], b=["a"])
+    with raises("data_invalid", "context[0]"):
+        against(["q"], ["aa"], b=["a"], context=[{"x": 1}])
+
+
 def test_abstentions_become_numbers_and_are_logged():
     reward = RewardFunction(LongerWins(), baseline="b", on_abstain=0.25)
     logged = {}

@@ -132,3 +132,11 @@ def test_the_kinds_of_two_answers_share_them():
         CONFIG, pairs=dataclasses.replace(CONFIG.pairs, mode=("constraint", "high_temperature"))
     )
     assert hours(config)["pairs"].prompts == 2 * CONFIG.select.size
+
+
+def test_given_responses_cost_no_calls() -> None:
+    pairs = dataclasses.replace(CONFIG.pairs, mode=("truncated", "high_temperature"), better_from="reply")
+    config = dataclasses.replace(CONFIG, pairs=pairs)
+    assert hours(config)["pairs"].prompts == 20582
+    none = dataclasses.replace(config, pairs=dataclasses.replace(pairs, mode=("truncated",)))
+    assert "pairs" not in hours(none)

@@ -115,8 +115,8 @@ def test_conversations_that_the_template_refuses_are_left_out_and_listed(
 @pytest.mark.parametrize(
     ("library", "changes"),
     [
-        ("lingua", {"select": {"filters": {"languages": ("en",), "personal_data": False}}}),
-        ("phonenumbers", {"select": {"filters": {"languages": (), "personal_data": True}}}),
+        ("lingua", {"select": {"filters": {"languages": ("en",), "personal_data": "keep"}}}),
+        ("phonenumbers", {"select": {"filters": {"languages": (), "personal_data": "drop"}}}),
         ("sklearn", {"pairs": {"mode": "nearest"}}),
     ],
 )

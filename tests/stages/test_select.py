@@ -16,7 +16,7 @@ from tests.errors import raises
 
 MakeContext = Callable[..., Context]
 TOPICS = ("bread", "bridges", "clouds", "clocks", "rivers", "glass")
-FILTERS = {"languages": (), "personal_data": False, "near_duplicate_threshold": 0.8, "max_chars": 600}
+FILTERS = {"languages": (), "personal_data": "keep", "near_duplicate_threshold": 0.8, "max_chars": 600}
 SELECT = {"pool": 0, "size": 4, "categories": (), "quotas": {}, "filters": FILTERS}
 PAIRS = {"test": 1, "validation": 0, "mode": "truncated"}
 TRAIN = {"evaluate_every": 0}

@@ -48,8 +48,9 @@ def make_probes(
 ) -> list[Probe]:
     """Returns the probes of a number of pairs with a better response, drawn by the hash of their ids.
 
-    A probe is left out if it does not apply: the instruction is not removed where a reference tells what it
-    was, or swapped where no other prompt is at hand, and two responses that are the same are not compared.
+    A probe is left out if it does not apply: the instruction is not removed where a reference or another
+    text tells what it was, or swapped where no other prompt is at hand, and two responses that are the same
+    are not compared.
 
     Args:
       pairs: the comparisons of an evaluation.
@@ -81,11 +82,15 @@ def _altered(
 ) -> Iterator[tuple[str, Comparison]]:
     """Yields the kind and the altered comparison of each probe of a pair."""
     other = _of_another_prompt(pair, others)
-    if pair.reference is None:
+    if pair.reference is None and not pair.texts:
         yield REMOVED, dataclasses.replace(pair, instruction="")
     if other is not None:
-        swapped = {"instruction": other.instruction, "reference": other.reference}
-        yield SWAPPED, dataclasses.replace(pair, **swapped)
+        yield (
+            SWAPPED,
+            dataclasses.replace(
+                pair, instruction=other.instruction, reference=other.reference, texts=other.texts
+            ),
+        )
     texts = Texts(pair.instruction, pair.chosen, pair.rejected)
     for kind, bias in BIASES.items():
         yield kind, _with_worse(pair, bias.alter(texts))
