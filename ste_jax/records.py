@@ -149,7 +149,8 @@ class Comparison(Record):
     @property
     def judged_texts(self) -> list[str | None]:
         """Id and texts that a judgment depends on; label, category and other columns do not matter to it."""
-        return [self.id, self.instruction, self.response_a, self.response_b, self.reference]
+        shown = [text for item in sorted(self.texts.items()) for text in item]
+        return [self.id, self.instruction, self.response_a, self.response_b, self.reference, *shown]
 
     @property
     def cluster(self) -> str:

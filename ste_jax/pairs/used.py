@@ -21,7 +21,8 @@ _DIGITS = 16
 def text_hash(pair: Comparison) -> str:
     """Returns the hash of the texts of a pair, whatever its label and the order of its responses."""
     responses = sorted((pair.response_a.strip(), pair.response_b.strip()))
-    return digest([pair.instruction.strip(), *responses])[:_DIGITS]
+    shown = [text for item in sorted(pair.texts.items()) for text in item]
+    return digest([pair.instruction.strip(), *responses, *shown])[:_DIGITS]
 
 
 def text_hashes(pairs: Iterable[Comparison]) -> tuple[str, ...]:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from ste_jax.benchmarks.benchmark import Benchmark, read_pairs_file
+from ste_jax.evaluation.relabelled import texts_hash
 from ste_jax.evaluation.result import read_result
 from ste_jax.evaluation.run import evaluate, without_checkpoint_pairs
 from ste_jax.judge import Judge
 from ste_jax.pairs.used import text_hash
+from ste_jax.records import Comparison
 from tests.errors import raises
 from tests.judges import load_judge
 
@@ -169,3 +171,11 @@ def test_a_judge_is_not_evaluated_on_what_chose_it(tiny_model: Path, tmp_path: P
     chosen_by(folder, given, 7)
     with raises("no_labels", "rivers.jsonl", "--include_checkpoint_pairs"):
         evaluate(load_judge(folder, **VERDICT), given)
+
+
+def test_texts_of_shown_columns_are_texts_that_judgments_depend_on() -> None:
+    pair = Comparison(id="a", instruction="Q", response_a="x", response_b="y", label="A")
+    one, other = (dataclasses.replace(pair, texts={"context": text}) for text in ("one", "other"))
+    assert len({texts_hash([made]) for made in (pair, one, other)}) == 3
+    assert len({text_hash(made) for made in (pair, one, other)}) == 3
+    assert texts_hash([one]) == texts_hash([dataclasses.replace(one, label="B")])
