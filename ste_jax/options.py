@@ -19,8 +19,8 @@ from pathlib import Path
 _XLA = "--xla_cpu_prefer_vector_width=512"
 _GLIBC = "glibc.malloc.hugetlb=1"  # huge pages for the memory that malloc hands out
 _MARK = "STE_RESTARTED"
-# TPUs of versions 2 to 4, later TPUs, and GPUs.
-_DEVICES = ("accel*", "vfio/*", "nvidia[0-9]*")
+# TPUs of versions 2 to 4, later TPUs, NVIDIA GPUs, those of Windows below WSL, and AMD GPUs.
+_DEVICES = ("accel*", "vfio/*", "nvidia[0-9]*", "dxg", "kfd")
 _OBSERVERS = ("pydevd", "debugpy", "coverage", "scalene", "viztracer")
 
 
@@ -43,7 +43,7 @@ def choose_platform() -> None:
     """Keeps JAX from looking for a TPU where there is none: libtpu would print errors and warnings first.
 
     For the main program only, before JAX is loaded. Does nothing if the user has set JAX_PLATFORMS, without
-    libtpu, and on a machine with a device of a TPU or of an NVIDIA GPU.
+    libtpu, and on a machine with a device of a TPU or GPU.
     """
     devices = [device for pattern in _DEVICES for device in Path("/dev").glob(pattern)]
     if "JAX_PLATFORMS" not in os.environ and not devices and importlib.util.find_spec("libtpu"):

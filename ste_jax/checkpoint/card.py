@@ -31,6 +31,7 @@ class ModelCard:
       dtype: Dtype in which the judgments of training were computed (None: unknown).
       calibration: JSON written by `ste calibrate`: temperature, threshold and how they were fitted (None:
         not calibrated).
+      base_model: Name of the model that the first training started from (None: unknown).
       shortcuts: Panel of the evaluation of its run: what the judge decides by and is not for, in sentences
         with their numbers (None: not evaluated).
       chosen_by: Hashes of the texts of the labelled pairs that chose its checkpoint, or that of a model that
@@ -52,6 +53,7 @@ class ModelCard:
     calibration: dict[str, Any] | None = None
     shortcuts: dict[str, Any] | None = None
     chosen_by: tuple[str, ...] = ()
+    base_model: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _check_types(value: dict[str, Any]) -> None:
         ("judge_prompt", isinstance(value["judge_prompt"], dict | None)),
         ("max_new_tokens", budget is None or (type(budget) is int and budget >= 0)),
         ("force_verdict", forced is None or isinstance(forced, bool)),
-        ("dtype", isinstance(value.get("dtype"), str | None)),
+        *((name, isinstance(value.get(name), str | None)) for name in ("dtype", "base_model")),
         ("calibration", isinstance(value.get("calibration"), dict | None)),
         (
             "chosen_by",

@@ -4,25 +4,27 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from ste_jax.checkpoint import layout
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.fingerprint import parameter_hash
 from ste_jax.checkpoint.folder import CHANGEABLE_FIELDS, PartialModelFolder, update_card
 from ste_jax.checkpoint.hf import DTYPES, INDEX, NAMES
-from ste_jax.checkpoint.readme import write_readme
 from ste_jax.checkpoint.source import ModelSource, read_card
 from ste_jax.distributed import process
 from ste_jax.errors import SteError
 from ste_jax.models.llama import LlamaConfig
 from ste_jax.models.rope import LinearScaling, Scaling
 from ste_jax.sharding import DECODE, make_mesh
+from ste_jax.storage.files import write_atomically
 from ste_jax.text.tokenizer import Tokenizer
 
 _SHARD_BYTES = 5 * 10**9
@@ -40,8 +42,13 @@ class _Tensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def export_model(source: ModelSource, folder: str | Path) -> bool:
+def export_model(source: ModelSource, folder: str | Path, texts: Mapping[str, str] = {}) -> bool:
     """Writes an own model as a Hugging Face folder that contains the card; dtypes stay the same.
+
+    Args:
+      source: An own model.
+      folder: The folder to write.
+      texts: Further files of the folder: their texts by name.
 
     Returns:
       False if the folder was complete already.
@@ -60,9 +67,9 @@ def export_model(source: ModelSource, folder: str | Path) -> bool:
     origin = f"{source.card.name} {source.digest()}"
     with contextlib.closing(PartialModelFolder(folder, origin)) as partial_folder:
         if partial_folder.is_finished:
-            return _update_exported_card(source.card, Path(folder))
+            return _update_export(source.card, Path(folder), texts)
         _export_into(partial_folder, source)
-        write_readme(source.card, Path(partial_folder.path))
+        _write_texts(Path(partial_folder.path), texts)
         partial_folder.finish(source.card, source.tokenizer)
     return True
 
@@ -86,8 +93,8 @@ def _export_into(partial_folder: PartialModelFolder, source: ModelSource) -> Non
     )
 
 
-def _update_exported_card(card: ModelCard, folder: Path) -> bool:
-    """Copies what changed in a card since its model was exported, such as a calibration.
+def _update_export(card: ModelCard, folder: Path, texts: Mapping[str, str]) -> bool:
+    """Writes what changed in the card and the texts since the model was exported, such as a calibration.
 
     Returns:
       True if anything changed.
@@ -99,8 +106,19 @@ def _update_exported_card(card: ModelCard, folder: Path) -> bool:
         if getattr(card, name) != getattr(exported, name, None)
     }
     if changes:
-        write_readme(update_card(folder, **changes), folder)
-    return bool(changes)
+        update_card(folder, **changes)
+    return _write_texts(folder, texts) or bool(changes)
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> bool:
+    """Writes the texts that differ from their files; returns True if any does."""
+    changed = False
+    for name, text in texts.items():
+        file = folder / name
+        if not file.exists() or file.read_text("utf-8") != text:
+            write_atomically(epath.Path(file), text)
+            changed = True
+    return changed
 
 
 def _tensors(source: ModelSource) -> list[_Tensor]:
@@ -116,8 +134,8 @@ def _tensors(source: ModelSource) -> list[_Tensor]:
 def _values(source: ModelSource, hashes: dict[str, str]) -> Iterator[np.ndarray]:
     """Yields the values of `_tensors`, and puts the hash of each parameter into `hashes`."""
     cfg = source.architecture
-    # In host memory even if there are TPUs: no chip could hold the largest parameters.
-    mesh = make_mesh((1, 1, 1), jax.local_devices(backend="cpu")[:1])
+    # In host memory even if there are TPUs or GPUs: none could hold the largest parameters.
+    mesh = make_mesh((1, 1, 1), _host_devices()[:1])
     for parameter, shape in layout.tensor_shapes(cfg).items():
         array = source.read(parameter, DECODE, mesh, source.dtypes[parameter])
         hashes[parameter] = parameter_hash(array)
@@ -125,6 +143,17 @@ def _values(source: ModelSource, hashes: dict[str, str]) -> Iterator[np.ndarray]
         for layer in range(len(layout.tensor_names(cfg, parameter, ""))):
             yield layout.tensor_of(parameter, host, layer, shape)
         del array, host  # before the next is read
+
+
+def _host_devices() -> list[jax.Device]:
+    try:
+        return jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise SteError(
+            "devices_unavailable",
+            "convert: an export reads the weights into host memory, but JAX_PLATFORMS is "
+            f"{os.environ.get('JAX_PLATFORMS', '')!r}; add cpu to it, as in JAX_PLATFORMS=cuda,cpu",
+        ) from error
 
 
 def _shards(source: ModelSource) -> dict[str, list[_Tensor]]:

@@ -18,6 +18,16 @@ _DTYPE = flags.DEFINE_enum(
     ["", "float32", "bfloat16"],
     "Dtype of an imported model's parameters. Empty: the dtype they are stored in.",
 )
+_LICENSE = flags.DEFINE_string(
+    "license",
+    "",
+    "Licence for the README of an export: its identifier on the Hugging Face hub, such as apache-2.0.",
+)
+_BASE_MODEL = flags.DEFINE_string(
+    "base_model",
+    "",
+    "Hub name of the base model for the README of an export. Empty: the name of the run's.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -50,14 +60,16 @@ def _local(source: str, folder: Path) -> str | Path:
 
 
 def _convert(source: "ModelSource", folder: Path) -> bool:
-    from ste_jax.checkpoint.export import export_model
     from ste_jax.checkpoint.folder import import_model
+    from ste_jax.judging.readme import export_judge
     from ste_jax.sharding import make_mesh
 
     if source.weights is not None:
+        if _LICENSE.value or _BASE_MODEL.value:
+            raise SteError("flags_conflict", "convert: --license and --base_model apply to exports")
         return import_model(source, folder, make_mesh(mesh_shape()), _DTYPE.value)
     if _DTYPE.value or MESH.present:
         raise SteError(
             "flags_conflict", "convert: --dtype and --mesh apply to imports; an export keeps the stored dtype"
         )
-    return export_model(source, folder)
+    return export_judge(source, folder, license_=_LICENSE.value, base_model=_BASE_MODEL.value)

@@ -101,7 +101,8 @@ def read_process_env() -> ProcessEnv:
 
 
 def _on_tpu() -> bool:
-    return cloud_tpu_init.running_in_cloud_tpu_vm and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    return cloud_tpu_init.running_in_cloud_tpu_vm and (not wanted or "tpu" in wanted.split(","))
 
 
 def _connect(env: ProcessEnv) -> None:

@@ -200,6 +200,10 @@ class JudgePrompt:
                 f"{missing[0]}, or correct the placeholder",
             )
 
+    def delimiters(self) -> list[str]:
+        """Returns the lines of the template that separate its texts."""
+        return _delimiters(self.name, self.user)
+
     def digest(self, *, with_reference: bool = False) -> str:
         """Returns the sha256, in hexadecimal, of all fields that influence a filled prompt.
 

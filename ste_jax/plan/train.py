@@ -10,7 +10,7 @@ from ste_jax.plan.compile import Compiled, compile_program
 from ste_jax.sharding import TRAIN, AnyMesh
 from ste_jax.training.pairwise import TARGETS
 from ste_jax.training.settings import TrainSettings
-from ste_jax.training.step import TrainState, abstract_state, check_rows, train_step
+from ste_jax.training.step import TrainState, abstract_state, check_rows, choose_attention, train_step
 
 # Length of the schedule; no shape depends on it.
 _STEPS = 1000
@@ -52,6 +52,7 @@ def train_arguments(
 
 def compile_train(cfg: LlamaConfig, mesh: jax.sharding.Mesh, settings: TrainSettings) -> Compiled:
     """Compiles one optimizer step, whose state is donated."""
+    settings = choose_attention(settings, mesh)
     with jax.set_mesh(mesh):
         state, batch = train_arguments(cfg, mesh, settings)
         return compile_program(train_step.lower(state, batch, settings=settings, total_steps=_STEPS))

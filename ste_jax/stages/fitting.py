@@ -16,7 +16,7 @@ from etils import epath
 from ste_jax.checkpoint.card import ModelCard
 from ste_jax.checkpoint.folder import save_model
 from ste_jax.checkpoint.orbax import TrainCheckpoints
-from ste_jax.checkpoint.source import ModelSource
+from ste_jax.checkpoint.source import ModelSource, is_hub_name
 from ste_jax.decode.resharding import reshard_model
 from ste_jax.distributed import monitor, process
 from ste_jax.errors import SteError
@@ -295,7 +295,15 @@ def _card(training: Training, validation: Sequence[Comparison]) -> ModelCard:
         force_verdict=config.annotate.force_verdict,
         dtype=config.decode.dtype,
         chosen_by=tuple(sorted({*chosen_by, *inherited})),
+        base_model=_base_model(training),
     )
+
+
+def _base_model(training: Training) -> str:
+    """Returns the name of the model that the first iteration started from."""
+    source, model = training.source, training.context.config.model
+    known = source.card.base_model if source.card else None
+    return known or (model if is_hub_name(model) else source.name)
 
 
 def _train(

@@ -12,7 +12,7 @@ from ste_jax.records import Judgment
 from ste_jax.sharding import TRAIN
 from ste_jax.stages.context import Context
 from ste_jax.stages.fitting import Training, fit
-from ste_jax.training.step import check_attention, check_rows
+from ste_jax.training.step import check_rows, choose_attention
 
 
 def check(context: Context) -> None:
@@ -24,7 +24,7 @@ def check(context: Context) -> None:
     mesh = context.train_mesh
     for settings in context.config.trainings.values():
         check_rows(settings, TRAIN, mesh.shape)
-        check_attention(settings, mesh)
+        choose_attention(settings, mesh)
 
 
 def run(context: Context, iteration: int, judgments: Sequence[Judgment], splits: Splits) -> None:

@@ -23,8 +23,8 @@ from ste_jax.training.speed import log_step
 from ste_jax.training.step import (
     TrainState,
     abstract_state,
-    check_attention,
     check_rows,
+    choose_attention,
     init_state,
     make_optimizer,
     put_batch,
@@ -103,7 +103,7 @@ def train(
       StopRequested: A stop was requested; the last step is on disk.
     """
     check_rows(settings, rules, mesh.shape)
-    check_attention(settings, mesh)
+    settings = choose_attention(settings, mesh)
     run = _Run(batches, settings, rules, mesh, checkpoints, evaluate, metrics)
     with jax.set_mesh(mesh):
         run.start(load_model, cfg)

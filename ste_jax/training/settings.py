@@ -11,7 +11,7 @@ from ste_jax.models.splash import LANES
 
 Dtype = Literal["float32", "bfloat16"]
 Objective = Literal["sft", "dpo", "pairwise"]
-Attention = Literal["xla", "splash"]
+Attention = Literal["auto", "xla", "splash"]
 Remat = Literal["none", "dots", "full"]
 Optimizer = Literal["adamw", "lion", "sgd"]
 Metric = Literal["accuracy", "accuracy_pooled", "worst_kind"]
@@ -58,7 +58,8 @@ class TrainSettings:
         small learning rates are lost.
       dtype: Dtype of the computation. Norms, softmax and losses are always float32.
       moment_dtype: Dtype of the first moments.
-      attention: "xla" on any device, or "splash", the Pallas kernel for TPU; equal up to rounding.
+      attention: "xla" on any device, "splash", the Pallas kernel for TPU, or "auto": "splash" on TPU if the
+        row length allows it, else "xla". All are equal up to rounding.
       remat: Activations that the backward pass recomputes: "none", "dots" (all but the products with
         weights and the outputs of "xla" attention) or "full" (whole layers). Attention scores are always
         recomputed.
@@ -144,7 +145,7 @@ class TrainSettings:
             raise SteError(
                 "config_invalid",
                 f"train: attention 'splash' requires a row_length that is a multiple of {LANES}, not "
-                f"{self.row_length}; change it, or set attention to 'xla'",
+                f"{self.row_length}; change it, or set attention to 'auto'",
             )
 
     def _check(self, name: str, valid: bool, allowed: str) -> None:

@@ -5,8 +5,23 @@ import logging
 import jax
 
 _log = logging.getLogger(__name__)
-# Published dense bf16 FLOP/s of a device, by `jax.Device.device_kind`.
-_PEAK = {"TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v5p": 459e12, "TPU v6 lite": 918e12}
+# Published dense bf16 FLOP/s of a device, by `jax.Device.device_kind`: the TPU pages of Google Cloud, and
+# NVIDIA's data sheets (whose figures with sparsity are twice as high).
+_PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+}
 
 
 def log_step(

@@ -18,7 +18,7 @@ from ste_jax.errors import SteError
 from ste_jax.models.attention import causal_attention
 from ste_jax.models.einsum import SAVED
 from ste_jax.models.llama import Llama, LlamaConfig, hidden_states, initialize
-from ste_jax.models.splash import splash_attention
+from ste_jax.models.splash import LANES, splash_attention
 from ste_jax.sharding import Rules, put_on_mesh
 from ste_jax.training.lora import add_lora, replace_trainable, trainable
 from ste_jax.training.loss import target_losses, total_loss
@@ -97,19 +97,23 @@ def check_rows(settings: TrainSettings, rules: Rules, mesh_shape: Mapping[str, i
         )
 
 
-def check_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> None:
-    """Checks that the devices of the mesh can run the attention kernel.
+def choose_attention(settings: TrainSettings, mesh: jax.sharding.Mesh) -> TrainSettings:
+    """Returns the settings with the attention kernel for the devices of the mesh in place of "auto".
 
     Raises:
-      SteError: "config_invalid", naming the setting and the devices.
+      SteError: "config_invalid", naming the setting and the devices, if they cannot run the kernel.
     """
     platform = mesh.devices.flat[0].platform
+    if settings.attention == "auto":
+        has_kernel = platform == "tpu" and settings.row_length % LANES == 0
+        return dataclasses.replace(settings, attention="splash" if has_kernel else "xla")
     if settings.attention == "splash" and platform != "tpu":
         raise SteError(
             "config_invalid",
             f"train: attention 'splash' runs on TPU only, and these devices are of platform {platform!r}; "
-            "set train.attention to 'xla'",
+            "set train.attention to 'auto' or 'xla'",
         )
+    return settings
 
 
 def put_batch(batch: Mapping[str, np.ndarray], rules: Rules, mesh: jax.sharding.Mesh) -> dict[str, Array]:
@@ -200,6 +204,7 @@ def reference_log_probs(
     model: Llama, batches: PreferenceBatches, settings: TrainSettings, mesh: jax.sharding.Mesh
 ) -> dict[str, list[float]]:
     """Returns the log-probabilities of the chosen and of the rejected sequence of each example, by id."""
+    settings = choose_attention(settings, mesh)
     found = {}
     with jax.set_mesh(mesh):
         for step in range(batches.steps_per_epoch):

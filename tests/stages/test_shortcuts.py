@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ste_jax import pipeline, summary
-from ste_jax.checkpoint.export import export_model
 from ste_jax.checkpoint.source import open_model, read_card
 from ste_jax.evaluation.probes.probe import PROBE_KINDS
+from ste_jax.judging.readme import export_judge
 from ste_jax.pairs.splits import Splits
 from ste_jax.records import Comparison, Judgment
 from ste_jax.stages import evaluate
@@ -81,13 +81,13 @@ def test_the_panel_goes_into_the_card_and_the_readme_of_an_export(
     assert seed is not None
     assert seed.shortcuts is None, "the seed model is left alone"
 
-    export_model(open_model(folder), tmp_path / "out")
+    export_judge(open_model(folder), tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert panel["summary"] in text
     assert all(line["text"] in text for line in panel["lines"])
     assert read_card(tmp_path / "out") == card
-    export_model(open_model(tiny_model), tmp_path / "plain")
-    assert not (tmp_path / "plain" / "README.md").exists()
+    export_judge(open_model(tiny_model), tmp_path / "plain")
+    assert "decides by" not in (tmp_path / "plain" / "README.md").read_text("utf-8")
 
 
 def test_without_its_model_the_numbers_stay(evaluated: Context, tmp_path: Path) -> None:

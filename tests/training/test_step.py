@@ -1,5 +1,7 @@
 import dataclasses
 import functools
+from types import SimpleNamespace
+from typing import cast
 
 import jax
 import numpy as np
@@ -13,8 +15,8 @@ from ste_jax.training import step as step_module
 from ste_jax.training.batch import Batches
 from ste_jax.training.step import (
     abstract_state,
-    check_attention,
     check_rows,
+    choose_attention,
     init_state,
     learning_rates,
     make_optimizer,
@@ -236,9 +238,19 @@ def test_real_models_shard_over_a_pod(name):
     assert metrics["loss"].shape == ()
 
 
+def test_the_kernel_follows_from_the_devices_and_the_rows():
+    device = SimpleNamespace(platform="tpu")  # all that the choice reads of a TPU
+    tpu = cast(jax.sharding.Mesh, SimpleNamespace(devices=np.array([device])))
+    rows = settings(attention="auto", row_length=128)
+    assert choose_attention(rows, one_device()).attention == "xla"
+    assert choose_attention(rows, tpu).attention == "splash"
+    assert choose_attention(dataclasses.replace(rows, row_length=200), tpu).attention == "xla"
+    assert choose_attention(settings(attention="xla", row_length=128), tpu).attention == "xla"
+
+
 def test_the_pallas_kernel_is_refused_where_it_cannot_run():
     with raises("config_invalid", "'splash'", "'cpu'", "train.attention"):
-        check_attention(settings(attention="splash", row_length=128), one_device())
+        choose_attention(settings(attention="splash", row_length=128), one_device())
     with raises("config_invalid", "row_length", "128", "200"):
         settings(attention="splash", row_length=200)
 
