@@ -28,6 +28,13 @@ die() {
   exit 1
 }
 
+# Prints the first comment of the script and of this file.
+usage() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  echo
+  sed -n '4,/^[^#]/{/shellcheck/d;s/^# \{0,1\}//p}' "$HERE/lib.sh"
+}
+
 say() { echo "[$(date -u +%H:%M:%S)] $*" >&2; }
 
 # ---- arguments ---------------------------------------------------------------
@@ -45,6 +52,10 @@ while [ $# -gt 0 ]; do
     --keep) KEEP=1 ;;
     --adopt) ADOPT=1 ;;
     --dry-run) DRY_RUN=1 ;;
+    --help | -h)
+      usage
+      exit 0
+      ;;
     --)
       shift
       COMMAND=("$@")
@@ -177,10 +188,17 @@ default_runtime() {
   esac
 }
 
+# Refuses a size that no flat slice has; the other generations have too many sizes for a table here.
+check_size() {
+  [[ ! "$TYPE" =~ ^(v5litepod|v6e)- ]] || [[ "${TYPE#*-}" =~ ^(1|4|8|16|32|64|128|256)$ ]] ||
+    die "there is no slice $TYPE: sizes of ${TYPE%%-*} are 1, 4, 8, 16, 32, 64, 128 and 256 chips"
+}
+
 # Requests the machines and waits until they are active; fails if they were taken away meanwhile.
 create() {
   local version tier=() size=(--node-id="$NAME")
   need_type
+  check_size
   version="${RUNTIME:-$(default_runtime)}"
   [ "$SLICES" = 1 ] || size=(--node-count="$SLICES" --node-prefix="$NAME")
   case "$TIER" in
@@ -328,7 +346,9 @@ verdict() {
 
 # Installs the commit and its environment on all workers; tries twice, because networks fail.
 setup() {
-  local repo="${REPO:-$(git -C "$HERE" remote get-url origin)}" commit="${COMMIT:-$(git -C "$HERE" rev-parse HEAD)}" script
+  local repo="$REPO" commit="${COMMIT:-$(git -C "$HERE" rev-parse HEAD)}" script
+  [ -n "$repo" ] || repo="$(git -C "$HERE" remote get-url origin 2> /dev/null)" ||
+    die "this checkout has no remote origin that workers could clone: name one with --repo=URL"
   script="$(printf 'REPO=%q COMMIT=%q NFS=%q\n' "$repo" "$commit" "$NFS" && cat "$HERE/worker_setup.sh")"
   say "setting up all workers at $commit"
   on_workers setup "$script" || on_workers setup "$script"

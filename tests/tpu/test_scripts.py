@@ -80,6 +80,21 @@ def test_shellcheck_finds_nothing() -> None:
     subprocess.run([shellcheck, "-x", "-P", "SCRIPTDIR", *scripts], check=True, cwd=ROOT)
 
 
+@pytest.mark.parametrize("script", ["create", "setup", "run", "watch", "delete"])
+def test_help_prints_a_usage_and_calls_nothing(cloud: Cloud, script: str) -> None:
+    done = cloud(script, "--help")
+    assert (done.code, done.calls) == (0, [])
+    assert f"tpu/{script}.sh" in done.out
+    assert "--dry-run" in done.out
+
+
+@pytest.mark.parametrize("kind", ["v6e-9", "v5litepod-2", "v6e-512", "v6e-"])
+def test_a_slice_that_does_not_exist_is_refused(cloud: Cloud, kind: str) -> None:
+    done = cloud("create", f"--type={kind}", "--dry-run")
+    assert (done.code, done.calls) == (1, [])
+    assert kind in done.err
+
+
 def test_a_whole_run_creates_and_deletes(cloud: Cloud, tmp_path: Path) -> None:
     done = watch(cloud, play={"describe": ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]})
     assert done.code == 0, done.err
