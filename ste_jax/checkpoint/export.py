@@ -145,7 +145,7 @@ def _values(source: ModelSource, hashes: dict[str, str]) -> Iterator[np.ndarray]
         del array, host  # before the next is read
 
 
-def _host_devices() -> list[jax.Device]:
+def _host_devices() -> list[Any]:
     try:
         return jax.local_devices(backend="cpu")
     except RuntimeError as error:
