@@ -8,6 +8,8 @@
 #   --tier=spot|on-demand|reserved           provisioning (default spot); --reservation=NAME names one of several
 #   --runtime=VERSION     software version of the TPU VM (default: by type)
 #   --repo=URL --commit=HASH                 commit that the workers check out (default: origin and HEAD of this checkout)
+#   --code=git|tarball    how the commit reaches the workers: they clone it (default), or an archive of it is copied to them,
+#                         for repositories that they cannot read
 #   --nfs=SERVER:/SHARE   share to mount as /mnt/ste on every worker, for a common workdir
 #   --logs=FOLDER         folder of the logs, with one folder per start (default logs/NAME)
 #   --restarts=N          maximum number of restarts by watch.sh (default 20)
@@ -40,11 +42,11 @@ say() { echo "[$(date -u +%H:%M:%S)] $*" >&2; }
 # ---- arguments ---------------------------------------------------------------
 
 NAME="" TYPE="" PROJECT="" ZONE="" SLICES=1 TIER=spot RESERVATION="" RUNTIME="" REPO="" COMMIT="" NFS="" LOGS=""
-RESTARTS=20 KEEP="" ADOPT="" DRY_RUN="" COMMAND=()
+CODE=git RESTARTS=20 KEEP="" ADOPT="" DRY_RUN="" COMMAND=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --name=* | --type=* | --project=* | --zone=* | --slices=* | --tier=* | --reservation=* | --runtime=* | --repo=* | \
-      --commit=* | --nfs=* | --logs=* | --restarts=*)
+      --commit=* | --code=* | --nfs=* | --logs=* | --restarts=*)
       key="${1%%=*}"
       key="${key#--}"
       printf -v "${key^^}" %s "${1#*=}"
@@ -68,6 +70,7 @@ done
 [[ "$NAME" =~ ^[a-z][-a-z0-9]{0,39}$ ]] || die "--name must be lower-case letters, digits and dashes, not '$NAME'"
 [[ "$SLICES" =~ ^[1-9][0-9]*$ ]] || die "--slices must be 1 or more, not '$SLICES'"
 [[ "$TIER" =~ ^(spot|on-demand|reserved)$ ]] || die "--tier must be spot, on-demand or reserved, not '$TIER'"
+[[ "$CODE" =~ ^(git|tarball)$ ]] || die "--code must be git or tarball, not '$CODE'"
 LOGS="${LOGS:-logs/$NAME}"
 # Holds the time of creation of the machines that a script created or adopted, until they are deleted; or REQUESTED while
 # a script requests them: if it is killed then, nobody knows whether they exist, and whose the machines of that name are.
@@ -344,12 +347,48 @@ verdict() {
   return "$worst"
 }
 
+# Copies a file to the home folder of every worker, under a name that begins with a dot.
+send() {
+  local node
+  for node in $(nodes); do
+    tpus tpu-vm scp "$1" "$node:$2" --worker=all || return
+  done
+}
+
+# Copies an archive of the commit to all workers.
+send_code() {
+  local archive
+  archive="$(mktemp)"
+  act git -C "$HERE/.." archive --format=tar.gz --output="$archive" "$1"
+  send "$archive" .ste_code.tar.gz
+  rm -f "$archive"
+}
+
+# Copies HF_TOKEN to all workers as a file that only the user can read. It is on no command line, which other users of a
+# machine could see, and not in the metadata of the machines.
+send_token() {
+  local file
+  file="$(umask 077 && mktemp)"
+  printf %s "$HF_TOKEN" > "$file"
+  send "$file" .ste_hf_token
+  rm -f "$file"
+}
+
+# Sets ORIGIN to the repository that the workers clone.
+find_origin() {
+  ORIGIN="$REPO"
+  [ -n "$ORIGIN" ] || ORIGIN="$(git -C "$HERE" remote get-url origin 2> /dev/null)" ||
+    die "this checkout has no remote origin that workers could clone: name one with --repo=URL, or use --code=tarball"
+}
+
 # Installs the commit and its environment on all workers; tries twice, because networks fail.
 setup() {
-  local repo="$REPO" commit="${COMMIT:-$(git -C "$HERE" rev-parse HEAD)}" script
-  [ -n "$repo" ] || repo="$(git -C "$HERE" remote get-url origin 2> /dev/null)" ||
-    die "this checkout has no remote origin that workers could clone: name one with --repo=URL"
-  script="$(printf 'REPO=%q COMMIT=%q NFS=%q\n' "$repo" "$commit" "$NFS" && cat "$HERE/worker_setup.sh")"
+  local commit script ORIGIN=""
+  commit="${COMMIT:-$(git -C "$HERE" rev-parse HEAD)}"
+  [ "$CODE" = tarball ] || find_origin
+  [ -z "${HF_TOKEN:-}" ] || send_token || die "HF_TOKEN could not be copied to the workers"
+  [ "$CODE" = git ] || send_code "$commit" || die "the code could not be copied to the workers"
+  script="$(printf 'REPO=%q COMMIT=%q NFS=%q\n' "$ORIGIN" "$commit" "$NFS" && cat "$HERE/worker_setup.sh")"
   say "setting up all workers at $commit"
   on_workers setup "$script" || on_workers setup "$script"
 }

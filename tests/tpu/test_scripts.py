@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -516,13 +517,13 @@ def setup_worker(tmp_path: Path) -> Callable[..., tuple[str, list[str]]]:
         "chmod +x .venv/bin/python",
     }
 
-    def run(owner: int) -> tuple[str, list[str]]:
+    def run(owner: int, repository: str = str(repository), commit: str = "HEAD") -> tuple[str, list[str]]:
         for path, text in {**stubs, binaries / "stat": f"echo {owner}"}.items():
             path.write_text(f"#!/bin/sh\n{text}\n")
             path.chmod(0o755)
         script = (ROOT / "tpu" / "worker_setup.sh").read_text()
         done = subprocess.run(
-            ["bash", "-c", f"REPO={repository} COMMIT=HEAD NFS=10.0.0.2:/ste\n{script}"],
+            ["bash", "-c", f"REPO='{repository}' COMMIT={commit} NFS=10.0.0.2:/ste\n{script}"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -549,3 +550,57 @@ def test_a_share_with_an_owner_is_left_as_it_is(setup_worker: Callable) -> None:
     out, as_root = setup_worker(owner=1000)
     assert out.endswith("\nexit 0\n")
     assert not any(line.startswith("chown") for line in as_root)
+
+
+def test_an_archive_of_the_commit_reaches_the_workers(cloud: Cloud, tmp_path: Path) -> None:
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    where = ("--project=p", "--zone=z", "--code=tarball", "--slices=2")
+    done = cloud("watch", "--type=v6e-8", *where, *STE)
+    assert done.code == 0, done.err
+    (setup,) = [call for call in done.calls if any("; REPO=" in flag for flag in call) and "pod-0" in call]
+    assert any(f"; REPO='' COMMIT={commit.stdout.strip()}" in flag for flag in setup)
+    for node in ("pod-0", "pod-1"):
+        archive = tmp_path / "cloud" / "home" / node / ".ste_code.tar.gz"
+        with tarfile.open(archive) as tar:
+            assert {"README.md", "tpu/worker.sh", "ste_jax/cli.py"} < set(tar.getnames())
+
+
+def test_a_token_reaches_the_workers_in_a_file_and_nothing_else(cloud: Cloud, tmp_path: Path) -> None:
+    done = watch(cloud, HF_TOKEN="hf_a secret'$x")
+    assert done.code == 0, done.err
+    copied = tmp_path / "cloud" / "home" / "pod" / ".ste_hf_token"
+    assert copied.read_text() == "hf_a secret'$x"
+    assert copied.stat().st_mode & 0o077 == 0
+    assert "secret" not in json.dumps(done.calls) + done.out + done.err
+    (sent,) = (call[4] for call in done.calls if call[3] == "scp")
+    assert not Path(sent).exists()
+    assert not any("scp" in call for call in watch(cloud, HF_TOKEN="").calls[len(done.calls) :])
+
+
+@pytest.mark.parametrize("code", ["", "zip"])
+def test_another_way_to_send_code_is_refused(cloud: Cloud, code: str) -> None:
+    done = cloud("setup", f"--code={code}", "--dry-run")
+    assert (done.code, done.calls) == (1, [])
+    assert "--code must be git or tarball" in done.err
+
+
+def test_a_worker_unpacks_the_archive_and_keeps_its_environment(
+    setup_worker: Callable, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    (home / "ste_jax/.venv/bin").mkdir(parents=True)
+    (home / "ste_jax/.venv/bin/python").write_text("#!/bin/sh\n")
+    (home / "ste_jax/.venv/bin/python").chmod(0o755)
+    (home / "ste_jax/old.py").write_text("")
+    (tmp_path / "new.py").write_text("x = 1\n")
+    with tarfile.open(home / ".ste_code.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "new.py", "new.py")
+    (home / ".ste_hf_token").write_text("hf_x")
+    out, _ = setup_worker(owner=1000, repository="", commit="abc")
+    assert out.splitlines()[-2].endswith("at abc")
+    assert out.endswith("\nexit 0\n")
+    assert sorted(path.name for path in (home / "ste_jax").iterdir()) == [".venv", "new.py"]
+    token = home / ".cache/huggingface/token"
+    assert token.read_text() == "hf_x"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert not (home / ".ste_hf_token").exists()
