@@ -1,4 +1,4 @@
-"""Labelled pairs that a judge decides otherwise than their label, to read in the report."""
+"""Labelled pairs that a judge decides differently from their labels, to read in the report."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Disagreements:
     Attributes:
       iteration: number of the model.
       decided: number of labelled pairs that it has decided.
-      differing: number of those that it decides otherwise than their label.
+      differing: number of those that it decides differently from their labels.
       shown: the most confident of them.
     """
 
