@@ -33,6 +33,7 @@ MESSAGE_FIELDS = ("messages", "conversations", "conversation")
 ANSWERED_FIELDS = ("text", *MESSAGE_FIELDS)
 _KNOWN = frozenset(("id", "source", *TEXT_FIELDS, *MESSAGE_FIELDS, *JOINED_COLUMNS))
 _TFDS = "tfds:"
+_NAME_ANOTHER = "or name another one: --column, in a run --config.instructions_column"
 _log = logging.getLogger(__name__)
 
 
@@ -142,7 +143,9 @@ def instructions_of(table: Table, name: str, columns: InstructionColumns = _BY_N
     table, fields = columns.checked(table), columns.fields
     # With a column that is named, others that could hold the text have no meaning.
     known = {"id", "source", *fields, *columns.others, *JOINED_COLUMNS} if columns.prompt else _KNOWN
-    check_header(table, known, [("text", fields)], f"one of the columns {', '.join(fields)}")
+    check_header(
+        table, known, [("text", fields)], f"one of the columns {', '.join(fields)} ({_NAME_ANOTHER})"
+    )
     found = [column for column in fields if column in table.columns]
     table = with_conversations(table, found, (*ANSWERED_FIELDS, columns.prompt))
     instructions, seen = [], {}

@@ -148,7 +148,10 @@ def _check_left(config: RunConfig, kept: list[Instruction], read: int, funnel: l
     """Refuses a run without an instruction to train on, before the model labels any."""
     pairs = min(len(kept), config.select.size) * len(config.pairs.modes)
     if pairs <= config.held_out:
-        left = f"{len(kept)} instructions are left, of which {config.held_out} pairs are held out"
+        left = (
+            f"{len(kept)} instructions are left, which make {pairs} pairs at most, but {config.held_out} are "
+            "to be held out (pairs.test, pairs.validation)"
+        )
         raise SteError(
             "no_training_pairs" if kept else "data_invalid",
             f"{config.instructions}: {left if kept else 'no instruction is left'}; {_in_words(read, funnel)}",
