@@ -197,7 +197,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         # An AttributeError holds the KeyError of the unknown field, which may name a similar one in a second
         # line; the KeyError of an unknown section is raised as it is.
         text = " ".join(str(getattr(error.args[0], "args", error.args)[0]).split())
-        _fail(f"--config has no field {text}: docs/CONFIG.md lists the fields")
+        field, _, near = text.partition(" Did you mean ")
+        hint = f" (did you mean {near.split()[0]}?)" if near else ""
+        _fail(f"--config has no field {field}{hint}: docs/CONFIG.md and `ste config` list the fields")
     except (flags.Error, OSError) as error:
         _refuse_broken_config(argv)
         _refuse_renamed(argv)

@@ -25,30 +25,41 @@ _TRAINING_PASSES = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
-class DryRun:
-    """What is known of a run before it is made.
+class Inputs:
+    """What a run reads, and what its judge sees.
 
     Attributes:
       read: number of instructions that were read.
       columns_left_out: columns of the file that are not read.
       funnel: what each filter removes.
+      kept: instructions that the filters keep.
       selected: number of instructions that are selected, at most.
       labelled: labelled pairs that choose checkpoints, and that models are tested on.
-      work: calls and steps of the stages.
-      prompt: a judge prompt as the model reads it.
+      prompt: judge prompt of the first instruction as the model reads it.
       prompt_tokens: its length.
-      speed: speed on the devices at hand; None if a topology was named.
-      hours: chip-hours of the stages on the named topology.
     """
 
     read: int
     columns_left_out: list[str]
     funnel: list[FunnelStep]
+    kept: list[Instruction]
     selected: int
     labelled: tuple[int, int]
-    work: RunWork
     prompt: str
     prompt_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Work of a run, and the time that it takes.
+
+    Attributes:
+      work: calls and steps of the stages.
+      speed: speed on the devices at hand; None if a topology was named.
+      hours: chip-hours of the stages on the named topology.
+    """
+
+    work: RunWork
     speed: Speed | None
     hours: list[StageHours]
 
@@ -63,36 +74,40 @@ class DryRun:
         return iterations * tokens * _TRAINING_PASSES * self.speed.read_seconds
 
 
-def dry_run(context: Context, topology: str = "") -> DryRun:
-    """Returns what a run would do.
-
-    Args:
-      context: the run.
-      topology: TPU slice to compute chip-hours for. "": measures the speed of the devices at hand.
+def read_inputs(context: Context) -> Inputs:
+    """Reads and filters the inputs of a run, and fills a judge prompt.
 
     Raises:
       SteError: what would also end the run: an invalid file or setting, or no instruction that is left.
     """
-    config = context.config
-    preview = select.preview(context)
-    speed = None if topology else measure(context, preview.kept)
-    lengths = _lengths(context, preview.kept, speed)
-    judge_prompt = speed.judge_prompt_tokens if speed else None
-    work = run_work(config, lengths, kept=KEPT, instructions=len(preview.kept), judge_prompt=judge_prompt)
-    prompt = _prompt(context, preview.kept[0], speed)
+    config, preview = context.config, select.preview(context)
+    prompt = _prompt(context, preview.kept[0])
     validation, tested = labelled_halves(config.seed, config.labelled_pairs, context.named)
-    return DryRun(
+    return Inputs(
         read=preview.read,
         columns_left_out=preview.columns_left_out,
         funnel=preview.funnel,
+        kept=preview.kept,
         selected=min(config.select.size, len(preview.kept)),
         labelled=(len(validation), len(tested)),
-        work=work,
         prompt=context.seed_model.tokenizer.decode(prompt, control=True),
         prompt_tokens=len(prompt),
-        speed=speed,
-        hours=_hours(context, topology, lengths),
     )
+
+
+def cost_of(context: Context, kept: list[Instruction], topology: str = "") -> Cost:
+    """Returns what a run costs.
+
+    Args:
+      context: the run.
+      kept: instructions that the filters keep.
+      topology: TPU slice to compute chip-hours for. "": measures the speed of the devices at hand.
+    """
+    speed = None if topology else measure(context, kept)
+    lengths = _lengths(context, kept, speed)
+    judge_prompt = speed.judge_prompt_tokens if speed else None
+    work = run_work(context.config, lengths, kept=KEPT, instructions=len(kept), judge_prompt=judge_prompt)
+    return Cost(work, speed, _hours(context, topology, lengths))
 
 
 def _hours(context: Context, topology: str, lengths: Lengths) -> list[StageHours]:
@@ -119,16 +134,14 @@ def _lengths(context: Context, kept: list[Instruction], speed: Speed | None) -> 
     return Lengths(**counted)
 
 
-def _prompt(context: Context, instruction: Instruction, speed: Speed | None) -> tuple[int, ...]:
-    """Returns the tokens of the judge prompt of an instruction, with measured or with stated responses."""
-    made = list(speed.responses.values()) if speed else []
-    first, second = made[:2] if len(made) > 1 else ("(the first response)", "(the second response)")
+def _prompt(context: Context, instruction: Instruction) -> tuple[int, ...]:
+    """Returns the tokens of the judge prompt of an instruction, with stand-ins for the responses."""
     comparison = Comparison(
         id=instruction.id,
         instruction=instruction.text,
-        response_a=instruction.response or first,
-        response_b=second,
         reference=instruction.reference,
         texts=instruction.texts,
+        response_a="(the first response)",
+        response_b="(the second response)",
     )
     return JudgingProtocol(context.judging, context.seed_model.tokenizer).prompt_ids(comparison, "as_given")

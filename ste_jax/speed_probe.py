@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from ste_jax.storage.sink import Work
 from ste_jax.text.chat import Message
 
 T = TypeVar("T")
+PROBED = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,6 @@ class Speed:
       response_tokens: mean tokens of an answer.
       judge_prompt_tokens: mean tokens of a judge prompt.
       judgment_tokens: mean tokens of a judgment.
-      responses: answers by the id of their instruction.
     """
 
     read_seconds: float
@@ -41,7 +41,6 @@ class Speed:
     response_tokens: int
     judge_prompt_tokens: int
     judgment_tokens: int
-    responses: Mapping[str, str]
 
 
 def measure(context: Context, instructions: Sequence[Instruction]) -> Speed:
@@ -49,9 +48,9 @@ def measure(context: Context, instructions: Sequence[Instruction]) -> Speed:
 
     Args:
       context: the run; nothing is written to its workdir.
-      instructions: two or more. As many are used as the engine decodes at a time.
+      instructions: two or more, of which `PROBED` at most are used.
     """
-    chosen = instructions[: context.config.decode.sequences]
+    chosen = instructions[: min(PROBED, context.config.decode.sequences)]
     with tempfile.TemporaryDirectory() as folder:
         calls = _Calls(context, epath.Path(folder), chosen)
         answers, answered = calls.timed(calls.answer)
@@ -76,7 +75,6 @@ def measure(context: Context, instructions: Sequence[Instruction]) -> Speed:
         response_tokens=answered.generated_tokens // max(1, answered.done),
         judge_prompt_tokens=judged.prompt_tokens // max(1, judged.done),
         judgment_tokens=judged.generated_tokens // max(1, judged.done),
-        responses={id_: answer.text for id_, answer in answers.items()},
     )
 
 

@@ -228,7 +228,7 @@ EXPECTED = {
     "templateless": "absent.jinja: no such file",
     "promptless": "absent.toml",
     "impossible": "iterations",
-    "unknown_field": """--config has no field 'smaples' Did you mean "samples" instead of "smaples"?""",
+    "unknown_field": """--config has no field 'smaples' (did you mean "samples"?): docs/CONFIG.md""",
     "unknown_section": "--config has no field 'sft'",
     "renamed_section": "--config.pairs.hotter is now --config.pairs.high_temperature",
     "renamed_field": "--config.decode.columns is now --config.decode.suffix_chunk",

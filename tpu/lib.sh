@@ -383,7 +383,8 @@ find_origin() {
 
 # Installs the commit and its environment on all workers; tries twice, because networks fail.
 setup() {
-  local commit script ORIGIN=""
+  local commit script
+  ORIGIN=""
   commit="${COMMIT:-$(git -C "$HERE" rev-parse HEAD)}"
   [ "$CODE" = tarball ] || find_origin
   [ -z "${HF_TOKEN:-}" ] || send_token || die "HF_TOKEN could not be copied to the workers"

@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 need_type
 need_command
+[ "$CODE" = tarball ] || find_origin # before anything is billed
 
 # shellcheck disable=SC2329  # a trap calls it
 leave() {

@@ -12,25 +12,21 @@ from ste_jax.report.formats import duration
 from ste_jax.visible import visible, visible_cell
 
 if TYPE_CHECKING:
-    from ste_jax.dry_run import DryRun
+    from ste_jax.config import RunConfig
+    from ste_jax.dry_run import Cost, Inputs
     from ste_jax.stages.context import Context
 
 
 def print_dry_run(context: "Context", topology: str) -> None:
-    """Prints what the run would read, make, show to the judge, and cost."""
-    from ste_jax.dry_run import dry_run
+    """Prints what the run would read and show to the judge, then what it would make and cost."""
+    from ste_jax.dry_run import cost_of, read_inputs
 
-    found, config, console = dry_run(context, topology), context.config, Console()
-    console.print(_funnel(config.instructions, found))
-    if found.columns_left_out:
-        print(f"columns that are not read: {shown(found.columns_left_out)}")
-    if config.labelled_pairs:
-        chosen, tested = found.labelled
-        print(f"labelled pairs: {chosen} choose checkpoints, every model is tested on {tested}")
-    print(f"\njudge prompt of the first instruction, {found.prompt_tokens} tokens:\n")
-    print(visible(found.prompt).strip())
-    print()
-    console.print(_work(found, config.iterations))
+    inputs, console = read_inputs(context), Console()
+    _print_inputs(context.config, inputs, console)
+    if not topology:
+        print("A probe of the speed follows, which takes about a minute on a CPU.", flush=True)
+    found = cost_of(context, inputs.kept, topology)
+    console.print(_work(found, context.config.iterations))
     if found.speed is not None:
         read, new = (1 / max(s, 1e-9) for s in (found.speed.read_seconds, found.speed.new_seconds))
         print(
@@ -42,6 +38,18 @@ def print_dry_run(context: "Context", topology: str) -> None:
     print("Nothing was written.")
 
 
+def _print_inputs(config: "RunConfig", inputs: "Inputs", console: Console) -> None:
+    console.print(_funnel(config.instructions, inputs))
+    if inputs.columns_left_out:
+        print(f"columns that are not read: {shown(inputs.columns_left_out)}")
+    if config.labelled_pairs:
+        chosen, tested = inputs.labelled
+        print(f"labelled pairs: {chosen} choose checkpoints, every model is tested on {tested}")
+    print(f"\njudge prompt of the first instruction, {inputs.prompt_tokens} tokens:\n")
+    print(visible(inputs.prompt).strip())
+    print()
+
+
 def _table(title: str, *headers: str) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column(headers[0], no_wrap=True)
@@ -50,7 +58,7 @@ def _table(title: str, *headers: str) -> Table:
     return table
 
 
-def _funnel(source: str, found: "DryRun") -> Table:
+def _funnel(source: str, found: "Inputs") -> Table:
     table = _table(f"instructions of {visible_cell(source)}", "step", "removed", "left")
     table.add_row("read", "", f"{found.read:,}")
     for step in found.funnel:
@@ -59,7 +67,7 @@ def _funnel(source: str, found: "DryRun") -> Table:
     return table
 
 
-def _work(found: "DryRun", iterations: int) -> Table:
+def _work(found: "Cost", iterations: int) -> Table:
     """Returns the table of the stages: their calls or steps, and their expected time."""
     table = _table(
         f"{found.work.pairs:,} pairs to train on, at most",
@@ -86,7 +94,7 @@ def _time(seconds: float | None) -> str:
     return "" if seconds is None else duration(seconds)
 
 
-def _hours(found: "DryRun", topology: str) -> Table:
+def _hours(found: "Cost", topology: str) -> Table:
     table = _table(f"expected on {topology} (nothing is compiled; ste plan does it)", "stage", "chip-hours")
     for stage in found.hours:
         table.add_row(stage.stage, f"{stage.chip_hours:,.1f}")

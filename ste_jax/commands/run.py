@@ -54,6 +54,8 @@ def main(argv: list[str]) -> None:
     if _CONFIG.value is None:
         from ste_jax.run_file import config_of_run
 
+        if not workdir.is_dir():
+            raise SteError("file_not_found", f"{workdir}: no such folder")
         config = config_of_run(workdir)
     else:
         config = read_config(_CONFIG.value.to_dict())

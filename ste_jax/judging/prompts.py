@@ -86,7 +86,10 @@ class JudgePrompt:
         if "{rubric}" in self.user and not self.rubric.strip():
             raise _invalid(self.name, "user contains {rubric}, but there is no rubric")
         if "{rubric}" not in self.user and self.rubric.strip():
-            raise _invalid(self.name, "there is a rubric, but user does not contain {rubric}")
+            raise _invalid(
+                self.name,
+                "there is a rubric, but user does not contain {rubric}; add it, or remove the rubric",
+            )
         if self.reference_section:
             if "{reference}" in self.user:
                 raise _invalid(self.name, "{reference} occurs in user and in reference_section; choose one")

@@ -1,11 +1,11 @@
 """Rules that turn the numbers of a run into advice: what limits it, and the setting to change."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ste_jax.report.basis import basis_of
 from ste_jax.report.formats import count, interval, percent
-from ste_jax.report.headline import measure_of
+from ste_jax.report.headline import VERDICTS, measure_of
 
 # Below this number of test pairs an interval of 95% reaches 18 points or more to either side.
 FEW_TEST_PAIRS = 30
@@ -157,16 +157,40 @@ def _position(summary: Summary) -> Iterator[str]:
 
 def _length(summary: Summary) -> Iterator[str]:
     tested = _last_model(summary)
-    if tested is None or None in (tested["longer_preference"], tested["longer_correct"]):
-        return
-    gap = tested["longer_preference"] - tested["longer_correct"]
-    if abs(gap) > LENGTH_GAP:
+    shares = _longer(summary, tested) if tested else None
+    if shares is not None and abs(shares.preferred - shares.better) > LENGTH_GAP:
         yield (
-            f"The last model prefers the longer response in {percent(tested['longer_preference'])} of its "
-            f"verdicts, and it is the better one in {percent(tested['longer_correct'])} of the pairs. Train "
+            f"The last model prefers the longer response in {percent(shares.preferred)} of its "
+            f"{shares.of}, and it is the better one in {percent(shares.better)} of the pairs. Train "
             'on kinds that balance lengths, such as pairs.mode=("padded", "cut_off", "handicapped", '
             '"advantaged").'
         )
+
+
+class _Longer(NamedTuple):
+    """Shares of the pairs in which the longer response is preferred, and in which it is better."""
+
+    preferred: float
+    better: float
+    of: str
+
+
+def _longer(summary: Summary, tested: dict[str, Any]) -> _Longer | None:
+    """Returns the shares of decisions where these count, else of verdicts; None if they are not known."""
+    if measure_of(summary) == VERDICTS:
+        preferred, better = tested["longer_preference"], tested["longer_correct"]
+        return None if None in (preferred, better) else _Longer(preferred, better, "verdicts")
+    shortcuts = tested.get("shortcuts") or {}
+    balance = tested.get("length_balance") or shortcuts.get("length_balance", {}).get("pooled")
+    if not balance or "longer" not in balance:
+        return None
+    longer, shorter = balance["longer"], balance["shorter"]
+    if not (number := longer["n"] + shorter["n"]):
+        return None
+    # Where the shorter response is better, a wrong decision prefers the longer one.
+    preferred = longer["n"] * (longer["accuracy"] or 0.0)
+    preferred += shorter["n"] * (1.0 - (shorter["accuracy"] or 0.0))
+    return _Longer(preferred / number, longer["n"] / number, "decisions")
 
 
 def _low_yield(summary: Summary) -> Iterator[str]:

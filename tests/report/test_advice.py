@@ -162,3 +162,29 @@ def test_every_setting_that_is_named_exists(
     for section, field in named:
         assert field in {one.name for one in dataclasses.fields(getattr(config, section))}, (section, field)
     assert {"labelled_pairs", "judge_prompt"} <= {one.name for one in dataclasses.fields(config)}
+
+
+@pytest.mark.parametrize(
+    ("longer", "shorter", "preferred", "better"),
+    [((10, 0.9), (10, 0.2), "85.0%", "50.0%"), ((15, 0.2), (0, None), "20.0%", "100.0%")],
+)
+def test_the_length_is_that_of_decisions_where_these_count(
+    fine: dict[str, Any],
+    longer: tuple[int, float],
+    shorter: tuple[int, float | None],
+    preferred: str,
+    better: str,
+) -> None:
+    halves = {"longer": longer, "shorter": shorter}
+    balance = {name: {"n": n, "accuracy": accuracy} for name, (n, accuracy) in halves.items()}
+    fine |= {"objective": "pairwise", "pointwise": True}
+    # Verdicts that are all the same letter prefer the longer response in half of the pairs.
+    _of_model(
+        accuracy_pooled=0.55, pooled_interval95=[0.4, 0.7], longer_preference=0.5, length_balance=balance
+    )(fine)
+    (sentence,) = (one for one in advice(fine) if "longer response" in one)
+    assert f"{preferred} of its decisions" in sentence
+    assert f"the better one in {better}" in sentence
+    halves_right = {name: {"n": 10, "accuracy": 0.6} for name in halves}
+    _of_model(length_balance=halves_right)(fine)
+    assert not any("longer response" in one for one in advice(fine))
