@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from ste_jax.commands.judge_flags import COLUMN, check_single_command, load_judge, output_path
+from ste_jax.commands.column_flag import COLUMN
+from ste_jax.commands.judge_flags import check_single_command, load_judge, output_path
 from ste_jax.data.comparisons import read_labelled_pairs
 from ste_jax.data.named_columns import NamedColumns
 from ste_jax.distributed import preemption, process

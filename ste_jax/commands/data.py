@@ -2,16 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from absl import app, flags
+from absl import app
 
+from ste_jax.commands.column_flag import COLUMN
 from ste_jax.visible import visible
 
 if TYPE_CHECKING:
     from ste_jax.data.overview import Overview
 
-_COLUMN = flags.DEFINE_string(
-    "column", "", "Column that holds the prompt. Default: the first one with a known name."
-)
 # Characters of a text that are shown.
 _WIDTH = 300
 
@@ -23,7 +21,7 @@ def main(argv: list[str]) -> None:
     # Imported here: the help of a command must not wait for it.
     from ste_jax.data.overview import overview
 
-    print(report(argv[2], overview(argv[2], _COLUMN.value)))
+    print(report(argv[2], overview(argv[2], COLUMN.value)))
 
 
 def report(path: str, found: "Overview") -> str:

@@ -9,7 +9,8 @@ from absl import app, flags
 from ste_jax.benchmarks.names import BENCHMARKS
 from ste_jax.checkpoint.location import check_exists
 from ste_jax.commands import run as run_commands
-from ste_jax.commands.judge_flags import COLUMN, MODEL, check_single_command, load_judge, output_path
+from ste_jax.commands.column_flag import COLUMN
+from ste_jax.commands.judge_flags import MODEL, check_single_command, load_judge, output_path
 from ste_jax.commands.results import JSON, POLICY
 from ste_jax.distributed import preemption, process
 from ste_jax.metrics.policy import POLICIES

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from absl import app, flags
 
-from ste_jax.commands.judge_flags import COLUMN, RUBRIC, load_judge, output_path
+from ste_jax.commands.column_flag import COLUMN
+from ste_jax.commands.judge_flags import RUBRIC, load_judge, output_path
 from ste_jax.data.comparisons import read_comparisons, read_rankings, read_scorings
 from ste_jax.data.named_columns import NamedColumns
 from ste_jax.distributed import preemption, process

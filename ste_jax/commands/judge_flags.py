@@ -13,9 +13,6 @@ from ste_jax.paths import local_path
 if TYPE_CHECKING:
     from ste_jax.judge import Judge
 
-COLUMN = flags.DEFINE_string(
-    "column", "", "Column of --data that holds the prompt. Default: the first one with a known name."
-)
 MODEL = flags.DEFINE_string(
     "model", None, "Model folder of a run, Hugging Face folder or hub name, or GGUF file."
 )

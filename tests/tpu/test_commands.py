@@ -59,8 +59,9 @@ def read(command: Shipped) -> RunConfig:
             *sections, name = match[1].split(".")
             section = config
             for part in sections:
-                section = section[part]
-            old = section[name]
+                section = section.setdefault(part, {})
+            # A field that the file leaves out is a text here: other shipped commands set none.
+            old = section.get(name, "")
             section[name] = match[2] if isinstance(old, str) else type(old)(ast.literal_eval(match[2]))
     return read_config(config)
 
