@@ -120,8 +120,11 @@ def _hours(context: Context, topology: str, lengths: Lengths) -> list[StageHours
 def _lengths(context: Context, kept: list[Instruction], speed: Speed | None) -> Lengths:
     """Returns mean lengths: those of the instructions are counted, others are measured or assumed."""
     tokenizer = context.seed_model.tokenizer
+    config, assumed = context.config, Lengths()
     counted: dict[str, Any] = {
-        "instruction": sum(len(tokenizer.encode_plain(i.whole)) for i in kept) // len(kept)
+        "instruction": max(1, sum(len(tokenizer.encode_plain(i.whole)) for i in kept) // len(kept)),
+        "response": min(assumed.response, config.pairs.max_response_tokens),
+        "judgment": max(1, min(assumed.judgment, config.annotate.max_new_tokens)),
     }
     if speed is not None:
         labels = label_prompt(kept[0].whole, context.config.select.categories)

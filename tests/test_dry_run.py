@@ -71,3 +71,13 @@ def test_it_belongs_to_run_and_to_one_slice(ste: Any, tmp_path: Path, command: s
     end = ste.run(command, tmp_path / "run", *flags)
     assert end.code == 1
     assert "--dry_run belongs to ste run" in end.err
+
+
+def test_lengths_are_assumed_within_the_limits_of_the_configuration(ste: Any, tmp_path: Path) -> None:
+    flags = ("--dry-run", "--topology=v6e-8", "--config.mesh=(1,-1,1)", "--config.train_mesh=(1,-1,1)")
+    end = ste.run("run", tmp_path / "run", *flags, "--config.pairs.max_response_tokens=5")
+    assert end.code == 0, end.err
+    made = {(line.split() or [""])[0]: line.split() for line in end.out.splitlines() if len(line.split()) > 4}
+    # 12 answers of 5 tokens; 28 prompts with 3 samples of 6 tokens.
+    assert made["pairs"][4] == "60"
+    assert made["annotate"][4] == "504"
