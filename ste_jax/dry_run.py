@@ -107,14 +107,10 @@ def cost_of(context: Context, kept: list[Instruction], topology: str = "") -> Co
     lengths = _lengths(context, kept, speed)
     judge_prompt = speed.judge_prompt_tokens if speed else None
     work = run_work(context.config, lengths, kept=KEPT, instructions=len(kept), judge_prompt=judge_prompt)
-    return Cost(work, speed, _hours(context, topology, lengths))
-
-
-def _hours(context: Context, topology: str, lengths: Lengths) -> list[StageHours]:
-    if not topology:
-        return []
-    cfg = context.seed_model.architecture
-    return stage_hours(context.config, cfg, parse_topology(topology), lengths, KEPT)
+    cfg, hours = context.seed_model.architecture, []
+    if topology:
+        hours = stage_hours(context.config, cfg, parse_topology(topology), lengths, work)
+    return Cost(work, speed, hours)
 
 
 def _lengths(context: Context, kept: list[Instruction], speed: Speed | None) -> Lengths:

@@ -89,6 +89,7 @@ def _plan(
     from ste_jax.plan.phases import phase_mesh, phases_of, plan_phase
     from ste_jax.plan.rerun import stage_hours
     from ste_jax.plan.table import render_plan
+    from ste_jax.plan.work import run_work
 
     phases: list[Phase] = [phase for phase in phases_of(config) if _PHASE.value in ("all", phase)]
     if not phases:
@@ -104,7 +105,8 @@ def _plan(
         with console.status(f"compiling {phase} for {topology.name}"):
             plans.append(in_child(plan_phase, phase, config, cfg, topology.name, lengths))
     accepted = 0.0 if _ACCEPTANCE.value is None else _ACCEPTANCE.value
-    stages = stage_hours(config, cfg, topology, lengths, accepted) if _PHASE.value == "all" else []
+    work = run_work(config, lengths, kept=accepted)
+    stages = stage_hours(config, cfg, topology, lengths, work) if _PHASE.value == "all" else []
     hours = sum(stage.chip_hours for stage in stages)
     report = {
         "config": config.name,

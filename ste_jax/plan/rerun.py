@@ -8,7 +8,7 @@ from ste_jax.plan.assumptions import Lengths
 from ste_jax.plan.cost import prefill_cost, train_cost
 from ste_jax.plan.phases import decode_cost, engine_shape, phase_mesh
 from ste_jax.plan.topology import Topology
-from ste_jax.plan.work import Calls, TrainingWork, run_work
+from ste_jax.plan.work import Calls, RunWork, TrainingWork
 from ste_jax.sharding import AnyMesh
 
 
@@ -27,18 +27,18 @@ class StageHours:
 
 
 def stage_hours(
-    config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, kept: float
+    config: RunConfig, cfg: LlamaConfig, topology: Topology, lengths: Lengths, work: RunWork
 ) -> list[StageHours]:
     """Returns the stages of a run in order.
 
     Args:
-      config: configuration of the run; an unbounded `select.pool` counts as `select.size`.
+      config: configuration of the run.
       cfg: the model.
       topology: slice that all stages run on.
       lengths: mean numbers of tokens.
-      kept: see `run_work`.
+      work: calls and steps of the run.
     """
-    mesh, work = phase_mesh("decode", config, topology), run_work(config, lengths, kept=kept)
+    mesh = phase_mesh("decode", config, topology)
     stages = [_generation(config, cfg, topology, mesh, calls) for calls in work.calls]
     trained = [_training(config, cfg, topology, lengths, training) for training in work.trainings]
     before = [stage for stage in stages if stage.stage in ("select", "pairs", "annotate")]

@@ -18,7 +18,9 @@ CFG = PRESETS["llama3_70b"]
 
 
 def hours(config=CONFIG, acceptance_rate=0.5, **lengths):
-    found = stage_hours(config, CFG, parse_topology("v6e-64"), Lengths(**lengths), acceptance_rate)
+    assumed = Lengths(**lengths)
+    work = run_work(config, assumed, kept=acceptance_rate)
+    found = stage_hours(config, CFG, parse_topology("v6e-64"), assumed, work)
     return {stage.stage: stage for stage in found}
 
 
