@@ -11,21 +11,12 @@ from ste_jax.records import Comparison
 from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.storage.success import require_success
+from tests.stages.topic_pairs import topic_pairs
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Comparison]:
-    return [
-        Comparison(
-            id=f"p{i}",
-            prompt_id=f"p{i}",
-            instruction=f"Explain {topic}.",
-            response_a=f"It is {topic}.",
-            response_b="I do not know.",
-            label="AB"[i % 2],
-        )
-        for i, topic in enumerate(("bread", "bridges", "clouds", "clocks", "trees", "rivers"))
-    ]
+    return topic_pairs(("bread", "bridges", "clouds", "clocks", "trees", "rivers"))
 
 
 @pytest.fixture(scope="module")

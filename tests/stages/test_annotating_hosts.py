@@ -16,6 +16,7 @@ from ste_jax.stages import annotate
 from ste_jax.stages.context import Context
 from ste_jax.storage.record_set import read_work
 from tests.pods import Ended, Pod, python, same
+from tests.stages.topic_pairs import topic_pairs
 
 WORKER = """
 import sys, time
@@ -45,19 +46,7 @@ FOLDER = "iteration_1/annotate"
 
 
 def pairs() -> list[Comparison]:
-    return [
-        Comparison(
-            id=f"p{i:02d}",
-            prompt_id=f"p{i:02d}",
-            instruction=f"Explain {topic}.",
-            response_a=f"It is {topic}.",
-            response_b="I do not know.",
-            label="AB"[i % 2],
-        )
-        for i, topic in enumerate(
-            ("bread", "bridges", "clouds", "clocks", "trees", "rivers", "maps", "ships") * 2
-        )
-    ]
+    return topic_pairs(("bread", "bridges", "clouds", "clocks", "trees", "rivers", "maps", "ships") * 2)
 
 
 def work(workdir: Path) -> None:
